@@ -1,0 +1,9 @@
+//! `sesrec serve`.
+
+/// Options of `sesrec serve`.
+#[derive(Debug, clap::Args)]
+pub struct Args {}
+
+pub(super) async fn run(_: Args) -> anyhow::Result<()> {
+    anyhow::bail!("not built yet")
+}

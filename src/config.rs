@@ -1,0 +1,124 @@
+//! Settings: flags over environment over file over defaults.
+//!
+//! Every flag of every subcommand is also an environment variable (`SESREC_SERVE_LISTEN` for `serve --listen`) and a key of
+//! the TOML file given by `--config` (`[serve] listen = "…"`). Flags are declared once, in `cli`; the rest follows from that.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Command, CommandFactory, FromArgMatches};
+
+use crate::cli::Cli;
+
+/// A configuration file that can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// Not readable.
+    #[error("{0}: {1}")]
+    Read(PathBuf, std::io::Error),
+    /// Not TOML.
+    #[error("{0}: {1}")]
+    Parse(PathBuf, toml::de::Error),
+    /// A table or key that no flag corresponds to, or a value that no flag takes.
+    #[error("{0}: {1}")]
+    Key(PathBuf, String),
+    /// The command line itself.
+    #[error(transparent)]
+    Usage(#[from] clap::Error),
+}
+
+/// Parses the process's arguments, environment and configuration file.
+pub fn parse(args: impl IntoIterator<Item = String>) -> Result<Cli, ConfigError> {
+    let args: Vec<String> = args.into_iter().collect();
+    let mut command = with_environment(Cli::command());
+    if let Some(path) = file_argument(&args).or_else(|| std::env::var_os("SESREC_CONFIG").map(PathBuf::from)) {
+        let text = std::fs::read_to_string(&path).map_err(|error| ConfigError::Read(path.clone(), error))?;
+        let settings = text.parse::<toml::Table>().map_err(|error| ConfigError::Parse(path.clone(), error))?;
+        command = with_file(command, &settings, &path)?;
+    }
+    Ok(Cli::from_arg_matches(&command.try_get_matches_from(args)?)?)
+}
+
+/// Names an environment variable for every flag.
+fn with_environment(command: Command) -> Command {
+    command.mut_subcommands(|subcommand| environment_of(subcommand, "SESREC"))
+}
+
+fn environment_of(command: Command, prefix: &str) -> Command {
+    let prefix = format!("{prefix}_{}", shout(command.get_name()));
+    let flags = prefix.clone();
+    command
+        .mut_args(move |arg| {
+            if arg.get_long().is_some_and(|long| !matches!(long, "help" | "version" | "config")) {
+                let name = format!("{flags}_{}", shout(arg.get_long().unwrap_or_default()));
+                arg.env(name).hide_env_values(true)
+            } else {
+                arg
+            }
+        })
+        .mut_subcommands(move |subcommand| environment_of(subcommand, &prefix))
+}
+
+fn shout(name: &str) -> String {
+    name.to_uppercase().replace('-', "_")
+}
+
+/// `--config FILE` or `--config=FILE`, wherever it stands.
+fn file_argument(args: &[String]) -> Option<PathBuf> {
+    let position = args.iter().position(|arg| arg == "--config" || arg.starts_with("--config="))?;
+    match args[position].strip_prefix("--config=") {
+        Some(path) => Some(path.into()),
+        None => args.get(position + 1).map(PathBuf::from),
+    }
+}
+
+/// Turns the file's values into defaults, which flags and environment override.
+fn with_file(mut command: Command, settings: &toml::Table, path: &Path) -> Result<Command, ConfigError> {
+    for (name, value) in settings {
+        let key_error = |message: String| ConfigError::Key(path.to_owned(), message);
+        if command.find_subcommand(name).is_none() {
+            return Err(key_error(format!("[{name}]: there is no such subcommand")));
+        }
+        let toml::Value::Table(table) = value else {
+            return Err(key_error(format!("{name}: must be a table, as in [{name}]")));
+        };
+        for (key, value) in table {
+            let subcommand = command.find_subcommand(name).expect("checked above");
+            if let (toml::Value::Table(_), Some(_)) = (value, subcommand.find_subcommand(key)) {
+                let nested = toml::Table::from_iter([(key.clone(), value.clone())]);
+                let mut inner = Ok(Command::new(""));
+                command =
+                    command.mut_subcommand(name, |subcommand| match with_file(subcommand.clone(), &nested, path) {
+                        Ok(done) => done,
+                        Err(error) => {
+                            inner = Err(error);
+                            subcommand
+                        }
+                    });
+                inner?;
+                continue;
+            }
+            let flag = key.replace('_', "-");
+            let arg = subcommand.get_arguments().find(|arg| arg.get_long() == Some(&*flag));
+            let Some(id) = arg.map(|arg| arg.get_id().clone()) else {
+                return Err(key_error(format!("[{name}] {key}: `sesrec {name}` has no flag --{flag}")));
+            };
+            let values = texts(value).ok_or_else(|| key_error(format!("[{name}] {key}: tables are no values here")))?;
+            command = command.mut_subcommand(name, |subcommand| {
+                subcommand.mut_arg(id, |arg| arg.default_values(values).required(false))
+            });
+        }
+    }
+    Ok(command)
+}
+
+fn texts(value: &toml::Value) -> Option<Vec<String>> {
+    match value {
+        toml::Value::String(text) => Some(vec![text.clone()]),
+        toml::Value::Integer(number) => Some(vec![number.to_string()]),
+        toml::Value::Float(number) => Some(vec![number.to_string()]),
+        toml::Value::Boolean(flag) => Some(vec![flag.to_string()]),
+        toml::Value::Datetime(time) => Some(vec![time.to_string()]),
+        toml::Value::Array(values) => Some(values.iter().map(texts).collect::<Option<Vec<_>>>()?.concat()),
+        toml::Value::Table(_) => None,
+    }
+}

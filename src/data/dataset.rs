@@ -1,0 +1,176 @@
+//! An imported data set in memory: every user's clicked recommendations and searches in catalogue rows, by time.
+
+use std::{path::PathBuf, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Catalogue, Featurizer, RowHistory, RowSearch, UserFeatures, UserRow};
+
+/// Why a data set can't be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum DatasetError {
+    /// A file can't be opened, read or written.
+    #[error("{path}: {source}")]
+    Io {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A file is not what it should be.
+    #[error("{path}: {message}")]
+    Format {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong and, where it helps, what to do.
+        message: String,
+    },
+}
+
+/// The paper's Table 1 row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Statistics {
+    /// Users with at least one action.
+    pub users: u64,
+    /// Items of the catalogue.
+    pub items: u64,
+    /// Distinct queries.
+    pub queries: u64,
+    /// Searches (sessions).
+    pub actions_search: u64,
+    /// Clicked recommendations.
+    pub actions_recommendation: u64,
+}
+
+/// Which part of the leave-one-out split: a user's last interaction is test, the one before validation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Split {
+    /// Everything before the two.
+    Train,
+    /// The last but one.
+    Validation,
+    /// The last.
+    Test,
+}
+
+/// An interaction to predict: the `position`-th recommendation of a user, from what lies before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Target {
+    /// User row.
+    pub user: u32,
+    /// Index into [`Dataset::recommendations`].
+    pub position: u32,
+}
+
+/// Interactions by user, oldest first, in compressed sparse rows: 16 bytes per recommendation and about 30 per search.
+#[derive(Debug, Clone)]
+pub struct Dataset {
+    /// Items, users, queries, words, sources.
+    pub catalogue: Arc<Catalogue>,
+    /// Table 1.
+    pub statistics: Statistics,
+    /// Checksum over the directory's files: recorded with every model trained on it.
+    pub checksum: String,
+    pub(super) rec_ends: Vec<u64>,
+    pub(super) rec_items: Vec<u32>,
+    pub(super) rec_times: Vec<i64>,
+    pub(super) src_ends: Vec<u64>,
+    pub(super) src_times: Vec<i64>,
+    pub(super) src_queries: Vec<u32>,
+    pub(super) src_sources: Vec<u32>,
+    pub(super) click_ends: Vec<u64>,
+    pub(super) clicks: Vec<u32>,
+}
+
+impl Dataset {
+    /// User rows.
+    pub fn users(&self) -> usize {
+        self.rec_ends.len()
+    }
+
+    /// Item rows of a user's clicked recommendations, oldest first.
+    pub fn recommendations(&self, user: u32) -> &[u32] {
+        &self.rec_items[range(&self.rec_ends, user as usize)]
+    }
+
+    /// Milliseconds since 1970, parallel to [`Self::recommendations`].
+    pub fn recommendation_times(&self, user: u32) -> &[i64] {
+        &self.rec_times[range(&self.rec_ends, user as usize)]
+    }
+
+    /// Milliseconds since 1970 of a user's searches, oldest first.
+    pub fn search_times(&self, user: u32) -> &[i64] {
+        &self.src_times[range(&self.src_ends, user as usize)]
+    }
+
+    /// A user's searches, oldest first, parallel to [`Self::search_times`].
+    pub fn searches(&self, user: u32) -> Vec<RowSearch<'_>> {
+        self.search_rows(range(&self.src_ends, user as usize))
+    }
+
+    /// The item to predict.
+    pub fn item(&self, target: Target) -> u32 {
+        self.recommendations(target.user)[target.position as usize]
+    }
+
+    /// How many of the user's searches lie strictly before the target: no other is ever visible to it.
+    pub fn searches_before(&self, target: Target) -> usize {
+        let time = self.recommendation_times(target.user)[target.position as usize];
+        self.search_times(target.user).partition_point(|&search| search < time)
+    }
+
+    /// What the model sees when it predicts the target.
+    pub fn features(&self, target: Target, featurizer: &Featurizer) -> UserFeatures {
+        let sources = range(&self.src_ends, target.user as usize);
+        let end = sources.start + self.searches_before(target);
+        let start = end.saturating_sub(featurizer.limits().searches).max(sources.start);
+        let searches = self.search_rows(start..end);
+        let recommendations = &self.recommendations(target.user)[..target.position as usize];
+        featurizer.from_rows(UserRow::Known(target.user), RowHistory { recommendations, searches: &searches })
+    }
+
+    /// The targets of one part of the split, by user, then time. Users with fewer than three interactions are all
+    /// training. A user's first interaction is never a target: there is no history to predict it from.
+    pub fn targets(&self, split: Split) -> Vec<Target> {
+        let mut targets = vec![];
+        for user in 0..self.users() as u32 {
+            let n = self.recommendations(user).len() as u32;
+            let positions = match (split, n >= 3) {
+                (Split::Train, true) => 1..n - 2,
+                (Split::Train, false) => 1..n.max(1),
+                (Split::Validation, true) => n - 2..n - 1,
+                (Split::Test, true) => n - 1..n,
+                (_, false) => 0..0,
+            };
+            targets.extend(positions.map(|position| Target { user, position }));
+        }
+        targets
+    }
+
+    /// Training clicks per item row: validation and test interactions are not counted.
+    pub fn popularity(&self) -> Vec<u32> {
+        let mut clicks = vec![0; self.catalogue.items.rows()];
+        for user in 0..self.users() as u32 {
+            let items = self.recommendations(user);
+            let training = if items.len() >= 3 { items.len() - 2 } else { items.len() };
+            items[..training].iter().for_each(|&item| clicks[item as usize] += 1);
+        }
+        clicks
+    }
+
+    fn search_rows(&self, range: std::ops::Range<usize>) -> Vec<RowSearch<'_>> {
+        range
+            .map(|n| RowSearch {
+                query: self.src_queries[n],
+                words: self.catalogue.words_of(self.src_queries[n]),
+                source: self.src_sources[n],
+                clicks: &self.clicks[self::range(&self.click_ends, n)],
+            })
+            .collect()
+    }
+}
+
+fn range(ends: &[u64], n: usize) -> std::ops::Range<usize> {
+    let start = if n == 0 { 0 } else { ends[n - 1] as usize };
+    start..ends[n] as usize
+}

@@ -1,0 +1,221 @@
+//! From a history to embedding rows: the one way for training, offline scoring and serving.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::Catalogue;
+use crate::domain::{History, HistorySearch, ItemId, Query, UserId};
+
+/// How much of a history the model sees: the newest events, the first words and clicks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HistoryLimits {
+    /// Recommendation events.
+    #[serde(rename = "max_rec_history")]
+    pub recommendations: usize,
+    /// Search events.
+    #[serde(rename = "max_src_history")]
+    pub searches: usize,
+    /// Words per query.
+    #[serde(rename = "max_query_words")]
+    pub words: usize,
+    /// Clicked items per search.
+    #[serde(rename = "max_clicked_items")]
+    pub clicks: usize,
+}
+
+/// Which embedding rows stand for a user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum UserRow {
+    /// A user of the catalogue.
+    Known(u32),
+    /// Anyone else: the mean over all users.
+    Mean,
+}
+
+/// One user as the model sees it. No row is 0 unless row 0 is meant: events are counted by length, never by id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UserFeatures {
+    /// The user.
+    pub user: UserRow,
+    /// Item rows, oldest first, at most `HistoryLimits::recommendations`.
+    pub recommendations: Vec<u32>,
+    /// Searches, oldest first, at most `HistoryLimits::searches`.
+    pub searches: Vec<SearchFeatures>,
+}
+
+/// One search as the model sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SearchFeatures {
+    /// Query row; 0 (padding, which has no meaning of its own) for an unseen query, which still has its words.
+    pub query: u32,
+    /// Word rows, at most `HistoryLimits::words`.
+    pub words: Vec<u32>,
+    /// Source row.
+    pub source: u32,
+    /// Item rows, at most `HistoryLimits::clicks`.
+    pub clicks: Vec<u32>,
+}
+
+/// A history in catalogue rows, before truncation: what a data set holds.
+#[derive(Debug, Clone, Copy)]
+pub struct RowHistory<'a> {
+    /// Item rows, oldest first.
+    pub recommendations: &'a [u32],
+    /// Searches, oldest first.
+    pub searches: &'a [RowSearch<'a>],
+}
+
+/// A search in catalogue rows, before truncation.
+#[derive(Debug, Clone, Copy)]
+pub struct RowSearch<'a> {
+    /// Query row, 0 if unseen.
+    pub query: u32,
+    /// Word rows.
+    pub words: &'a [u32],
+    /// Source row.
+    pub source: u32,
+    /// Item rows.
+    pub clicks: &'a [u32],
+}
+
+/// What [`Featurizer::features`] found, and what it could not use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Featurized {
+    /// What the model sees.
+    pub features: UserFeatures,
+    /// Which recommendation events of the history those are (indices, ascending).
+    pub recommendation_events: Vec<usize>,
+    /// Which search events of the history those are (indices, ascending).
+    pub search_events: Vec<usize>,
+    /// Items of the newest events that the catalogue doesn't have.
+    pub unknown_items: usize,
+}
+
+/// Turns histories into [`UserFeatures`] by one catalogue.
+#[derive(Debug, Clone)]
+pub struct Featurizer {
+    catalogue: Arc<Catalogue>,
+    limits: HistoryLimits,
+}
+
+impl Featurizer {
+    /// For a model with these limits.
+    pub fn new(catalogue: Arc<Catalogue>, limits: HistoryLimits) -> Self {
+        Self { catalogue, limits }
+    }
+
+    /// The catalogue behind it.
+    pub fn catalogue(&self) -> &Arc<Catalogue> {
+        &self.catalogue
+    }
+
+    /// The limits.
+    pub fn limits(&self) -> HistoryLimits {
+        self.limits
+    }
+
+    /// The row that stands for a user.
+    pub fn user(&self, user: &UserId) -> UserRow {
+        self.catalogue.users.row(user.as_str()).map_or(UserRow::Mean, UserRow::Known)
+    }
+
+    /// The row of an item, or `None` outside the catalogue.
+    pub fn item(&self, item: &ItemId) -> Option<u32> {
+        self.catalogue.items.row(item.as_str())
+    }
+
+    /// A raw history. Recommendation events and clicks outside the catalogue are left out before the newest events
+    /// are taken, so that they don't crowd out what the model knows.
+    pub fn features(&self, user: &UserId, history: &History) -> Featurized {
+        let mut unknown_items = 0;
+        let mut row = |item: &ItemId| {
+            let row = self.item(item);
+            unknown_items += usize::from(row.is_none());
+            row
+        };
+        let (recommendation_events, recommendations): (Vec<_>, Vec<_>) = newest(
+            history.recommendations.iter().enumerate().rev().filter_map(|(n, item)| Some((n, row(item)?))),
+            self.limits.recommendations,
+        )
+        .into_iter()
+        .unzip();
+        let first_search = history.searches.len().saturating_sub(self.limits.searches);
+        let searches = history.searches[first_search..]
+            .iter()
+            .map(|search| {
+                let clicks: Vec<u32> = search.clicked_item_ids.iter().filter_map(&mut row).collect();
+                let (query, words) = self.query(search);
+                self.search(RowSearch { query, words: &words, source: self.source(search), clicks: &clicks })
+            })
+            .collect();
+        Featurized {
+            features: UserFeatures { user: self.user(user), recommendations, searches },
+            recommendation_events,
+            search_events: (first_search..history.searches.len()).collect(),
+            unknown_items,
+        }
+    }
+
+    /// A history that is in rows already.
+    pub fn from_rows(&self, user: UserRow, history: RowHistory<'_>) -> UserFeatures {
+        let recommendations = tail(history.recommendations, self.limits.recommendations).to_vec();
+        let searches = tail(history.searches, self.limits.searches).iter().map(|&search| self.search(search)).collect();
+        UserFeatures { user, recommendations, searches }
+    }
+
+    /// The words of a query's text that the model knows.
+    pub fn known_words(&self, query: &Query) -> Vec<&str> {
+        let words = match query {
+            Query::Text(text) => self.text_words(text),
+            Query::Id(id) => {
+                self.catalogue.queries.row(id.as_str()).map_or(vec![], |r| self.catalogue.words_of(r).to_vec())
+            }
+        };
+        words.into_iter().filter_map(|row| self.catalogue.words.id(row)).collect()
+    }
+
+    fn search(&self, search: RowSearch<'_>) -> SearchFeatures {
+        SearchFeatures {
+            query: search.query,
+            words: search.words[..search.words.len().min(self.limits.words)].to_vec(),
+            source: search.source,
+            clicks: search.clicks[..search.clicks.len().min(self.limits.clicks)].to_vec(),
+        }
+    }
+
+    fn query(&self, search: &HistorySearch) -> (u32, Vec<u32>) {
+        let queries = &self.catalogue.queries;
+        match &search.query {
+            Query::Id(id) => match queries.row(id.as_str()) {
+                Some(row) => (row, self.catalogue.words_of(row).to_vec()),
+                None => (0, vec![]),
+            },
+            Query::Text(text) => match queries.row(&self.catalogue.tokenizer.canonical(text)) {
+                Some(row) => (row, self.catalogue.words_of(row).to_vec()),
+                None => (0, self.text_words(text)),
+            },
+        }
+    }
+
+    fn text_words(&self, text: &str) -> Vec<u32> {
+        let words = self.catalogue.tokenizer.words(text);
+        words.iter().filter_map(|word| self.catalogue.words.row(word)).collect()
+    }
+
+    fn source(&self, search: &HistorySearch) -> u32 {
+        let known = search.source.as_deref().and_then(|source| self.catalogue.sources.row(source));
+        known.unwrap_or(self.catalogue.default_source)
+    }
+}
+
+/// The first `count` of a newest-first sequence, turned oldest first.
+fn newest<T>(events: impl Iterator<Item = T>, count: usize) -> Vec<T> {
+    let mut newest: Vec<T> = events.take(count).collect();
+    newest.reverse();
+    newest
+}
+
+fn tail<T>(events: &[T], count: usize) -> &[T] {
+    &events[events.len().saturating_sub(count)..]
+}

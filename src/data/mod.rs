@@ -1,0 +1,26 @@
+//! From logs to what the model reads: import, vocabularies, splits, features.
+//!
+//! `kuaisar` (CSV logs) or `synthetic` (planted interests) → [`Dataset`] (a directory of Parquet files) →
+//! [`UserFeatures`] → [`HistoryBatch`]. Serving enters at [`Featurizer`], with a raw history instead of a data set:
+//! from there on training and serving are one code path.
+
+mod batch;
+mod catalogue;
+mod catalogue_io;
+mod dataset;
+mod dataset_io;
+mod featurize;
+pub mod kuaisar;
+mod negatives;
+pub mod synthetic;
+mod tokenizer;
+mod vocabulary;
+
+pub use batch::HistoryBatch;
+pub use catalogue::{Attribute, Catalogue, EntityTable};
+pub use dataset::{Dataset, DatasetError, Split, Statistics, Target};
+pub use featurize::{
+    Featurized, Featurizer, HistoryLimits, RowHistory, RowSearch, SearchFeatures, UserFeatures, UserRow,
+};
+pub use tokenizer::Tokenizer;
+pub use vocabulary::Vocabulary;

@@ -1,0 +1,92 @@
+//! Identifiers. Each is a distinct type over a shared string, so that an item can't be passed where a user is meant.
+
+use std::{fmt, sync::Arc};
+
+/// The longest identifier that is accepted, in bytes.
+pub const MAX_ID_BYTES: usize = 512;
+
+/// Why a string is not an identifier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum IdError {
+    /// Empty string.
+    #[error("must not be empty")]
+    Empty,
+    /// Longer than [`MAX_ID_BYTES`].
+    #[error("is {0} bytes long; at most {MAX_ID_BYTES} are allowed")]
+    TooLong(usize),
+    /// Contains a control character.
+    #[error("contains a control character")]
+    Control,
+}
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            /// Checks length and characters.
+            pub fn new(id: &str) -> Result<Self, IdError> {
+                if id.is_empty() {
+                    Err(IdError::Empty)
+                } else if id.len() > MAX_ID_BYTES {
+                    Err(IdError::TooLong(id.len()))
+                } else if id.chars().any(char::is_control) {
+                    Err(IdError::Control)
+                } else {
+                    Ok(Self(id.into()))
+                }
+            }
+
+            /// The identifier as text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!(stringify!($name), "({:?})"), &*self.0)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
+}
+
+id!(
+    /// Whose history it is.
+    UserId
+);
+id!(
+    /// What is ranked, shown and clicked.
+    ItemId
+);
+id!(
+    /// Makes an append idempotent; unique per user.
+    EventId
+);
+id!(
+    /// Ties clicks to their search.
+    SearchId
+);
+id!(
+    /// A query of the catalogue.
+    QueryId
+);
+id!(
+    /// The checksum of a bundle's manifest: changes whenever a byte of the bundle changes.
+    ModelVersion
+);
+
+/// Grows with every change of a user's history; equal versions of a user mean equal histories.
+///
+/// It is a hybrid clock, `max(previous + 1, store time in microseconds)`, so that it stays monotonic when a history
+/// expires or is erased and begins anew. 0 is the version of a user that the store has never seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct HistoryVersion(pub u64);

@@ -1,0 +1,25 @@
+//! `sesrec`: a ranking service for products that have both search and recommendation.
+//!
+//! A request's way: [`service`] turns protobuf into [`domain`] values and checks them once → [`history`] loads the user's
+//! searches and recommendations (memory, embedded, Redis) → [`data::Featurizer`] turns them into embedding rows →
+//! [`engine`] admits the request, encodes the user unless that is cached, and scores all candidates in micro-batches on
+//! the device's own thread → [`model`] computes (SESRec, in candle) → [`service`] orders and answers.
+//!
+//! A model's way: [`data`] imports logs → [`train`] learns → [`eval`] measures → [`model::Bundle`] is written, and
+//! served. [`nn`] has the layers, [`cli`] the commands, [`telemetry`] metrics and logs.
+//!
+//! Dependencies point one way: `service` → `engine` → `model` → `nn`; `domain` is below all.
+
+pub mod cli;
+pub mod config;
+pub mod data;
+pub mod domain;
+pub mod engine;
+pub mod eval;
+pub mod history;
+pub mod model;
+pub mod nn;
+pub mod proto;
+pub mod service;
+pub mod telemetry;
+pub mod train;

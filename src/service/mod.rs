@@ -1,0 +1,1 @@
+//! The gRPC service: protobuf in, domain inside, one table of errors out.
