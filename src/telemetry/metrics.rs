@@ -10,7 +10,12 @@ use std::{
 
 use prometheus_client::{
     encoding::text,
-    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    metrics::{
+        counter::Counter,
+        family::{Family, MetricConstructor},
+        gauge::Gauge,
+        histogram::Histogram,
+    },
     registry::{Metric, Registry},
 };
 
@@ -153,7 +158,7 @@ impl Metrics {
             model_swaps: add(r, "model_swaps", "Models swapped in while running", Counter::default()),
             registry: {
                 let build: Family<BuildLabels, Gauge> = add(r, "build_info", "1; the labels say which build this is", Family::default());
-                let target = const_format(std::env::consts::ARCH, std::env::consts::OS);
+                let target = platform(std::env::consts::ARCH, std::env::consts::OS);
                 let features = if cfg!(feature = "cuda") { "cuda" } else { "" };
                 build.get_or_create(&BuildLabels { version: env!("CARGO_PKG_VERSION"), target, features }).set(1);
                 registry
@@ -168,32 +173,32 @@ impl Metrics {
     fn create_series(&self) {
         let m = &self.0;
         for rpc in Rpc::ALL.iter().map(|rpc| rpc.label()) {
-            m.in_flight.get_or_create(&RpcLabel { rpc });
-            m.cancelled.get_or_create(&RpcLabel { rpc });
-            m.requests.get_or_create(&RpcCodeLabels { rpc, code: "OK" });
+            touch(&m.in_flight, &RpcLabel { rpc });
+            touch(&m.cancelled, &RpcLabel { rpc });
+            touch(&m.requests, &RpcCodeLabels { rpc, code: "OK" });
         }
         for reason in Rejection::ALL.iter().map(|reason| reason.label()) {
-            m.rejected.get_or_create(&ReasonLabel { reason });
+            touch(&m.rejected, &ReasonLabel { reason });
         }
         for stage in Stage::ALL.iter().map(|stage| stage.label()) {
-            m.stage_seconds.get_or_create(&StageLabel { stage });
+            touch(&m.stage_seconds, &StageLabel { stage });
         }
         for place in ItemPlace::ALL.iter().map(|place| place.label()) {
-            m.items.get_or_create(&PlaceLabel { place });
-            m.unknown_items.get_or_create(&PlaceLabel { place });
+            touch(&m.items, &PlaceLabel { place });
+            touch(&m.unknown_items, &PlaceLabel { place });
         }
         for reason in Abandoned::ALL.iter().map(|reason| reason.label()) {
             for phase in Phase::ALL.iter().map(|phase| phase.label()) {
-                m.abandoned.get_or_create(&AbandonedLabels { reason, phase });
+                touch(&m.abandoned, &AbandonedLabels { reason, phase });
             }
         }
         for operation in StoreOperation::ALL.iter().map(|operation| operation.label()) {
             for kind in StoreFailure::ALL.iter().map(|kind| kind.label()) {
-                m.store_errors.get_or_create(&StoreFailureLabels { operation, kind });
+                touch(&m.store_errors, &StoreFailureLabels { operation, kind });
             }
         }
         for outcome in AppendOutcome::ALL.iter().map(|outcome| outcome.label()) {
-            m.events.get_or_create(&OutcomeLabel { outcome });
+            touch(&m.events, &OutcomeLabel { outcome });
         }
     }
 
@@ -342,7 +347,12 @@ fn seconds_by<L: Clone + std::hash::Hash + Eq>() -> Histograms<L> {
     Family::new_with_constructor(|| Histogram::new(SECONDS))
 }
 
-fn const_format(arch: &'static str, os: &'static str) -> &'static str {
+/// Creates the series of these labels.
+fn touch<L: Clone + std::hash::Hash + Eq, M, C: MetricConstructor<M>>(family: &Family<L, M, C>, labels: &L) {
+    drop(family.get_or_create(labels));
+}
+
+fn platform(arch: &'static str, os: &'static str) -> &'static str {
     // Labels are static: one small leak per process.
     Box::leak(format!("{arch}-{os}").into_boxed_str())
 }

@@ -14,5 +14,6 @@ pub use guards::{RequestGuard, StoreCallGuard};
 pub use labels::{
     Abandoned, AppendOutcome, ItemPlace, ModelLabels, Phase, Rejection, Rpc, Stage, StoreFailure, StoreOperation,
 };
+pub(crate) use metrics::BatchSize;
 pub use metrics::{Metrics, RequestStages};
 pub use readiness::{Readiness, ReadinessWatch};
