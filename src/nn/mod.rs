@@ -4,8 +4,10 @@
 
 mod device;
 mod dropout;
+mod optimizer;
 mod parameters;
 
 pub use device::{DeviceChoice, device_name};
 pub use dropout::Dropout;
+pub use optimizer::{Adam, AdamOptions, OptimizerError};
 pub use parameters::Parameters;
