@@ -24,5 +24,6 @@ pub use dataset::{Dataset, DatasetError, Split, Statistics, Target};
 pub use featurize::{
     Featurized, Featurizer, HistoryLimits, RowHistory, RowSearch, SearchFeatures, UserFeatures, UserRow,
 };
+pub use negatives::{EvaluationNegatives, NegativesError, PopularitySampler};
 pub use tokenizer::Tokenizer;
 pub use vocabulary::Vocabulary;
