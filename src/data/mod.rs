@@ -27,5 +27,6 @@ pub use featurize::{
     Featurized, Featurizer, HistoryLimits, RowHistory, RowSearch, SearchFeatures, UserFeatures, UserRow,
 };
 pub use staging::{Existing, StagedDirectory};
+pub use negatives::{EvaluationNegatives, NegativesError, PopularitySampler};
 pub use tokenizer::Tokenizer;
 pub use vocabulary::Vocabulary;
