@@ -10,6 +10,8 @@ mod catalogue_io;
 mod dataset;
 mod dataset_io;
 mod featurize;
+#[cfg(test)]
+pub(crate) mod fixture;
 pub mod kuaisar;
 mod negatives;
 pub mod synthetic;
