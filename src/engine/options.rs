@@ -1,0 +1,111 @@
+//! Settings of the engine.
+
+use std::{num::NonZeroUsize, time::Duration};
+
+/// How much may wait, how much is computed at once, how much is remembered. Flatten it into a command's options.
+#[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
+pub struct EngineOptions {
+    /// Requests that may wait for the device; the next one is refused at once. Enough for the bursts you expect within
+    /// your callers' deadlines: what can't be answered in time is better refused.
+    #[arg(long, default_value_t = EngineOptions::default().max_queued_requests, value_name = "N")]
+    pub max_queued_requests: usize,
+    /// Candidates that may wait, over all requests: what bounds the wait when requests differ in size. At about 2 µs per
+    /// candidate on two cores, the default is a quarter of a second.
+    #[arg(long, default_value_t = EngineOptions::default().max_queued_candidates, value_name = "N")]
+    pub max_queued_candidates: usize,
+    /// How much one batch holds, in history events to encode (padding included) plus candidates to score. More helps a
+    /// GPU; on a CPU it only makes the first of a batch wait for the last. Default: 4096 on CPU, 131072 on GPU. A request
+    /// that is larger runs alone.
+    #[arg(long, value_name = "N")]
+    pub batch_budget: Option<NonZeroUsize>,
+    /// Requests in one batch, whatever their size.
+    #[arg(long, default_value_t = EngineOptions::default().max_batch_requests, value_name = "N")]
+    pub max_batch_requests: NonZeroUsize,
+    /// How long an idle device waits for company before it starts a batch that isn't full, e.g. "500us". Zero starts at
+    /// once; more pays only where the device is much faster on full batches and the load is steady.
+    #[arg(long, default_value = "0s", value_parser = parse_duration, value_name = "DURATION")]
+    pub max_delay: Duration,
+    /// Memory for encoded users, e.g. "512MiB"; on the device, where that is a GPU. At 175 events of dimension 48 a user
+    /// takes some 70 kB. A user found there costs scoring only, until the next event.
+    #[arg(long, default_value = "512MiB", value_parser = parse_bytes, value_name = "BYTES")]
+    pub user_cache_bytes: u64,
+    /// Threads that call the model. One is right for a GPU, and for a CPU too: each call uses all cores already, and a
+    /// second thread would compete for them. More of them help only where requests are so small that a call can't.
+    #[arg(long, default_value_t = EngineOptions::default().device_threads, value_name = "N")]
+    pub device_threads: NonZeroUsize,
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        const fn count(n: usize) -> NonZeroUsize {
+            NonZeroUsize::new(n).expect("not zero")
+        }
+        Self {
+            max_queued_requests: 1024,
+            max_queued_candidates: 131_072,
+            batch_budget: None,
+            max_batch_requests: count(256),
+            max_delay: Duration::ZERO,
+            user_cache_bytes: 512 << 20,
+            device_threads: count(1),
+        }
+    }
+}
+
+impl EngineOptions {
+    /// The budget of a batch on this kind of device.
+    pub(super) fn budget_on(&self, device: &candle_core::Device) -> usize {
+        self.batch_budget.map_or(if device.is_cpu() { 4096 } else { 131_072 }, NonZeroUsize::get)
+    }
+}
+
+/// "250us", "2ms", "1s", "1m 30s".
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
+    let duration: jiff::SignedDuration =
+        text.parse().map_err(|error| format!("{error}; write e.g. 250us, 2ms, 30s"))?;
+    Duration::try_from(duration).map_err(|_| "must not be negative".to_owned())
+}
+
+/// "1048576", "64KiB", "512MiB", "2GiB".
+pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let (number, unit) = text.split_at(digits);
+    let shift = match unit.trim() {
+        "" | "B" => 0,
+        "KiB" => 10,
+        "MiB" => 20,
+        "GiB" => 30,
+        "TiB" => 40,
+        unit => return Err(format!("{unit:?} is none of: B, KiB, MiB, GiB, TiB")),
+    };
+    let number: u64 = number.parse().map_err(|_| format!("{text:?} is no size; write e.g. 512MiB"))?;
+    number.checked_mul(1 << shift).ok_or_else(|| format!("{text} is too large"))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{Args, Command, FromArgMatches};
+
+    use super::*;
+
+    #[test]
+    fn flags_default_to_the_defaults() {
+        let command = EngineOptions::augment_args(Command::new("x"));
+        let options = EngineOptions::from_arg_matches(&command.get_matches_from(["x"])).unwrap();
+        assert_eq!(options, EngineOptions::default());
+    }
+
+    #[test]
+    fn sizes_and_durations() {
+        assert_eq!(parse_bytes("512MiB"), Ok(512 << 20));
+        assert_eq!(parse_bytes("77"), Ok(77));
+        for bad in ["", "MiB", "1MB", "99999999TiB", "-1"] {
+            assert!(parse_bytes(bad).is_err(), "{bad}");
+        }
+        assert_eq!(parse_duration("250us"), Ok(Duration::from_micros(250)));
+        assert_eq!(parse_duration("0s"), Ok(Duration::ZERO));
+        for bad in ["", "5", "-1s", "soon"] {
+            assert!(parse_duration(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! The port for scrapers and probes, apart from the gRPC port so that it needs no credentials and no HTTP/2.
+//!
+//! `/metrics`: OpenMetrics where the scraper accepts it, else Prometheus text. `/healthz`: the process answers.
+//! `/readyz`: 200 if traffic may come, else 503 and the reason.
+
+use std::{future::Future, io};
+
+use axum::{
+    Router,
+    extract::State,
+    http::{HeaderMap, StatusCode, header},
+    response::IntoResponse,
+    routing::get,
+};
+use tokio::net::TcpListener;
+
+use super::{Metrics, ReadinessWatch};
+
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Serves until `shutdown` ends.
+pub async fn run(
+    listener: TcpListener,
+    metrics: Metrics,
+    readiness: ReadinessWatch,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
+    let router = Router::new()
+        .route("/metrics", get(scrape))
+        .with_state(metrics)
+        .route("/healthz", get(async || "ok\n"))
+        .route("/readyz", get(move || async move { ready(&readiness) }));
+    axum::serve(listener, router).with_graceful_shutdown(shutdown).await
+}
+
+async fn scrape(State(metrics): State<Metrics>, headers: HeaderMap) -> impl IntoResponse {
+    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+    if accept.contains("application/openmetrics-text") {
+        ([(header::CONTENT_TYPE, OPEN_METRICS)], metrics.encode())
+    } else {
+        ([(header::CONTENT_TYPE, PROMETHEUS)], metrics.encode_prometheus())
+    }
+}
+
+fn ready(readiness: &ReadinessWatch) -> (StatusCode, String) {
+    match readiness.state() {
+        Ok(()) => (StatusCode::OK, "ready\n".into()),
+        Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {reason}\n")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpStream,
+        sync::oneshot,
+    };
+
+    use super::*;
+    use crate::telemetry::Readiness;
+
+    async fn ask(address: std::net::SocketAddr, path: &str, accept: &str) -> String {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nAccept: {accept}\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    #[tokio::test]
+    async fn answers_scrapers_and_probes() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (metrics, readiness) = (Metrics::new(), Readiness::new());
+        let (stop, stopped) = oneshot::channel::<()>();
+        let server = tokio::spawn(run(listener, metrics.clone(), readiness.watch(), async {
+            let _ = stopped.await;
+        }));
+
+        let answer = ask(address, "/readyz", "*/*").await;
+        assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("not ready: starting"), "{answer}");
+        readiness.ready();
+        assert!(ask(address, "/readyz", "*/*").await.starts_with("HTTP/1.1 200"));
+        assert!(ask(address, "/healthz", "*/*").await.starts_with("HTTP/1.1 200"));
+
+        metrics.stale_answer();
+        let classic = ask(address, "/metrics", "text/plain").await;
+        assert!(classic.contains("# TYPE sesrec_rank_stale_answers_total counter"), "{classic}");
+        let open = ask(address, "/metrics", "application/openmetrics-text;version=1.0.0,text/plain;q=0.5").await;
+        assert!(open.contains("sesrec_rank_stale_answers_total 1") && open.contains("# EOF"), "{open}");
+
+        stop.send(()).unwrap();
+        server.await.unwrap().unwrap();
+    }
+}

@@ -1,0 +1,412 @@
+//! Every metric of the service, with a help text that says when to look at it.
+//!
+//! Names follow Prometheus: base units, `_total` for counters, one prefix. Handles are typed; counting is a method call
+//! with an enum, never with a string.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use prometheus_client::{
+    encoding::text,
+    metrics::{
+        counter::Counter,
+        family::{Family, MetricConstructor},
+        gauge::Gauge,
+        histogram::Histogram,
+    },
+    registry::{Metric, Registry},
+};
+
+use super::labels::*;
+
+type FloatCounter = Counter<f64, std::sync::atomic::AtomicU64>;
+type FloatGauge = Gauge<f64, std::sync::atomic::AtomicU64>;
+type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
+
+/// 50 µs to 20 s, finest between 0.2 and 50 ms, where requests live.
+const SECONDS: [f64; 23] = [
+    50e-6, 1e-4, 2e-4, 3e-4, 5e-4, 7.5e-4, 1e-3, 1.5e-3, 2e-3, 3e-3, 5e-3, 7.5e-3, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1,
+    0.2, 0.5, 1.0, 5.0, 20.0,
+];
+/// Event time to acknowledgement: from a live stream (milliseconds) to a replayed archive (a month).
+const LAG_SECONDS: [f64; 13] =
+    [0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0, 60.0, 300.0, 3600.0, 21_600.0, 86_400.0, 2_592_000.0];
+const COUNTS: [f64; 11] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0];
+const CANDIDATES: [f64; 12] =
+    [1.0, 10.0, 32.0, 100.0, 320.0, 1000.0, 2000.0, 4000.0, 8000.0, 16_000.0, 64_000.0, 256_000.0];
+
+/// All metrics. A clone is a handle on the same numbers.
+#[derive(Debug, Clone)]
+pub struct Metrics(Arc<Inner>);
+
+/// Where a Rank's time went; disjoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RequestStages {
+    /// Waiting for the device.
+    pub queue: Duration,
+    /// Reading the history.
+    pub history: Duration,
+    /// History to user state.
+    pub encode: Duration,
+    /// User state and candidates to scores.
+    pub score: Duration,
+    /// The rest.
+    pub other: Duration,
+}
+
+/// What one batch of the engine was made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct BatchSize {
+    /// Requests.
+    pub requests: usize,
+    /// Users that had to be encoded.
+    pub encoded_users: usize,
+    /// Candidates of all requests.
+    pub candidates: usize,
+    /// History events that were encoded.
+    pub tokens: usize,
+    /// Positions that padding to the longest history added.
+    pub padding: usize,
+}
+
+/// A family per field.
+#[derive(Debug)]
+pub(super) struct Inner {
+    registry: Registry,
+    pub(super) requests: Family<RpcCodeLabels, Counter>,
+    pub(super) in_flight: Family<RpcLabel, Gauge>,
+    pub(super) request_seconds: Histograms<RpcLabel>,
+    pub(super) cancelled: Family<RpcLabel, Counter>,
+    rejected: Family<ReasonLabel, Counter>,
+    stage_seconds: Histograms<StageLabel>,
+    cold_starts: Counter,
+    stale_answers: Counter,
+    items: Family<PlaceLabel, Counter>,
+    unknown_items: Family<PlaceLabel, Counter>,
+    queued_requests: Gauge,
+    queued_candidates: Gauge,
+    abandoned: Family<AbandonedLabels, Counter>,
+    batch_requests: Histogram,
+    batch_encoded_users: Histogram,
+    batch_candidates: Histogram,
+    tokens: Counter,
+    padding: Counter,
+    device_seconds: Family<StageLabel, FloatCounter>,
+    model_failures: Counter,
+    cache_hits: Counter,
+    cache_misses: Counter,
+    cache_evictions: Counter,
+    cache_bytes: Gauge,
+    cache_entries: Gauge,
+    pub(super) store_seconds: Histograms<OperationLabel>,
+    pub(super) store_errors: Family<StoreFailureLabels, Counter>,
+    events: Family<OutcomeLabel, Counter>,
+    history_lag: Histogram,
+    model: Family<ModelLabels, Gauge>,
+    model_loaded: FloatGauge,
+    model_load: FloatGauge,
+    model_swaps: Counter,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// Everything at zero.
+    #[rustfmt::skip] // one metric, one line
+    pub fn new() -> Self {
+        let mut registry = Registry::with_prefix("sesrec");
+        let r = &mut registry;
+        let inner = Inner {
+            requests: add(r, "requests", "Requests by method and gRPC code. Look here first: the rate of codes other than OK is the error rate", Family::default()),
+            in_flight: add(r, "requests_in_flight", "Requests and streams being answered. Look when latency rises: growth without a growing rate means that something downstream is stuck", Family::default()),
+            request_seconds: add(r, "request_duration_seconds", "Time from a unary request's arrival to its answer. Alert on its p99; then see sesrec_rank_stage_duration_seconds for where it went", seconds_by()),
+            cancelled: add(r, "requests_cancelled", "Requests whose caller went away first. Look when callers report timeouts that this server does not: their deadline is shorter than its latency", Family::default()),
+            rejected: add(r, "requests_rejected", "Requests refused at once with RESOURCE_EXHAUSTED or UNAVAILABLE, by reason. A steady rate means too few replicas for the load", Family::default()),
+            stage_seconds: add(r, "rank_stage_duration_seconds", "A Rank's time by disjoint stage. High queue: add replicas. High history: see the store. High encode: cache misses. High score: long candidate lists", seconds_by()),
+            cold_starts: add(r, "rank_cold_starts", "Ranks of users without any history. A rise means that events are not arriving, or that user ids differ between logs and requests", Counter::default()),
+            stale_answers: add(r, "rank_stale_answers", "Ranks answered from a cached history because the store could not be reached. Anything but zero: look at the store", Counter::default()),
+            items: add(r, "items_seen", "Items named in ranked requests, by place: what sesrec_items_unknown_total is a share of", Family::default()),
+            unknown_items: add(r, "items_unknown", "Items that the model's catalogue does not have, by place. A rise is the first sign of an old model or a broken pipeline: train anew", Family::default()),
+            queued_requests: add(r, "engine_queued_requests", "Ranks waiting for the device now. Near its limit, requests are about to be rejected", Gauge::default()),
+            queued_candidates: add(r, "engine_queued_candidates", "Candidates of the waiting Ranks", Gauge::default()),
+            abandoned: add(r, "engine_abandoned", "Ranks that nobody waited for any more, by reason and phase. Those of phase queued cost no model time; many of phase computing mean deadlines near the model's own time", Family::default()),
+            batch_requests: add(r, "engine_batch_requests", "Requests per batch on the device. Always 1 under load: the batch budget is too small for your requests", Histogram::new(COUNTS)),
+            batch_encoded_users: add(r, "engine_batch_encoded_users", "Users encoded per batch; 0 where all were cached", Histogram::new([0.0].into_iter().chain(COUNTS))),
+            batch_candidates: add(r, "engine_batch_candidates", "Candidates per batch", Histogram::new(CANDIDATES)),
+            tokens: add(r, "engine_encoded_events", "History events encoded", Counter::default()),
+            padding: add(r, "engine_padding_events", "Positions computed only because histories of a batch differ in length. padding / (padding + encoded) above a half: lower the batch budget", Counter::default()),
+            device_seconds: add(r, "engine_device_seconds", "Time that device threads spent in the model, by stage. Its rate divided by the number of threads is the utilisation; near 1, add replicas", Family::default()),
+            model_failures: add(r, "engine_model_failures", "Calls of the model that failed or panicked. Anything but zero: see the log for the shapes, and the bundle", Counter::default()),
+            cache_hits: add(r, "user_cache_hits", "Ranks whose user was encoded already", Counter::default()),
+            cache_misses: add(r, "user_cache_misses", "Ranks whose user had to be encoded. A low share of hits at the byte limit: raise --user-cache-bytes", Counter::default()),
+            cache_evictions: add(r, "user_cache_evictions", "Encoded users dropped for room", Counter::default()),
+            cache_bytes: add(r, "user_cache_bytes", "Memory of encoded users", Gauge::default()),
+            cache_entries: add(r, "user_cache_entries", "Encoded users in memory", Gauge::default()),
+            store_seconds: add(r, "store_duration_seconds", "Time of history store calls by operation. Look when the history stage or appends are slow", seconds_by()),
+            store_errors: add(r, "store_errors", "Failed history store calls by operation and kind. unavailable: the store is down; deadline: it is slow; corrupt, newer_schema: see the log", Family::default()),
+            events: add(r, "events_appended", "Events by what became of them. Many too_old: the stream lags behind; many conflict: event ids are not unique; failed: not acknowledged, the sender must repeat them", Family::default()),
+            history_lag: add(r, "history_lag_seconds", "From an event's time to its acknowledgement. Growth: the pipeline before this server lags", Histogram::new(LAG_SECONDS)),
+            model: add(r, "model_info", "1 for the live model: its bundle's name and version, architecture and device", Family::default()),
+            model_loaded: add(r, "model_loaded_timestamp_seconds", "When the live model was loaded, in Unix time. time() minus this is its age: alert when retraining should have replaced it", FloatGauge::default()),
+            model_load: add(r, "model_load_duration_seconds", "How long loading and warming the live model took: what a new replica needs before it is ready", FloatGauge::default()),
+            model_swaps: add(r, "model_swaps", "Models swapped in while running", Counter::default()),
+            registry: {
+                let build: Family<BuildLabels, Gauge> = add(r, "build_info", "1; the labels say which build this is", Family::default());
+                let target = platform(std::env::consts::ARCH, std::env::consts::OS);
+                let features = if cfg!(feature = "cuda") { "cuda" } else { "" };
+                build.get_or_create(&BuildLabels { version: env!("CARGO_PKG_VERSION"), target, features }).set(1);
+                registry
+            },
+        };
+        let metrics = Self(Arc::new(inner));
+        metrics.create_series();
+        metrics
+    }
+
+    /// Series exist from the start, at zero: a rate over a series that appears with its first error misses that error.
+    fn create_series(&self) {
+        let m = &self.0;
+        for rpc in Rpc::ALL.iter().map(|rpc| rpc.label()) {
+            touch(&m.in_flight, &RpcLabel { rpc });
+            touch(&m.cancelled, &RpcLabel { rpc });
+            touch(&m.requests, &RpcCodeLabels { rpc, code: "OK" });
+        }
+        for reason in Rejection::ALL.iter().map(|reason| reason.label()) {
+            touch(&m.rejected, &ReasonLabel { reason });
+        }
+        for stage in Stage::ALL.iter().map(|stage| stage.label()) {
+            touch(&m.stage_seconds, &StageLabel { stage });
+        }
+        for place in ItemPlace::ALL.iter().map(|place| place.label()) {
+            touch(&m.items, &PlaceLabel { place });
+            touch(&m.unknown_items, &PlaceLabel { place });
+        }
+        for reason in Abandoned::ALL.iter().map(|reason| reason.label()) {
+            for phase in Phase::ALL.iter().map(|phase| phase.label()) {
+                touch(&m.abandoned, &AbandonedLabels { reason, phase });
+            }
+        }
+        for operation in StoreOperation::ALL.iter().map(|operation| operation.label()) {
+            for kind in StoreFailure::ALL.iter().map(|kind| kind.label()) {
+                touch(&m.store_errors, &StoreFailureLabels { operation, kind });
+            }
+        }
+        for outcome in AppendOutcome::ALL.iter().map(|outcome| outcome.label()) {
+            touch(&m.events, &OutcomeLabel { outcome });
+        }
+    }
+
+    /// OpenMetrics 1.0 text.
+    pub fn encode(&self) -> String {
+        let mut text = String::with_capacity(32 * 1024);
+        text::encode(&mut text, &self.0.registry).expect("writing to a string does not fail");
+        text
+    }
+
+    /// Prometheus text 0.0.4, for scrapers that don't ask for OpenMetrics: there a counter's metadata carry `_total`.
+    pub fn encode_prometheus(&self) -> String {
+        let open = self.encode();
+        let mut text = String::with_capacity(open.len() + 1024);
+        let mut lines = open.lines().peekable();
+        while let Some(line) = lines.next() {
+            if let Some(rest) = line.strip_prefix("# HELP ") {
+                let (name, help) = rest.split_once(' ').unwrap_or((rest, ""));
+                let counter = lines.peek().is_some_and(|next| next.ends_with(" counter"));
+                let suffix = if counter { "_total" } else { "" };
+                text.push_str(&format!("# HELP {name}{suffix} {help}\n"));
+            } else if let Some(name) = line.strip_prefix("# TYPE ").and_then(|rest| rest.strip_suffix(" counter")) {
+                text.push_str(&format!("# TYPE {name}_total counter\n"));
+            } else if line != "# EOF" {
+                text.push_str(line);
+                text.push('\n');
+            }
+        }
+        text
+    }
+
+    pub(super) fn inner(&self) -> &Inner {
+        &self.0
+    }
+
+    /// A request was refused at once.
+    pub fn rejected(&self, reason: Rejection) {
+        self.0.rejected.get_or_create(&ReasonLabel { reason: reason.label() }).inc();
+    }
+
+    /// A Rank was answered: where its time went.
+    pub fn rank_stages(&self, stages: &RequestStages) {
+        let by_stage = [
+            (Stage::Queue, stages.queue),
+            (Stage::History, stages.history),
+            (Stage::Encode, stages.encode),
+            (Stage::Score, stages.score),
+            (Stage::Other, stages.other),
+        ];
+        for (stage, time) in by_stage {
+            self.0.stage_seconds.get_or_create(&StageLabel { stage: stage.label() }).observe(time.as_secs_f64());
+        }
+    }
+
+    /// A user without any history was ranked.
+    pub fn cold_start(&self) {
+        self.0.cold_starts.inc();
+    }
+
+    /// A Rank was answered without reaching the store.
+    pub fn stale_answer(&self) {
+        self.0.stale_answers.inc();
+    }
+
+    /// `unknown` of `seen` items are not in the catalogue.
+    pub fn items(&self, place: ItemPlace, seen: usize, unknown: usize) {
+        let label = PlaceLabel { place: place.label() };
+        self.0.items.get_or_create(&label).inc_by(seen as u64);
+        self.0.unknown_items.get_or_create(&label).inc_by(unknown as u64);
+    }
+
+    /// An event was appended (or not). `lag` is the time since it happened, for events that were stored.
+    pub fn event(&self, outcome: AppendOutcome, lag: Option<Duration>) {
+        self.0.events.get_or_create(&OutcomeLabel { outcome: outcome.label() }).inc();
+        if let Some(lag) = lag {
+            self.0.history_lag.observe(lag.as_secs_f64());
+        }
+    }
+
+    /// A model went live.
+    pub fn model_live(&self, labels: &ModelLabels, loaded_at: SystemTime, load_time: Duration) {
+        if self.0.model_loaded.get() > 0.0 {
+            self.0.model_swaps.inc();
+        }
+        self.0.model.clear();
+        self.0.model.get_or_create(labels).set(1);
+        self.0.model_loaded.set(loaded_at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64());
+        self.0.model_load.set(load_time.as_secs_f64());
+    }
+
+    /// What waits for the device now.
+    pub(crate) fn queued(&self, requests: usize, candidates: usize) {
+        self.0.queued_requests.set(requests as i64);
+        self.0.queued_candidates.set(candidates as i64);
+    }
+
+    /// Nobody waits for a Rank any more.
+    pub(crate) fn abandoned(&self, reason: Abandoned, phase: Phase) {
+        let labels = AbandonedLabels { reason: reason.label(), phase: phase.label() };
+        self.0.abandoned.get_or_create(&labels).inc();
+    }
+
+    /// A batch starts.
+    pub(crate) fn batch(&self, size: BatchSize) {
+        self.0.batch_requests.observe(size.requests as f64);
+        self.0.batch_encoded_users.observe(size.encoded_users as f64);
+        self.0.batch_candidates.observe(size.candidates as f64);
+        self.0.tokens.inc_by(size.tokens as u64);
+        self.0.padding.inc_by(size.padding as u64);
+    }
+
+    /// The device spent `time` in a stage.
+    pub(crate) fn device_time(&self, stage: Stage, time: Duration) {
+        self.0.device_seconds.get_or_create(&StageLabel { stage: stage.label() }).inc_by(time.as_secs_f64());
+    }
+
+    /// A call of the model failed.
+    pub(crate) fn model_failure(&self) {
+        self.0.model_failures.inc();
+    }
+
+    /// Cacheable users of a batch: found, and not.
+    pub(crate) fn cache_lookups(&self, hits: usize, misses: usize) {
+        self.0.cache_hits.inc_by(hits as u64);
+        self.0.cache_misses.inc_by(misses as u64);
+    }
+
+    /// An encoded user was dropped for room.
+    pub(crate) fn cache_eviction(&self) {
+        self.0.cache_evictions.inc();
+    }
+
+    /// What the cache holds now.
+    pub(crate) fn cache_size(&self, bytes: u64, entries: usize) {
+        self.0.cache_bytes.set(bytes as i64);
+        self.0.cache_entries.set(entries as i64);
+    }
+}
+
+fn add<M: Metric + Clone>(registry: &mut Registry, name: &str, help: &str, metric: M) -> M {
+    registry.register(name, help, metric.clone());
+    metric
+}
+
+fn seconds_by<L: Clone + std::hash::Hash + Eq>() -> Histograms<L> {
+    Family::new_with_constructor(|| Histogram::new(SECONDS))
+}
+
+/// Creates the series of these labels.
+fn touch<L: Clone + std::hash::Hash + Eq, M, C: MetricConstructor<M>>(family: &Family<L, M, C>, labels: &L) {
+    drop(family.get_or_create(labels));
+}
+
+fn platform(arch: &'static str, os: &'static str) -> &'static str {
+    // Labels are static: one small leak per process.
+    Box::leak(format!("{arch}-{os}").into_boxed_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_family_has_help_and_the_prefix() {
+        let text = Metrics::new().encode();
+        let families: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("# HELP ")).collect();
+        assert!(families.len() > 30, "{families:#?}");
+        for family in families {
+            let (name, help) = family.split_once(' ').unwrap();
+            assert!(name.starts_with("sesrec_"), "{name}");
+            assert!(!name.ends_with("_total"), "{name}: the encoder adds _total itself");
+            assert!(help.len() > 5, "{name} {help}");
+        }
+        assert!(text.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn classic_text_names_counters_in_full() {
+        let metrics = Metrics::new();
+        metrics.cold_start();
+        let text = metrics.encode_prometheus();
+        assert!(
+            text.contains("# TYPE sesrec_rank_cold_starts_total counter\nsesrec_rank_cold_starts_total 1\n"),
+            "{text}"
+        );
+        assert!(text.contains("# HELP sesrec_rank_cold_starts_total Ranks of users"));
+        assert!(text.contains("# TYPE sesrec_request_duration_seconds histogram"));
+        assert!(!text.contains("EOF"));
+    }
+
+    #[test]
+    fn one_model_is_live() {
+        let metrics = Metrics::new();
+        let labels = |version: &str| ModelLabels {
+            name: "kuaisar".into(),
+            version: version.into(),
+            kind: "sesrec".into(),
+            device: "cpu".into(),
+        };
+        metrics.model_live(&labels("a"), UNIX_EPOCH + Duration::from_secs(7), Duration::from_millis(1500));
+        metrics.model_live(&labels("b"), UNIX_EPOCH + Duration::from_secs(8), Duration::from_millis(500));
+        let text = metrics.encode();
+        assert!(
+            text.contains(r#"sesrec_model_info{name="kuaisar",version="b",kind="sesrec",device="cpu"} 1"#),
+            "{text}"
+        );
+        assert!(!text.contains(r#"version="a""#));
+        assert!(text.contains("sesrec_model_loaded_timestamp_seconds 8.0"));
+        assert!(text.contains("sesrec_model_swaps_total 1"));
+    }
+}
