@@ -10,6 +10,8 @@ mod catalogue_io;
 mod dataset;
 mod dataset_io;
 mod featurize;
+#[cfg(test)]
+pub(crate) mod fixture;
 pub mod kuaisar;
 mod negatives;
 mod parquet_io;
@@ -26,7 +28,7 @@ pub use dataset_io::{DATASET_FORMAT_VERSION, SearchIds};
 pub use featurize::{
     Featurized, Featurizer, HistoryLimits, RowHistory, RowSearch, SearchFeatures, UserFeatures, UserRow,
 };
-pub use staging::{Existing, StagedDirectory};
 pub use negatives::{EvaluationNegatives, NegativesError, PopularitySampler};
+pub use staging::{Existing, StagedDirectory};
 pub use tokenizer::Tokenizer;
 pub use vocabulary::Vocabulary;
