@@ -12,15 +12,18 @@ mod dataset_io;
 mod featurize;
 pub mod kuaisar;
 mod negatives;
+mod parquet_io;
 pub mod synthetic;
 mod tokenizer;
 mod vocabulary;
 
 pub use batch::HistoryBatch;
 pub use catalogue::{Attribute, Catalogue, EntityTable};
+pub use catalogue_io::CATALOGUE_FORMAT_VERSION;
 pub use dataset::{Dataset, DatasetError, Split, Statistics, Target};
 pub use featurize::{
     Featurized, Featurizer, HistoryLimits, RowHistory, RowSearch, SearchFeatures, UserFeatures, UserRow,
 };
+pub use negatives::{EvaluationNegatives, NegativesError, PopularitySampler};
 pub use tokenizer::Tokenizer;
 pub use vocabulary::Vocabulary;

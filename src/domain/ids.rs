@@ -19,6 +19,19 @@ pub enum IdError {
     Control,
 }
 
+/// The rules of every identifier, for text that need not be copied: thousands of candidates per request.
+pub fn check_id(id: &str) -> Result<(), IdError> {
+    if id.is_empty() {
+        Err(IdError::Empty)
+    } else if id.len() > MAX_ID_BYTES {
+        Err(IdError::TooLong(id.len()))
+    } else if id.chars().any(char::is_control) {
+        Err(IdError::Control)
+    } else {
+        Ok(())
+    }
+}
+
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
@@ -28,15 +41,7 @@ macro_rules! id {
         impl $name {
             /// Checks length and characters.
             pub fn new(id: &str) -> Result<Self, IdError> {
-                if id.is_empty() {
-                    Err(IdError::Empty)
-                } else if id.len() > MAX_ID_BYTES {
-                    Err(IdError::TooLong(id.len()))
-                } else if id.chars().any(char::is_control) {
-                    Err(IdError::Control)
-                } else {
-                    Ok(Self(id.into()))
-                }
+                check_id(id).map(|()| Self(id.into()))
             }
 
             /// The identifier as text.

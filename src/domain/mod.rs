@@ -10,6 +10,8 @@ mod time;
 
 pub use event::{Event, Payload, Query, Recommendation, Search, SearchClick};
 pub use history::{History, HistorySearch, TimedEvent, UserHistoryView};
-pub use ids::{EventId, HistoryVersion, IdError, ItemId, MAX_ID_BYTES, ModelVersion, QueryId, SearchId, UserId};
+pub use ids::{
+    EventId, HistoryVersion, IdError, ItemId, MAX_ID_BYTES, ModelVersion, QueryId, SearchId, UserId, check_id,
+};
 pub use rank::{EventAttention, EventWeight, HistoryWeights, ItemAttention, RankedItem, StageTimings};
 pub use time::{Deadline, EventTime, TimeError};

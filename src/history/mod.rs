@@ -9,6 +9,7 @@ mod memory;
 mod redis;
 mod store;
 mod timeline;
+mod user_key;
 
 pub use self::redis::{RedisOptions, RedisStore};
 pub use embedded::EmbeddedStore;

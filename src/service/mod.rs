@@ -1,1 +1,6 @@
-//! The gRPC service: protobuf in, domain inside, one table of errors out.
+//! The gRPC service.
+
+pub mod convert;
+mod violations;
+
+pub use violations::{Violation, Violations};

@@ -1,0 +1,262 @@
+//! From the contract's messages to domain values, checked once and completely: every broken rule is reported, each with
+//! its field's path. `sesrec score` and the server read requests through here alike.
+
+use std::{collections::HashSet, fmt::Display, sync::Arc};
+
+use super::Violations;
+use crate::{
+    data::Catalogue,
+    domain::{
+        Event, EventId, EventTime, History, HistorySearch, HistoryVersion, ItemId, ModelVersion, Payload, Query,
+        QueryId, Recommendation, Search, SearchClick, SearchId, UserId, check_id,
+    },
+    engine::Explain,
+    history::HistoryToken,
+    proto::v1,
+};
+
+/// The longest query text that is accepted, in bytes.
+pub const MAX_QUERY_BYTES: usize = 4096;
+/// The longest list of clicks that one search may carry.
+pub const MAX_CLICKED_ITEMS: usize = 256;
+/// The most events that each side of an inline history may hold; the model reads the newest.
+pub const MAX_INLINE_EVENTS: usize = 10_000;
+/// The contract's default for [`RankQuestion::parse`]'s `max_candidates`.
+pub const DEFAULT_MAX_CANDIDATES: usize = 10_000;
+
+/// A Rank, checked.
+#[derive(Debug, Clone)]
+pub struct RankQuestion {
+    /// Whom to rank for.
+    pub user_id: UserId,
+    /// What to rank.
+    pub candidates: Candidates,
+    /// How many to return; 0 is all.
+    pub top_k: usize,
+    /// Which history.
+    pub history: HistorySource,
+    /// Whether to explain.
+    pub explain: Explain,
+    /// The version that has to be live.
+    pub model_version: Option<ModelVersion>,
+}
+
+/// Which history a Rank is about.
+#[derive(Debug, Clone)]
+pub enum HistorySource {
+    /// The store's, at this version or a later one.
+    Stored {
+        /// From the request's token; version 0 without one.
+        at_least: HistoryVersion,
+    },
+    /// The request's own; the store is not asked.
+    Inline(History),
+}
+
+/// Valid item ids in request order, not yet looked up.
+#[derive(Debug, Clone)]
+pub struct Candidates(Vec<String>);
+
+/// Candidates looked up in a catalogue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resolved {
+    /// Item rows of the known ones, in request order.
+    pub rows: Vec<u32>,
+    /// Their ids, parallel to `rows`.
+    pub ids: Vec<String>,
+    /// Distinct ids that the catalogue doesn't have, in request order.
+    pub unknown: Vec<String>,
+}
+
+impl Candidates {
+    /// Splits known from unknown.
+    pub fn resolve(self, catalogue: &Catalogue) -> Resolved {
+        let mut resolved = Resolved { rows: Vec::with_capacity(self.0.len()), ids: self.0, unknown: vec![] };
+        resolved.ids.retain_mut(|id| match catalogue.items.row(id) {
+            Some(row) => {
+                resolved.rows.push(row);
+                true
+            }
+            None => {
+                resolved.unknown.push(std::mem::take(id));
+                false
+            }
+        });
+        let mut seen = HashSet::new();
+        resolved.unknown.retain(|id| seen.insert(id.clone()));
+        resolved
+    }
+}
+
+impl RankQuestion {
+    /// Checks a request.
+    pub fn parse(request: v1::RankRequest, max_candidates: usize) -> Result<Self, Violations> {
+        let mut violations = Violations::new();
+        let user_id = violations.take("user_id", UserId::new(&request.user_id));
+        let candidates = request.candidate_item_ids;
+        match candidates.len() {
+            0 => violations.add("candidate_item_ids", "must not be empty"),
+            n if n > max_candidates => {
+                violations
+                    .add("candidate_item_ids", format_args!("has {n} items; at most {max_candidates} are allowed"));
+            }
+            _ => candidates.iter().enumerate().for_each(|(n, id)| {
+                violations.take(format_args!("candidate_item_ids[{n}]"), check_id(id));
+            }),
+        }
+        let at_least = token(&request.history_token, &mut violations);
+        let history = match request.history {
+            Some(history) => HistorySource::Inline(inline_history(history, &mut violations)),
+            None => HistorySource::Stored { at_least },
+        };
+        let model_version = match &*request.model_version {
+            "" => None,
+            version => violations.take("model_version", ModelVersion::new(version)),
+        };
+        violations.or(user_id.map(|user_id| Self {
+            user_id,
+            candidates: Candidates(candidates),
+            top_k: request.top_k as usize,
+            history,
+            explain: if request.explain { Explain::Yes } else { Explain::No },
+            model_version,
+        }))
+    }
+}
+
+/// Checks a GetHistory: whose, and at which version or a later one.
+pub fn history_question(request: &v1::GetHistoryRequest) -> Result<(UserId, HistoryVersion), Violations> {
+    let mut violations = Violations::new();
+    let user_id = violations.take("user_id", UserId::new(&request.user_id));
+    let at_least = token(&request.history_token, &mut violations);
+    violations.or(user_id.map(|user_id| (user_id, at_least)))
+}
+
+/// Checks an append.
+pub fn event(request: v1::AppendEventRequest) -> Result<Event, Violations> {
+    let mut violations = Violations::new();
+    let Some(event) = request.event else { return Err(Violations::of("event", "is required")) };
+    let event_id = violations.take("event.event_id", EventId::new(&event.event_id));
+    let user_id = violations.take("event.user_id", UserId::new(&event.user_id));
+    let time = event_time(event.time, &mut violations);
+    let payload = match event.payload {
+        None => {
+            violations.add("event.payload", "is required: one of recommendation, search, search_click");
+            None
+        }
+        Some(v1::event::Payload::Recommendation(recommendation)) => {
+            let item_id = violations.take("event.recommendation.item_id", ItemId::new(&recommendation.item_id));
+            item_id.map(|item_id| Payload::Recommendation(Recommendation { item_id }))
+        }
+        Some(v1::event::Payload::Search(search)) => {
+            let search_id = violations.take("event.search.search_id", SearchId::new(&search.search_id));
+            if search.query_form.is_none() {
+                // A pipeline that lost its query field would otherwise go unnoticed; "" says that there was no text.
+                violations.add("event.search.query", "or query_id is required; an explicit empty query is allowed");
+            }
+            let search = history_search(search, "event.search", &mut violations);
+            search_id.map(|search_id| {
+                let HistorySearch { query, source, clicked_item_ids } = search;
+                Payload::Search(Search { search_id, query, source, clicked_item_ids })
+            })
+        }
+        Some(v1::event::Payload::SearchClick(click)) => {
+            let search_id = violations.take("event.search_click.search_id", SearchId::new(&click.search_id));
+            let item_id = violations.take("event.search_click.item_id", ItemId::new(&click.item_id));
+            search_id.zip(item_id).map(|(search_id, item_id)| Payload::SearchClick(SearchClick { search_id, item_id }))
+        }
+    };
+    let event = event_id.zip(user_id).zip(time).zip(payload);
+    violations.or(event.map(|(((event_id, user_id), time), payload)| Event { event_id, user_id, time, payload }))
+}
+
+fn event_time(time: Option<pbjson_types::Timestamp>, violations: &mut Violations) -> Option<EventTime> {
+    let Some(time) = time else {
+        violations.add("event.time", "is required");
+        return None;
+    };
+    let Ok(nanos @ 0..1_000_000_000) = u64::try_from(time.nanos) else {
+        violations.add("event.time", format_args!("has {} nanos; 0 to 999999999 are allowed", time.nanos));
+        return None;
+    };
+    let since_1970 = u64::try_from(time.seconds).ok().and_then(|s| s.checked_mul(1_000_000_000)?.checked_add(nanos));
+    violations.take("event.time", EventTime::from_nanos(since_1970.unwrap_or(u64::MAX)))
+}
+
+fn token(token: &str, violations: &mut Violations) -> HistoryVersion {
+    match HistoryToken::decode(token) {
+        Some(token) => token.version,
+        None if token.is_empty() => HistoryVersion::default(),
+        None => {
+            violations.add("history_token", "is malformed: send one back as it was received, or none");
+            HistoryVersion::default()
+        }
+    }
+}
+
+fn inline_history(history: v1::History, violations: &mut Violations) -> History {
+    for (field, n) in [("recommendations", history.recommendations.len()), ("searches", history.searches.len())] {
+        if n > MAX_INLINE_EVENTS {
+            violations.add(
+                format_args!("history.{field}"),
+                format_args!("has {n} events; at most {MAX_INLINE_EVENTS} are allowed"),
+            );
+            return History::default();
+        }
+    }
+    let recommendations = history.recommendations.iter().enumerate().filter_map(|(n, recommendation)| {
+        violations.take(format_args!("history.recommendations[{n}].item_id"), ItemId::new(&recommendation.item_id))
+    });
+    let recommendations = recommendations.collect();
+    let searches = history.searches.into_iter().enumerate();
+    let searches = searches.map(|(n, search)| history_search(search, &format!("history.searches[{n}]"), violations));
+    History { recommendations, searches: searches.collect() }
+}
+
+/// A search without either form of a query counts as an empty text: its clicks and its source still say something.
+fn history_search(search: v1::Search, field: &str, violations: &mut Violations) -> HistorySearch {
+    let query = match search.query_form {
+        Some(v1::search::QueryForm::QueryId(id)) => {
+            violations.take(format_args!("{field}.query_id"), QueryId::new(&id)).map(Query::Id)
+        }
+        Some(v1::search::QueryForm::Query(text)) => {
+            violations.take(format_args!("{field}.query"), query_text(&text)).map(Query::Text)
+        }
+        None => None,
+    };
+    let source = match &*search.source {
+        "" => None,
+        source => violations.take(format_args!("{field}.source"), check_id(source).map(|()| source.into())),
+    };
+    let clicks = search.clicked_item_ids;
+    if clicks.len() > MAX_CLICKED_ITEMS {
+        violations.add(
+            format_args!("{field}.clicked_item_ids"),
+            format_args!("has {} items; at most {MAX_CLICKED_ITEMS} are allowed", clicks.len()),
+        );
+    }
+    let clicked_item_ids = clicks
+        .iter()
+        .take(MAX_CLICKED_ITEMS)
+        .enumerate()
+        .filter_map(|(n, id)| violations.take(format_args!("{field}.clicked_item_ids[{n}]"), ItemId::new(id)));
+    HistorySearch {
+        query: query.unwrap_or_else(|| Query::Text("".into())),
+        source,
+        clicked_item_ids: clicked_item_ids.collect(),
+    }
+}
+
+fn query_text(text: &str) -> Result<Arc<str>, impl Display + use<>> {
+    if text.len() > MAX_QUERY_BYTES {
+        Err(format!("is {} bytes long; at most {MAX_QUERY_BYTES} are allowed", text.len()))
+    } else if text.chars().any(|c| c.is_control() && !c.is_whitespace()) {
+        Err("contains a control character".to_owned())
+    } else {
+        Ok(text.into())
+    }
+}
+
+#[cfg(test)]
+#[path = "convert_tests.rs"]
+mod tests;

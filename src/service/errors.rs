@@ -1,0 +1,206 @@
+//! Every way in which a call can fail, and the one table from there to gRPC codes and `google.rpc` details.
+
+use std::{collections::HashMap, time::Duration};
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+
+use super::Violations;
+use crate::{
+    domain::{EventId, HistoryVersion, ModelVersion},
+    engine::EngineError,
+    history::StoreError,
+    telemetry::StoreFailure,
+};
+
+/// `ErrorInfo.domain` of every error.
+pub const ERROR_DOMAIN: &str = "sesrec";
+
+/// When a caller should come back after an outage of the store: reconnecting takes about as long.
+const STORE_RETRY: Duration = Duration::from_millis(500);
+/// When a caller should come back to a server that is leaving: its load balancer has noticed by then.
+const DRAIN_RETRY: Duration = Duration::from_millis(200);
+/// When a caller should come back after a limit on concurrency.
+const LIMIT_RETRY: Duration = Duration::from_millis(50);
+
+/// Why a call failed.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ServiceError {
+    /// The request breaks rules.
+    #[error("invalid request: {0}")]
+    Invalid(#[from] Violations),
+    /// The store did not do what it was asked.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The engine did not answer. With the time after which a retry has a chance.
+    #[error("{0}")]
+    Engine(EngineError, Duration),
+    /// The deadline passed in the service.
+    #[error("deadline exceeded")]
+    DeadlineExceeded,
+    /// The history has not reached the token's state.
+    #[error("history_token: the store is at version {stored:?}, the token asks for {wanted:?}")]
+    TokenAhead {
+        /// The token's.
+        wanted: HistoryVersion,
+        /// The store's.
+        stored: HistoryVersion,
+    },
+    /// Another model is live.
+    #[error("model_version {wanted} is not live; {live} is")]
+    ModelNotLive {
+        /// The request's.
+        wanted: ModelVersion,
+        /// The live one's.
+        live: ModelVersion,
+    },
+    /// The event id is stored with other contents.
+    #[error("event_id {0} is stored with another payload or time; use a new event_id for a new event")]
+    Conflict(EventId),
+    /// A limit on concurrent work.
+    #[error("{0}; try again later")]
+    Busy(&'static str),
+    /// The server is shutting down.
+    #[error("the server is shutting down; connect again")]
+    Draining,
+    /// A bug.
+    #[error("internal error; the server's log has the details under this request's id")]
+    Internal,
+}
+
+/// Code, reason, and when to retry.
+struct Row(Code, &'static str, Option<Duration>);
+
+impl ServiceError {
+    /// The table.
+    fn row(&self) -> Row {
+        use ServiceError as E;
+        match self {
+            E::Invalid(_) => Row(Code::InvalidArgument, "INVALID_REQUEST", None),
+            E::Store(StoreError::Unavailable(_)) => Row(Code::Unavailable, "STORE_UNAVAILABLE", Some(STORE_RETRY)),
+            E::Store(StoreError::Deadline) => Row(Code::DeadlineExceeded, "STORE_DEADLINE", None),
+            E::Store(StoreError::NewerSchema { .. }) => Row(Code::FailedPrecondition, "STORE_NEWER_SCHEMA", None),
+            E::Store(StoreError::Corrupt(_)) => Row(Code::DataLoss, "STORE_CORRUPT", None),
+            E::Store(StoreError::Config(_)) => Row(Code::Internal, "STORE_CONFIGURATION", None),
+            E::Engine(EngineError::Overloaded(_), retry) => Row(Code::ResourceExhausted, "OVERLOADED", Some(*retry)),
+            E::Engine(EngineError::DeadlineExceeded, _) => Row(Code::DeadlineExceeded, "DEADLINE_EXCEEDED", None),
+            E::Engine(EngineError::ShuttingDown, _) => Row(Code::Unavailable, "SHUTTING_DOWN", Some(DRAIN_RETRY)),
+            E::Engine(EngineError::Model(_), _) => Row(Code::Internal, "MODEL_FAILED", None),
+            E::DeadlineExceeded => Row(Code::DeadlineExceeded, "DEADLINE_EXCEEDED", None),
+            E::TokenAhead { .. } => Row(Code::FailedPrecondition, "HISTORY_TOKEN_AHEAD", None),
+            E::ModelNotLive { .. } => Row(Code::FailedPrecondition, "MODEL_VERSION_NOT_LIVE", None),
+            E::Conflict(_) => Row(Code::AlreadyExists, "EVENT_ID_CONFLICT", None),
+            E::Busy(_) => Row(Code::ResourceExhausted, "OVERLOADED", Some(LIMIT_RETRY)),
+            E::Draining => Row(Code::Unavailable, "SHUTTING_DOWN", Some(DRAIN_RETRY)),
+            E::Internal => Row(Code::Internal, "INTERNAL", None),
+        }
+    }
+
+    /// What callers read. Addresses and paths of the store stay in the log.
+    fn message(&self) -> String {
+        match self {
+            Self::Store(StoreError::Unavailable(_)) => {
+                "the history store is unavailable; what was not acknowledged may be repeated".into()
+            }
+            Self::Store(StoreError::Corrupt(_) | StoreError::Config(_)) => {
+                "the history store failed; the server's log has the details".into()
+            }
+            Self::Engine(EngineError::Model(_), _) => "the model failed; the server's log has the details".into(),
+            error => error.to_string(),
+        }
+    }
+
+    /// What `ErrorInfo` says besides the reason.
+    fn metadata(&self) -> HashMap<String, String> {
+        match self {
+            Self::ModelNotLive { wanted, live } => {
+                HashMap::from([("live".into(), live.to_string()), ("wanted".into(), wanted.to_string())])
+            }
+            Self::Conflict(event_id) => HashMap::from([("event_id".into(), event_id.to_string())]),
+            _ => HashMap::new(),
+        }
+    }
+
+    fn log(&self) {
+        match self {
+            Self::Store(StoreError::Unavailable(_) | StoreError::Deadline) => tracing::warn!(error = %self),
+            Self::Store(_) | Self::Engine(EngineError::Model(_), _) | Self::Internal => tracing::error!(error = %self),
+            _ => tracing::debug!(error = %self, "refused"),
+        }
+    }
+}
+
+impl From<ServiceError> for Status {
+    fn from(error: ServiceError) -> Self {
+        error.log();
+        let Row(code, reason, retry) = error.row();
+        let mut details = ErrorDetails::new();
+        details.set_error_info(reason, ERROR_DOMAIN, error.metadata());
+        if let Some(delay) = retry {
+            details.set_retry_info(Some(delay));
+        }
+        if let ServiceError::Invalid(violations) = &error {
+            for violation in violations.listed() {
+                details.add_bad_request_violation(&violation.field, &violation.description);
+            }
+        }
+        Status::with_error_details(code, error.message(), details)
+    }
+}
+
+/// As metrics count it.
+pub(super) fn store_failure(error: &StoreError) -> StoreFailure {
+    match error {
+        StoreError::Unavailable(_) => StoreFailure::Unavailable,
+        StoreError::Deadline => StoreFailure::Deadline,
+        StoreError::NewerSchema { .. } => StoreFailure::NewerSchema,
+        StoreError::Corrupt(_) => StoreFailure::Corrupt,
+        StoreError::Config(_) => StoreFailure::Config,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table() {
+        let store = |error| ServiceError::Store(error);
+        let engine = |error| ServiceError::Engine(error, Duration::from_millis(7));
+        let version = |text: &str| ModelVersion::new(text).expect("an id");
+        let table = [
+            (Violations::of("user_id", "must not be empty").into(), Code::InvalidArgument, None),
+            (store(StoreError::Unavailable("redis://secret".into())), Code::Unavailable, Some(STORE_RETRY)),
+            (store(StoreError::Deadline), Code::DeadlineExceeded, None),
+            (store(StoreError::NewerSchema { found: 9, supported: 1 }), Code::FailedPrecondition, None),
+            (store(StoreError::Corrupt("redis://secret".into())), Code::DataLoss, None),
+            (engine(EngineError::Overloaded("queue full")), Code::ResourceExhausted, Some(Duration::from_millis(7))),
+            (engine(EngineError::DeadlineExceeded), Code::DeadlineExceeded, None),
+            (engine(EngineError::ShuttingDown), Code::Unavailable, Some(DRAIN_RETRY)),
+            (engine(EngineError::Model("redis://secret".into())), Code::Internal, None),
+            (ServiceError::DeadlineExceeded, Code::DeadlineExceeded, None),
+            (
+                ServiceError::TokenAhead { wanted: HistoryVersion(2), stored: HistoryVersion(1) },
+                Code::FailedPrecondition,
+                None,
+            ),
+            (
+                ServiceError::ModelNotLive { wanted: version("a"), live: version("b") },
+                Code::FailedPrecondition,
+                None,
+            ),
+            (ServiceError::Conflict(EventId::new("e").expect("an id")), Code::AlreadyExists, None),
+            (ServiceError::Busy("too many streams"), Code::ResourceExhausted, Some(LIMIT_RETRY)),
+            (ServiceError::Draining, Code::Unavailable, Some(DRAIN_RETRY)),
+        ];
+        for (error, code, retry) in table {
+            let name = error.to_string();
+            let status = Status::from(error);
+            assert_eq!(status.code(), code, "{name}");
+            let details = status.get_error_details();
+            assert_eq!(details.retry_info().and_then(|retry| retry.retry_delay), retry, "{name}");
+            assert_eq!(details.error_info().expect("always there").domain, ERROR_DOMAIN);
+            assert!(!status.message().contains("secret"), "{}", status.message());
+        }
+    }
+}

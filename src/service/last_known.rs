@@ -1,0 +1,127 @@
+//! The histories that this replica saw last: they make unchanged reads cheap, and answer while the store is away.
+
+use std::sync::Arc;
+
+use quick_cache::{
+    Weighter,
+    sync::{Cache, EntryAction, EntryResult},
+};
+
+use crate::domain::{HistoryVersion, Query, UserHistoryView, UserId};
+
+/// Bounded in bytes; a clone is a handle on the same cache.
+///
+/// Nothing is trusted because it is in here: every read asks the store whether the version is still current, unless the
+/// store can't be reached.
+#[derive(Clone)]
+pub(super) struct LastKnown(Arc<Cache<UserId, Kept, Bytes>>);
+
+/// A view with its size, which the cache asks for often.
+#[derive(Clone)]
+struct Kept {
+    view: Arc<UserHistoryView>,
+    bytes: u64,
+}
+
+#[derive(Clone)]
+struct Bytes;
+
+impl Weighter<UserId, Kept> for Bytes {
+    fn weight(&self, _: &UserId, kept: &Kept) -> u64 {
+        kept.bytes
+    }
+}
+
+impl LastKnown {
+    pub(super) fn new(capacity_bytes: u64) -> Self {
+        // A full history of 300 + 50 events is about 40 KiB.
+        let entries = (capacity_bytes / (8 << 10)).clamp(16, 1 << 22) as usize;
+        Self(Arc::new(Cache::with_weighter(entries, capacity_bytes, Bytes)))
+    }
+
+    pub(super) fn get(&self, user: &UserId) -> Option<Arc<UserHistoryView>> {
+        self.0.get(user).map(|kept| kept.view)
+    }
+
+    /// Keeps the newer of `view` and what is there: reads overtake each other, also the one that an erasure ends.
+    pub(super) fn keep(&self, user: &UserId, view: &Arc<UserHistoryView>) {
+        let mut new = Some(Kept { view: view.clone(), bytes: bytes(user, view) });
+        let entry = self.0.entry(user, None, |_, known| {
+            if known.view.version < view.version {
+                new.take().into_iter().for_each(|new| *known = new);
+            }
+            EntryAction::Retain(())
+        });
+        if let (EntryResult::Vacant(guard), Some(new)) = (entry, new) {
+            // Fails only where the entry was removed meanwhile; then there is nothing to keep.
+            let _ = guard.insert(new);
+        }
+    }
+
+    /// Forgets a user whose history was erased at `version`. An empty history of that version takes the place, so that
+    /// a read that began before the erasure can't bring the old one back.
+    pub(super) fn erase(&self, user: &UserId, version: HistoryVersion) {
+        self.keep(user, &Arc::new(UserHistoryView { version, ..UserHistoryView::default() }));
+    }
+}
+
+/// About what a view occupies: structs, text and allocations.
+fn bytes(user: &UserId, view: &UserHistoryView) -> u64 {
+    const ALLOCATION: usize = 32;
+    let text = |text: &str| text.len() + ALLOCATION;
+    let mut bytes = std::mem::size_of::<UserHistoryView>() + text(user.as_str());
+    for (item, event) in view.history.recommendations.iter().zip(&view.recommendation_events) {
+        bytes += text(item.as_str()) + text(event.event_id.as_str()) + 48;
+    }
+    for (search, event) in view.history.searches.iter().zip(&view.search_events) {
+        let query = match &search.query {
+            Query::Text(query) => query.len(),
+            Query::Id(query) => query.as_str().len(),
+        };
+        bytes += query + search.source.as_deref().map_or(0, text) + text(event.event_id.as_str()) + 128;
+        bytes += search.clicked_item_ids.iter().map(|item| text(item.as_str()) + 16).sum::<usize>();
+    }
+    bytes as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{EventId, EventTime, History, ItemId, TimedEvent};
+
+    fn view(version: u64) -> Arc<UserHistoryView> {
+        Arc::new(UserHistoryView {
+            history: History { recommendations: vec![ItemId::new("item").expect("an id")], searches: vec![] },
+            recommendation_events: vec![TimedEvent {
+                event_id: EventId::new("event").expect("an id"),
+                time: EventTime::default(),
+            }],
+            version: HistoryVersion(version),
+            ..Default::default()
+        })
+    }
+
+    #[test]
+    fn the_newest_view_stays_and_erasure_wins() {
+        let cache = LastKnown::new(1 << 20);
+        let user = UserId::new("u").expect("an id");
+        cache.keep(&user, &view(5));
+        cache.keep(&user, &view(3));
+        assert_eq!(cache.get(&user).expect("kept").version, HistoryVersion(5));
+        cache.erase(&user, HistoryVersion(6));
+        cache.keep(&user, &view(5));
+        assert!(cache.get(&user).expect("a tombstone").history.is_empty(), "a late read brought the user back");
+        cache.keep(&user, &view(7));
+        assert_eq!(cache.get(&user).expect("kept").version, HistoryVersion(7));
+    }
+
+    #[test]
+    fn memory_is_bounded() {
+        let cache = LastKnown::new(64 << 10);
+        for n in 0..10_000 {
+            cache.keep(&UserId::new(&n.to_string()).expect("an id"), &view(1));
+        }
+        assert!(cache.0.weight() <= 64 << 10, "{}", cache.0.weight());
+        assert!(cache.0.len() > 50, "{}", cache.0.len());
+    }
+}

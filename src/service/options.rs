@@ -1,0 +1,122 @@
+//! The service's settings, by section.
+
+use std::time::Duration;
+
+use super::convert::DEFAULT_MAX_CANDIDATES;
+
+/// What the ranking service does with requests.
+#[derive(Debug, Clone)]
+pub struct ServiceOptions {
+    /// Most candidates of one Rank.
+    pub max_candidates: usize,
+    /// How long requests may take.
+    pub timeouts: Timeouts,
+    /// How much runs at once, besides the engine's own admission.
+    pub concurrency: Concurrency,
+    /// What Rank answers without store and without a cached history.
+    pub on_store_outage: OnStoreOutage,
+    /// Memory of last-known histories, in bytes.
+    pub history_cache_bytes: u64,
+}
+
+/// How long things may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Timeouts {
+    /// For callers that set no deadline.
+    pub default: Duration,
+    /// For callers that set a longer one.
+    pub maximum: Duration,
+    /// A store call, after which the store counts as unavailable.
+    pub store: Duration,
+    /// How long a Rank waits for the history to reach its token's state: a replica's lag.
+    pub token: Duration,
+}
+
+/// How much runs at once.
+#[derive(Debug, Clone, Copy)]
+pub struct Concurrency {
+    /// Unary appends.
+    pub appends: usize,
+    /// AppendEvents streams.
+    pub streams: usize,
+    /// Events of one stream that are on their way to the store.
+    pub stream_window: usize,
+}
+
+/// What Rank answers when the store can't be reached and no history is cached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum OnStoreOutage {
+    /// UNAVAILABLE, so that the caller can ask another replica.
+    #[default]
+    Fail,
+    /// Rank as for a user without history, `stale_history` set.
+    ColdStart,
+}
+
+impl Default for ServiceOptions {
+    fn default() -> Self {
+        Self {
+            max_candidates: DEFAULT_MAX_CANDIDATES,
+            timeouts: Timeouts::default(),
+            concurrency: Concurrency::default(),
+            on_store_outage: OnStoreOutage::default(),
+            history_cache_bytes: 256 << 20,
+        }
+    }
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            default: Duration::from_secs(2),
+            maximum: Duration::from_secs(60),
+            store: Duration::from_millis(500),
+            token: Duration::from_millis(100),
+        }
+    }
+}
+
+impl Default for Concurrency {
+    fn default() -> Self {
+        Self { appends: 4096, streams: 1024, stream_window: 256 }
+    }
+}
+
+/// How the server treats connections.
+#[derive(Debug, Clone)]
+pub struct ServerOptions {
+    /// Connections at once; more wait in the listener's backlog.
+    pub max_connections: usize,
+    /// Requests and streams at once on one connection.
+    pub max_concurrent_streams: u32,
+    /// Largest request message, in bytes.
+    pub max_message_bytes: usize,
+    /// HTTP/2 pings on silent connections, so that half-open ones are found.
+    pub keepalive_interval: Duration,
+    /// How long a ping's answer may take.
+    pub keepalive_timeout: Duration,
+    /// After which a connection is asked to reconnect, so that new replicas get traffic. `None`: never.
+    pub max_connection_age: Option<Duration>,
+    /// How long running requests and streams may take to end after the shutdown signal.
+    pub drain_timeout: Duration,
+    /// How long the server goes on accepting after readiness went away, so that load balancers notice first.
+    pub drain_notice: Duration,
+    /// How often the store is asked whether it works.
+    pub ping_interval: Duration,
+}
+
+impl Default for ServerOptions {
+    fn default() -> Self {
+        Self {
+            max_connections: 10_000,
+            max_concurrent_streams: 1024,
+            max_message_bytes: 8 << 20,
+            keepalive_interval: Duration::from_secs(30),
+            keepalive_timeout: Duration::from_secs(10),
+            max_connection_age: None,
+            drain_timeout: Duration::from_secs(20),
+            drain_notice: Duration::ZERO,
+            ping_interval: Duration::from_secs(1),
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! Rank: the user's history, the candidates' rows, one job for the engine, an answer.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::{
+    OnStoreOutage, ServiceError, convert::HistorySource, convert::RankQuestion, present, present::SeenHistory,
+    shared::Freshness, shared::Shared, shared::StoredHistory,
+};
+use crate::{
+    domain::{Deadline, HistoryVersion, UserHistoryView},
+    engine::{EngineError, LoadedModel, RankJob, Ranked},
+    history::{HistoryToken, StoreError},
+    proto::v1,
+    telemetry::ItemPlace,
+};
+
+/// Answers a Rank that arrived at `arrival`.
+pub(super) async fn rank(
+    shared: &Shared,
+    request: v1::RankRequest,
+    arrival: Instant,
+    deadline: Deadline,
+) -> Result<v1::RankResponse, ServiceError> {
+    let question = RankQuestion::parse(request, shared.options.max_candidates)?;
+    let model = shared.live_model(&question)?;
+
+    let history_started = Instant::now();
+    let user = question.user_id;
+    let stored = match &question.history {
+        HistorySource::Inline(_) => None,
+        HistorySource::Stored { at_least } => {
+            let read = shared.history(&user, *at_least, deadline).await;
+            Some(read.or_else(|error| shared.without_store(error, *at_least))?)
+        }
+    };
+    let history_time = history_started.elapsed();
+
+    let (history, view) = match (&question.history, &stored) {
+        (HistorySource::Inline(history), _) => (history, None),
+        (_, Some(StoredHistory { view, .. })) => (&view.history, Some(&**view)),
+        (HistorySource::Stored { .. }, None) => return Err(ServiceError::Internal),
+    };
+    let seen = model.featurizer.features(&user, history);
+    let resolved = question.candidates.resolve(model.featurizer.catalogue());
+    shared.count_items(history, &seen, &resolved);
+
+    // A stale copy is a state that the user once had: as cacheable as a current one. No copy at all is version 0.
+    let cache_key = view.map(|view| (user.clone(), view.version));
+    let ranked = if resolved.rows.is_empty() {
+        Ranked { items: vec![], explanation: None, timings: Default::default() }
+    } else {
+        let job = RankJob {
+            model: model.clone(),
+            features: seen.features.clone(),
+            cache_key,
+            items: resolved.rows.clone(),
+            top_k: question.top_k,
+            explain: question.explain,
+            deadline,
+        };
+        shared.engine.rank(job).await.map_err(|error| shared.engine_error(error))?
+    };
+
+    let as_seen = SeenHistory { history, view, seen: &seen, featurizer: &model.featurizer };
+    let explanation = ranked.explanation.as_ref().map(|(weights, _)| as_seen.explanation(weights));
+    let stale_history = stored.as_ref().is_some_and(|stored| stored.freshness == Freshness::Stale);
+    let cold_start = history.is_empty();
+    let mut response = v1::RankResponse {
+        items: present::ranked_items(&resolved, &ranked),
+        history_token: view.map(|view| HistoryToken::new(view.version).encode()).unwrap_or_default(),
+        model_version: model.info.version.to_string(),
+        cold_start,
+        stale_history,
+        unknown_item_ids: resolved.unknown,
+        timings: None,
+        explanation,
+    };
+    let stages = present::stages(ranked.timings, history_time, arrival.elapsed());
+    response.timings = Some(present::timings(&stages));
+    shared.metrics.rank_stages(&stages);
+    if cold_start {
+        shared.metrics.cold_start();
+    }
+    if stale_history {
+        shared.metrics.stale_answer();
+    }
+    Ok(response)
+}
+
+impl Shared {
+    /// The live model, if the request takes it. It is pinned: the answer comes from it, whatever is live by then.
+    fn live_model(&self, question: &RankQuestion) -> Result<Arc<LoadedModel>, ServiceError> {
+        let model = self.slot.live();
+        match &question.model_version {
+            Some(wanted) if *wanted != model.info.version => {
+                Err(ServiceError::ModelNotLive { wanted: wanted.clone(), live: model.info.version.clone() })
+            }
+            _ => Ok(model),
+        }
+    }
+
+    /// Nothing is cached and the store is away: an empty history, where the operator prefers that to an error and the
+    /// request doesn't ask for a certain state.
+    fn without_store(&self, error: ServiceError, at_least: HistoryVersion) -> Result<StoredHistory, ServiceError> {
+        let away = matches!(error, ServiceError::Store(StoreError::Unavailable(_)));
+        let allowed = self.options.on_store_outage == OnStoreOutage::ColdStart && at_least == HistoryVersion::default();
+        if away && allowed {
+            tracing::warn!(%error, "ranking without history");
+            Ok(StoredHistory { view: Arc::new(UserHistoryView::default()), freshness: Freshness::Stale })
+        } else {
+            Err(error)
+        }
+    }
+
+    pub(super) fn engine_error(&self, error: EngineError) -> ServiceError {
+        let retry_after = self.engine.retry_after();
+        ServiceError::Engine(error, retry_after)
+    }
+
+    fn count_items(
+        &self,
+        history: &crate::domain::History,
+        seen: &crate::data::Featurized,
+        resolved: &super::convert::Resolved,
+    ) {
+        let clicks: usize = history.searches.iter().map(|search| search.clicked_item_ids.len()).sum();
+        self.metrics.items(ItemPlace::History, history.recommendations.len() + clicks, seen.unknown_items);
+        let unknown = resolved.unknown.len();
+        self.metrics.items(ItemPlace::Candidate, resolved.rows.len() + unknown, unknown);
+    }
+}
