@@ -13,6 +13,7 @@ mod featurize;
 pub mod kuaisar;
 mod negatives;
 mod parquet_io;
+mod progress;
 mod staging;
 pub mod synthetic;
 mod tokenizer;
@@ -26,6 +27,7 @@ pub use dataset_io::{DATASET_FORMAT_VERSION, SearchIds};
 pub use featurize::{
     Featurized, Featurizer, HistoryLimits, RowHistory, RowSearch, SearchFeatures, UserFeatures, UserRow,
 };
+pub use progress::Progress;
 pub use staging::{Existing, StagedDirectory};
 pub use tokenizer::Tokenizer;
 pub use vocabulary::Vocabulary;
