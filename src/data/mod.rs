@@ -15,6 +15,7 @@ pub(crate) mod fixture;
 pub mod kuaisar;
 mod negatives;
 mod parquet_io;
+mod progress;
 mod staging;
 pub mod synthetic;
 mod tokenizer;
@@ -29,6 +30,7 @@ pub use featurize::{
     Featurized, Featurizer, HistoryLimits, RowHistory, RowSearch, SearchFeatures, UserFeatures, UserRow,
 };
 pub use negatives::{EvaluationNegatives, NegativesError, PopularitySampler};
+pub use progress::Progress;
 pub use staging::{Existing, StagedDirectory};
 pub use tokenizer::Tokenizer;
 pub use vocabulary::Vocabulary;
