@@ -15,8 +15,8 @@ use std::{
 use anyhow::{Context, bail};
 use serde::Serialize;
 
-pub use model_flags::{ModelFlags, ModelKind, Preset};
-pub use recipe_flags::RecipeFlags;
+use model_flags::{ModelFlags, Preset};
+use recipe_flags::RecipeFlags;
 
 use crate::{
     data::{Dataset, EvaluationNegatives, Featurizer, Split, Statistics},
