@@ -8,6 +8,8 @@ mod metrics;
 mod popularity;
 mod report;
 mod row_map;
+#[cfg(test)]
+mod tests;
 
 pub use evaluator::{EvaluationError, Evaluator, UserRank};
 pub use metrics::{Metrics, Rank, RankError};

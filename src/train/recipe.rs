@@ -27,7 +27,7 @@ pub struct Recipe {
     /// Items, and as many queries, sampled for each batch: the negatives of the query-item alignment.
     pub alignment_negatives: usize,
     /// Share of activations that dropout zeroes.
-    pub dropout: f32,
+    pub dropout: f64,
     /// Adam's step size at the start.
     pub learning_rate: f64,
     /// L2 regularisation, added to the gradient. The release: 1e-5 for Amazon, 1e-6 for Kuaishou.
@@ -96,7 +96,7 @@ impl Recipe {
             }
         }
         let bounded = [
-            ("dropout", f64::from(self.dropout), 0.0, 1.0),
+            ("dropout", self.dropout, 0.0, 1.0),
             ("learning rate", self.learning_rate, f64::MIN_POSITIVE, f64::INFINITY),
             ("minimal learning rate", self.min_learning_rate, 0.0, self.learning_rate.next_up()),
             ("l2", self.l2, 0.0, f64::INFINITY),
@@ -182,7 +182,7 @@ mod tests {
         for (recipe, field) in [
             (Recipe { batch_size: 0, ..default() }, "batch size"),
             (Recipe { dropout: 1.0, ..default() }, "dropout"),
-            (Recipe { dropout: f32::NAN, ..default() }, "dropout"),
+            (Recipe { dropout: f64::NAN, ..default() }, "dropout"),
             (Recipe { learning_rate: 0.0, ..default() }, "learning rate"),
             (Recipe { min_learning_rate: 0.1, ..default() }, "minimal learning rate"),
             (Recipe { plateau_factor: 1.0, ..default() }, "plateau factor"),

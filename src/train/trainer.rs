@@ -284,7 +284,7 @@ impl<'a> Run<'a> {
     fn step(&mut self, batch: &TrainingBatch, step: usize) -> Result<Vec<(String, f64)>, TrainingError> {
         let (epoch, recipe) = (self.state.next.epoch, &self.trainer.recipe);
         let seed = rand::RngExt::random(&mut generator(recipe.seed, Purpose::Dropout, epoch, step));
-        let mut dropout = Dropout::seeded(recipe.dropout, seed);
+        let mut dropout = Dropout::seeded(recipe.dropout as f32, seed);
         let losses = self.model.losses(batch, &mut dropout)?;
         let values = scalars(&losses).map_err(ModelError::from)?;
         // The parts first: one of them is the cause, the total only follows.
