@@ -336,3 +336,34 @@ async fn shutdown_answers_what_waits_and_ends_the_threads() {
     shutdown.await.unwrap();
     harness.engine.shutdown().await;
 }
+
+#[tokio::test]
+async fn sesrec_answers_in_a_batch_as_alone() {
+    let metrics = Metrics::new();
+    let slot = Arc::new(ModelSlot::new(engine_support::sesrec(), metrics.clone()));
+    // So that all of them meet in one batch.
+    let options =
+        EngineOptions { max_delay: Duration::from_secs(30), max_batch_requests: count(48), ..EngineOptions::default() };
+    let together = Engine::start(slot.clone(), options, metrics.clone());
+    let alone = Engine::start(slot.clone(), EngineOptions::default(), Metrics::new());
+    let jobs: Vec<RankJob> = (0..48).map(|n| engine_support::sesrec_job(&slot.live(), n)).collect();
+    let batched = futures::future::join_all(jobs.iter().map(|job| together.rank(job.clone()))).await;
+    assert_eq!(metrics_value(&metrics, "sesrec_engine_batch_requests_count"), 1.0);
+    assert!(metrics_value(&metrics, "sesrec_engine_padding_events_total") > 0.0);
+    for (job, batched) in jobs.iter().zip(batched) {
+        let batched = batched.unwrap();
+        // Twice: the second time the user is cached, where it may be.
+        for _ in 0..2 {
+            let single = alone.rank(job.clone()).await.unwrap();
+            assert_eq!(single.items.len(), job.items.len());
+            for item in &single.items {
+                let other = batched.items.iter().find(|other| other.candidate == item.candidate).unwrap();
+                assert!((item.score - other.score).abs() < 1e-5, "{item:?} {other:?}");
+            }
+            let (weights, attention) = single.explanation.unwrap();
+            assert_eq!(weights.recommendations.len(), job.features.recommendations.len());
+            assert_eq!(weights.searches.len(), job.features.searches.len());
+            assert_eq!(attention.len(), single.items.len());
+        }
+    }
+}

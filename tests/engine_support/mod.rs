@@ -4,13 +4,16 @@ use std::sync::{Arc, Condvar, Mutex};
 
 use candle_core::Device;
 use sesrec::{
-    data::{Catalogue, EntityTable, Featurizer, HistoryLimits, UserFeatures, UserRow, Vocabulary},
+    data::{Catalogue, EntityTable, Featurizer, HistoryLimits, SearchFeatures, UserFeatures, UserRow, Vocabulary},
     domain::{
         Deadline, EventAttention, EventWeight, HistoryVersion, HistoryWeights, ItemAttention, ModelVersion, RankedItem,
         UserId,
     },
     engine::{Engine, EngineError, EngineOptions, Explain, LoadedModel, ModelInfo, ModelSlot, RankJob, Ranked},
-    model::{ModelError, RankingModel, ScoreRequest, UserState},
+    model::{
+        ModelError, RankingModel, ScoreRequest, TrainableModel, UserState,
+        sesrec::{SesRecConfig, SesRecSizes, SesRecTrainable},
+    },
     telemetry::Metrics,
 };
 use tokio::{sync::watch, task::JoinHandle};
@@ -227,5 +230,49 @@ impl Harness {
 
     pub fn metric(&self, series: &str) -> f64 {
         metric(&self.metrics, series)
+    }
+}
+
+/// SESRec with random weights over 300 items.
+pub fn sesrec() -> LoadedModel {
+    let catalogue = Catalogue {
+        items: EntityTable { ids: (1..300).map(|n| format!("item{n}")).collect(), ..EntityTable::padded() },
+        users: EntityTable { ids: (0..20).map(|n| format!("user{n}")).collect(), ..EntityTable::default() },
+        queries: EntityTable { ids: (0..10).map(|n| format!("word{n}")).collect(), ..EntityTable::padded() },
+        words: EntityTable { ids: (0..10).map(|n| format!("word{n}")).collect(), ..EntityTable::padded() },
+        sources: EntityTable { ids: (0..3).map(|n| format!("source{n}")).collect(), ..EntityTable::default() },
+        query_word_ends: (0..=10).collect(),
+        query_words: (1..=10).collect(),
+        ..Catalogue::default()
+    };
+    let config = SesRecConfig::for_catalogue(&catalogue, SesRecSizes::AMAZON);
+    let catalogue = Arc::new(catalogue);
+    let model = SesRecTrainable::new(config, catalogue.clone(), 7, &Device::Cpu).unwrap();
+    let ranker = model.ranker().unwrap();
+    let mut loaded = loaded(FakeModel::new(1.0), "sesrec");
+    loaded.featurizer = Featurizer::new(catalogue, ranker.limits());
+    loaded.ranker = ranker;
+    loaded
+}
+
+/// Histories of every length, empty ones among them; two thirds may be cached.
+pub fn sesrec_job(model: &Arc<LoadedModel>, n: usize) -> RankJob {
+    let row = |k: usize| (1 + (n * 37 + k * 11) % 299) as u32;
+    let search = |k: usize| SearchFeatures {
+        query: ((n + k) % 11) as u32,
+        words: (0..k % 4).map(|w| (1 + (n + w) % 10) as u32).collect(),
+        source: (k % 3) as u32,
+        clicks: (0..k % 2).map(row).collect(),
+    };
+    RankJob {
+        features: UserFeatures {
+            user: if n.is_multiple_of(3) { UserRow::Mean } else { UserRow::Known((n % 20) as u32) },
+            recommendations: (0..n % 16).map(row).collect(),
+            searches: (0..(n / 3) % 16).map(search).collect(),
+        },
+        cache_key: (n % 3 > 0).then(|| key(n, 1)),
+        items: (0..1 + n * 2).map(|k| row(k * 5)).collect(),
+        explain: Explain::Yes,
+        ..job(model, n, 0)
     }
 }
