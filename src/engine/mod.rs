@@ -25,4 +25,5 @@ pub use handle::Engine;
 pub use job::{EngineError, Explain, RankJob, Ranked};
 pub use live::{LoadedModel, ModelInfo};
 pub use options::EngineOptions;
+pub(crate) use options::{parse_bytes, parse_duration};
 pub use slot::ModelSlot;

@@ -184,11 +184,7 @@ mod tests {
                 Code::FailedPrecondition,
                 None,
             ),
-            (
-                ServiceError::ModelNotLive { wanted: version("a"), live: version("b") },
-                Code::FailedPrecondition,
-                None,
-            ),
+            (ServiceError::ModelNotLive { wanted: version("a"), live: version("b") }, Code::FailedPrecondition, None),
             (ServiceError::Conflict(EventId::new("e").expect("an id")), Code::AlreadyExists, None),
             (ServiceError::Busy("too many streams"), Code::ResourceExhausted, Some(LIMIT_RETRY)),
             (ServiceError::Draining, Code::Unavailable, Some(DRAIN_RETRY)),

@@ -6,7 +6,7 @@ use tokio::{
     sync::Semaphore,
     time::{Instant, timeout_at},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::Request;
 
 use super::{ServiceError, ServiceOptions, errors::store_failure, last_known::LastKnown};
@@ -34,17 +34,25 @@ pub(super) struct Shared {
     pub(super) streams: Arc<Semaphore>,
     /// Cancelled when the server drains: streams stop reading.
     pub(super) draining: CancellationToken,
+    /// Requests and streams that run.
+    pub(super) running: TaskTracker,
 }
 
 impl RankingServer {
     /// A service over a store and an engine, which answers from the slot's live model.
-    pub fn new(store: Arc<dyn HistoryStore>, engine: Engine, slot: Arc<ModelSlot>, options: ServiceOptions) -> Self {
-        let metrics = engine.metrics().clone();
+    pub fn new(
+        store: Arc<dyn HistoryStore>,
+        engine: Engine,
+        slot: Arc<ModelSlot>,
+        metrics: Metrics,
+        options: ServiceOptions,
+    ) -> Self {
         let shared = Shared {
             last_known: LastKnown::new(options.history_cache_bytes),
             appends: Semaphore::new(options.concurrency.appends),
             streams: Arc::new(Semaphore::new(options.concurrency.streams)),
             draining: CancellationToken::new(),
+            running: TaskTracker::new(),
             store,
             engine,
             slot,
@@ -155,7 +163,8 @@ impl Shared {
     ) -> Result<T, ServiceError> {
         let guard = self.metrics.store_call(operation);
         // Stores keep the deadline themselves; this one holds if a store should not.
-        let result = timeout_at(self.store_deadline(deadline).instant(), call).await.unwrap_or(Err(StoreError::Deadline));
+        let result =
+            timeout_at(self.store_deadline(deadline).instant(), call).await.unwrap_or(Err(StoreError::Deadline));
         guard.finish(result.as_ref().map(|_| ()).map_err(store_failure));
         result.map_err(|error| self.blame(error, deadline))
     }

@@ -1,0 +1,205 @@
+//! AppendEvent and AppendEvents.
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use futures::{FutureExt, Stream, StreamExt, stream};
+use prost::Message;
+use tokio::{
+    sync::OwnedSemaphorePermit,
+    time::{sleep_until, timeout_at},
+};
+use tokio_util::task::task_tracker::TaskTrackerToken;
+use tonic::{Code, Status, Streaming};
+
+use super::{ServiceError, Violations, convert, errors::store_failure, present, shared::Shared};
+use crate::{
+    domain::{Deadline, Event, EventTime},
+    history::{Appended, Outcome, StoreError},
+    proto::v1,
+    telemetry::{AppendOutcome, Rejection, RequestGuard, Rpc, StoreOperation},
+};
+
+/// How much of one stream is read ahead of the store, besides the number of events. A valid event has at most 140 kB.
+const WINDOW_BYTES: usize = 1 << 20;
+
+/// Appends one event.
+pub(super) async fn append_event(
+    shared: &Shared,
+    request: v1::AppendEventRequest,
+    deadline: Deadline,
+) -> Result<v1::AppendEventResponse, ServiceError> {
+    let _permit = shared.appends.try_acquire().map_err(|_| {
+        shared.metrics.rejected(Rejection::Appends);
+        ServiceError::Busy("too many appends are running")
+    })?;
+    let event = shared.parse(request)?;
+    let results = shared.append(std::slice::from_ref(&event), deadline).await;
+    let appended = results.into_iter().next().ok_or(ServiceError::Internal)??;
+    match appended.outcome {
+        Outcome::Conflict => Err(ServiceError::Conflict(event.event_id)),
+        _ => Ok(present::acknowledgement(event.event_id.to_string(), appended)),
+    }
+}
+
+/// Acknowledges a stream of events, in order, each only after the store has it.
+///
+/// Whatever has arrived while the store was busy goes to it in one call: a slow caller's events go one by one, a fast
+/// one's share round trips and fsyncs. Nothing more is read meanwhile, so that HTTP/2 flow control holds back the caller;
+/// the same happens when the caller doesn't read its acknowledgements. The stream runs in its response body: dropped
+/// with it, nothing stays behind.
+pub(super) fn append_events(
+    shared: &Arc<Shared>,
+    inbound: Streaming<v1::AppendEventRequest>,
+    deadline: Option<Deadline>,
+) -> Result<impl Stream<Item = Result<v1::AppendEventResponse, Status>> + Send + use<>, ServiceError> {
+    let guard = shared.metrics.request(Rpc::AppendEvents);
+    let Ok(permit) = shared.streams.clone().try_acquire_owned() else {
+        shared.metrics.rejected(Rejection::Streams);
+        guard.finish(Code::ResourceExhausted);
+        return Err(ServiceError::Busy("too many AppendEvents streams are open"));
+    };
+    let events = EventStream {
+        _running: shared.running.token(),
+        shared: shared.clone(),
+        inbound,
+        deadline,
+        acknowledgements: VecDeque::new(),
+        end: None,
+        guard: Some(guard),
+        _permit: permit,
+    };
+    Ok(stream::unfold(events, |mut events| async move {
+        let answer = events.next().await?;
+        Some((answer, events))
+    }))
+}
+
+struct EventStream {
+    shared: Arc<Shared>,
+    inbound: Streaming<v1::AppendEventRequest>,
+    deadline: Option<Deadline>,
+    /// Of events that the store has, or never will have.
+    acknowledgements: VecDeque<v1::AppendEventResponse>,
+    /// How the stream ends, once all acknowledgements are out.
+    end: Option<Result<(), Status>>,
+    /// Taken when the stream has ended; dropped inside, the caller went away.
+    guard: Option<RequestGuard>,
+    _permit: OwnedSemaphorePermit,
+    /// Counts the stream as running, for the drain.
+    _running: TaskTrackerToken,
+}
+
+impl EventStream {
+    async fn next(&mut self) -> Option<Result<v1::AppendEventResponse, Status>> {
+        loop {
+            if let Some(acknowledgement) = self.acknowledgements.pop_front() {
+                return Some(Ok(acknowledgement));
+            }
+            if let Some(end) = self.end.take() {
+                self.guard.take()?.finish(end.as_ref().err().map_or(Code::Ok, Status::code));
+                return end.err().map(Err);
+            }
+            // After an error, the stream is asked once more.
+            self.guard.as_ref()?;
+            let batch = self.read().await;
+            self.store(batch).await;
+        }
+    }
+
+    /// Waits for an event and takes those that are there already.
+    async fn read(&mut self) -> Vec<Result<Event, v1::AppendEventResponse>> {
+        let deadline = self.deadline;
+        let expired = async move {
+            match deadline {
+                Some(deadline) => sleep_until(deadline.instant()).await,
+                None => std::future::pending().await,
+            }
+        };
+        let first = tokio::select! {
+            biased;
+            () = self.shared.draining.cancelled() => Some(Err(ServiceError::Draining.into())),
+            () = expired => Some(Err(ServiceError::DeadlineExceeded.into())),
+            first = self.inbound.next() => first,
+        };
+        let mut batch = vec![];
+        let (mut next, mut bytes) = (Some(first), 0);
+        while let Some(arrived) = next {
+            match arrived {
+                Some(Ok(request)) => {
+                    bytes += request.encoded_len();
+                    batch.push(self.shared.checked(request));
+                }
+                Some(Err(status)) => self.end = Some(Err(status)),
+                None => self.end = Some(Ok(())),
+            }
+            let full = batch.len() >= self.shared.options.concurrency.stream_window || bytes >= WINDOW_BYTES;
+            next = if full || self.end.is_some() { None } else { self.inbound.next().now_or_never() };
+        }
+        batch
+    }
+
+    /// Hands a batch to the store and notes its acknowledgements, up to the first event that the store failed on: an
+    /// acknowledgement says that everything before it is acknowledged too.
+    async fn store(&mut self, batch: Vec<Result<Event, v1::AppendEventResponse>>) {
+        let events: Vec<Event> = batch.iter().filter_map(|entry| entry.as_ref().ok().cloned()).collect();
+        let deadline = self.deadline.unwrap_or_else(|| Deadline::after(Duration::MAX));
+        let mut results =
+            if events.is_empty() { vec![] } else { self.shared.append(&events, deadline).await }.into_iter();
+        for entry in batch {
+            let acknowledgement = match entry {
+                Err(invalid) => Ok(invalid),
+                Ok(event) => match results.next().unwrap_or(Err(ServiceError::Internal)) {
+                    Ok(appended) => Ok(present::acknowledgement(event.event_id.to_string(), appended)),
+                    Err(error) => Err(error),
+                },
+            };
+            match acknowledgement {
+                Ok(acknowledgement) => self.acknowledgements.push_back(acknowledgement),
+                Err(error) => {
+                    self.end = Some(Err(error.into()));
+                    return;
+                }
+            }
+        }
+    }
+}
+
+impl Shared {
+    fn parse(&self, request: v1::AppendEventRequest) -> Result<Event, Violations> {
+        convert::event(request).inspect_err(|_| self.metrics.event(AppendOutcome::Invalid, None))
+    }
+
+    /// The event, or the acknowledgement that says what is wrong with it.
+    fn checked(&self, request: v1::AppendEventRequest) -> Result<Event, v1::AppendEventResponse> {
+        let event_id = request.event.as_ref().map(|event| event.event_id.clone()).unwrap_or_default();
+        self.parse(request).map_err(|violations| v1::AppendEventResponse {
+            event_id: event_id.chars().take(512).collect(),
+            outcome: v1::Outcome::Invalid.into(),
+            history_token: String::new(),
+            field_violations: violations.to_proto(),
+        })
+    }
+
+    /// A counted append; the answers are in the events' order.
+    async fn append(&self, events: &[Event], deadline: Deadline) -> Vec<Result<Appended, ServiceError>> {
+        let guard = self.metrics.store_call(StoreOperation::Append);
+        let store_deadline = self.store_deadline(deadline);
+        let results = timeout_at(store_deadline.instant(), self.store.append(events, store_deadline)).await;
+        let results = results.unwrap_or_else(|_| vec![Err(StoreError::Deadline); events.len()]);
+        let failure = results.iter().find_map(|result| result.as_ref().err());
+        guard.finish(failure.map_or(Ok(()), |error| Err(store_failure(error))));
+        let now = EventTime::now();
+        let answers = events.iter().zip(results).map(|(event, result)| {
+            match &result {
+                Ok(appended) => {
+                    let lag = Duration::from_nanos(now.nanos().saturating_sub(event.time.nanos()));
+                    let applied = appended.outcome == Outcome::Applied;
+                    self.metrics.event(present::outcome_label(appended.outcome), applied.then_some(lag));
+                }
+                Err(_) => self.metrics.event(AppendOutcome::Failed, None),
+            }
+            result.map_err(|error| self.blame(error, deadline))
+        });
+        answers.collect()
+    }
+}

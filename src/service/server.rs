@@ -1,0 +1,228 @@
+//! The server: services, layers and limits on one port, health that follows the store, and an end that is bounded.
+
+use std::{future::Future, io, sync::Arc, time::Duration};
+
+use tokio::{
+    net::TcpListener,
+    task::JoinHandle,
+    time::{sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use tonic::{server::NamedService, transport::Server as Transport};
+use tonic_health::{ServingStatus, server::HealthReporter};
+
+use super::{RankingServer, ServerOptions, connection, layer::ObserveLayer, shared::Shared};
+use crate::{
+    domain::Deadline,
+    proto::v1::{FILE_DESCRIPTOR_SET, ranking_service_server::RankingServiceServer},
+    telemetry::{self, Readiness, ReadinessWatch, StoreOperation},
+};
+
+/// What closes connections that outlive the last request: long enough for an answer to get out.
+const FLUSH: Duration = Duration::from_millis(300);
+
+/// Why a server could not serve.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// gRPC.
+    #[error("gRPC server: {0}")]
+    Transport(#[from] tonic::transport::Error),
+    /// Reflection.
+    #[error("gRPC reflection: {0}")]
+    Reflection(#[from] tonic_reflection::server::Error),
+    /// The metrics port.
+    #[error("metrics server: {0}")]
+    Metrics(#[source] io::Error),
+    /// A task of the server's ended with a panic.
+    #[error("a server task failed: {0}")]
+    Task(#[from] tokio::task::JoinError),
+}
+
+/// A ranking service with everything around it.
+pub struct Server {
+    service: RankingServer,
+    options: ServerOptions,
+}
+
+impl Server {
+    /// Not listening yet.
+    pub fn new(service: RankingServer, options: ServerOptions) -> Self {
+        Self { service, options }
+    }
+
+    /// Serves on `listener` (gRPC) and `metrics_listener` (HTTP) until `shutdown` ends, then drains: readiness goes
+    /// first, then accepting stops, running requests finish, streams get their last acknowledgements. After the drain
+    /// timeout what is left is cut off. Closes engine and store.
+    pub async fn run(
+        self,
+        listener: TcpListener,
+        metrics_listener: Option<TcpListener>,
+        shutdown: impl Future<Output = ()>,
+    ) -> Result<(), ServerError> {
+        let Self { service, options } = self;
+        let shared = service.shared.clone();
+        let signals = Signals::default();
+        let readiness = Readiness::new();
+
+        let (health, health_service) = tonic_health::server::health_reporter();
+        health.set_not_serving::<Ranking>().await;
+        let health = tokio::spawn(follow(readiness.watch(), health));
+        let metrics = metrics_listener.map(|listener| {
+            let stop = signals.stop_metrics.clone().cancelled_owned();
+            tokio::spawn(telemetry::http::run(listener, shared.metrics.clone(), readiness.watch(), stop))
+        });
+        let probe = Probe { shared: shared.clone(), readiness, interval: options.ping_interval };
+        let probe = tokio::spawn(probe.run(signals.leaving.clone()));
+
+        let incoming = connection::accept(listener, options.max_connections, signals.close_connections.clone());
+        let router = transport(&options)
+            .layer(ObserveLayer(shared.clone()))
+            .add_service(health_service)
+            .add_service(reflection().build_v1()?)
+            .add_service(reflection().build_v1alpha()?)
+            .add_service(RankingServiceServer::new(service).max_decoding_message_size(options.max_message_bytes));
+        let stop_accepting = signals.stop_accepting.clone().cancelled_owned();
+        let mut serving = tokio::spawn(router.serve_with_incoming_shutdown(incoming, stop_accepting));
+
+        let failed = tokio::select! {
+            ended = &mut serving => Some(ended),
+            () = shutdown => None,
+        };
+        tracing::info!(timeout = ?options.drain_timeout, "draining");
+        signals.leaving.cancel();
+        probe.await?;
+        let result = match failed {
+            Some(ended) => ended?.map_err(ServerError::from),
+            None => {
+                sleep(options.drain_notice).await;
+                shared.draining.cancel();
+                signals.stop_accepting.cancel();
+                drain(&shared, serving, &signals.close_connections, options.drain_timeout).await
+            }
+        };
+
+        // What was acknowledged is stored already; this is for what buffers and threads hold besides.
+        let closing = async {
+            shared.engine.shutdown().await;
+            shared.store.close().await;
+        };
+        if timeout(options.drain_timeout.max(Duration::from_secs(1)), closing).await.is_err() {
+            tracing::warn!("engine or store did not close in time");
+        }
+        signals.stop_metrics.cancel();
+        if let Some(mut metrics) = metrics {
+            match timeout(FLUSH, &mut metrics).await {
+                Ok(ended) => ended?.map_err(ServerError::Metrics)?,
+                // A scraper that keeps its connection open.
+                Err(_) => metrics.abort(),
+            }
+        }
+        health.abort();
+        tracing::info!("stopped");
+        result
+    }
+}
+
+type Ranking = RankingServiceServer<RankingServer>;
+
+/// The steps of the end, in this order.
+#[derive(Default)]
+struct Signals {
+    /// Readiness goes.
+    leaving: CancellationToken,
+    /// The listener closes.
+    stop_accepting: CancellationToken,
+    /// Connections are cut.
+    close_connections: CancellationToken,
+    /// The metrics port closes.
+    stop_metrics: CancellationToken,
+}
+
+/// Limits of every connection, explicitly. `tls_config` belongs here too: it is the one step between accepting and HTTP/2.
+fn transport(options: &ServerOptions) -> Transport {
+    let transport = Transport::builder()
+        .max_concurrent_streams(options.max_concurrent_streams)
+        .http2_keepalive_interval(Some(options.keepalive_interval))
+        .http2_keepalive_timeout(Some(options.keepalive_timeout))
+        .http2_max_header_list_size(64 << 10)
+        // Connections and streams that a caller opens and resets in a loop.
+        .http2_max_pending_accept_reset_streams(Some(64))
+        .http2_max_local_error_reset_streams(Some(256))
+        .http2_adaptive_window(Some(true));
+    match options.max_connection_age {
+        Some(age) => transport.max_connection_age(age),
+        None => transport,
+    }
+}
+
+/// Our own services, health, and the messages of error details, so that grpcurl can print those.
+fn reflection<'b>() -> tonic_reflection::server::Builder<'b> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
+}
+
+/// Asks the store whether it works. Nothing else makes a replica unready: the model is loaded before the server starts.
+struct Probe {
+    shared: Arc<Shared>,
+    readiness: Readiness,
+    interval: Duration,
+}
+
+impl Probe {
+    async fn run(self, leaving: CancellationToken) {
+        let probing = async {
+            loop {
+                let patience = Deadline::after(self.shared.options.timeouts.store);
+                let ping = self.shared.store.ping(patience);
+                match self.shared.store_call(StoreOperation::Ping, patience, ping).await {
+                    Ok(()) => self.readiness.ready(),
+                    Err(error) => {
+                        tracing::warn!(%error, "not ready");
+                        self.readiness.not_ready(format!("{} store: {error}", self.shared.store.kind()));
+                    }
+                }
+                sleep(self.interval).await;
+            }
+        };
+        let _: Option<()> = leaving.run_until_cancelled(probing).await;
+        self.readiness.not_ready("draining");
+    }
+}
+
+/// Readiness as gRPC health. The empty name stands for the process and stays SERVING while it answers.
+async fn follow(mut readiness: ReadinessWatch, health: HealthReporter) {
+    let mut state = readiness.state();
+    loop {
+        let status = if state.is_ok() { ServingStatus::Serving } else { ServingStatus::NotServing };
+        health.set_service_status(Ranking::NAME, status).await;
+        match readiness.changed().await {
+            Some(changed) => state = changed,
+            None => return,
+        }
+    }
+}
+
+/// Waits for running requests and streams, then for connections; cuts off what is left.
+async fn drain(
+    shared: &Shared,
+    mut serving: JoinHandle<Result<(), tonic::transport::Error>>,
+    close_connections: &CancellationToken,
+    limit: Duration,
+) -> Result<(), ServerError> {
+    shared.running.close();
+    let idle = async {
+        shared.running.wait().await;
+        // Nobody is served any more: what is open now are idle callers and health watchers.
+        sleep(FLUSH).await;
+    };
+    tokio::select! {
+        ended = &mut serving => return Ok(ended??),
+        drained = timeout(limit, idle) => if drained.is_err() {
+            tracing::warn!(running = shared.running.len(), "drain timeout: cutting off what still runs");
+        },
+    }
+    close_connections.cancel();
+    Ok(serving.await??)
+}
