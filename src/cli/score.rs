@@ -1,9 +1,170 @@
-//! `sesrec score`.
+//! `sesrec score`: offline ranking, no server.
+
+use std::{
+    io::{BufRead, BufReader, BufWriter, Read, Write},
+    path::PathBuf,
+};
+
+use anyhow::{Context, bail};
+
+use crate::{
+    data::{Featurized, Featurizer},
+    domain::{History, RankedItem},
+    engine::{Explain, Ranked},
+    model::{Bundle, RankingModel, ScoreRequest, UserState},
+    nn::DeviceChoice,
+    proto::v1,
+    service::{
+        convert::{HistorySource, RankQuestion, Resolved},
+        present::{SeenHistory, ranked_items},
+    },
+};
+
+/// Requests that are computed together.
+const CHUNK_REQUESTS: usize = 64;
+/// Candidates from which on a chunk is full.
+const CHUNK_CANDIDATES: usize = 1 << 14;
+/// The longest line that is read: far above ten thousand candidates with full histories.
+const MAX_LINE_BYTES: u64 = 64 << 20;
 
 /// Options of `sesrec score`.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// The bundle.
+    #[arg(long, value_name = "DIR")]
+    model: PathBuf,
+    /// Where to compute: auto, cpu or cuda:N.
+    #[arg(long, default_value_t, value_name = "DEVICE")]
+    device: DeviceChoice,
+}
 
-pub(super) async fn run(_: Args) -> anyhow::Result<()> {
-    anyhow::bail!("not built yet")
+pub(super) async fn run(args: Args) -> anyhow::Result<()> {
+    tokio::task::spawn_blocking(move || {
+        let bundle = Bundle::read(&args.model)?;
+        let device = args.device.open().with_context(|| format!("--device {}", args.device))?;
+        let scorer = Scorer {
+            ranker: bundle.ranker(&device)?,
+            featurizer: Featurizer::new(bundle.catalogue.clone(), bundle.config.limits()),
+            model_version: bundle.version.to_string(),
+        };
+        let mut output = BufWriter::new(std::io::stdout().lock());
+        score(&scorer, BufReader::new(std::io::stdin().lock()), &mut output)?;
+        output.flush().context("standard output")
+    })
+    .await?
+}
+
+struct Scorer {
+    ranker: Box<dyn RankingModel>,
+    featurizer: Featurizer,
+    model_version: String,
+}
+
+/// A line, checked and looked up.
+struct Question {
+    line: u64,
+    history: History,
+    seen: Featurized,
+    resolved: Resolved,
+    top_k: usize,
+    explain: Explain,
+}
+
+/// Answers line by line, in chunks: one RankRequest in, one RankResponse out, both proto3 JSON.
+fn score(scorer: &Scorer, mut input: impl BufRead, output: &mut impl Write) -> anyhow::Result<()> {
+    let (mut chunk, mut candidates, mut text) = (vec![], 0, String::new());
+    for line in 1.. {
+        text.clear();
+        let read = input.by_ref().take(MAX_LINE_BYTES).read_line(&mut text).with_context(|| format!("line {line}"))?;
+        if read as u64 == MAX_LINE_BYTES {
+            bail!("line {line}: longer than {MAX_LINE_BYTES} bytes");
+        }
+        if !text.trim().is_empty() {
+            let question = scorer.question(&text, line).with_context(|| format!("line {line}"))?;
+            candidates += question.resolved.rows.len();
+            chunk.push(question);
+        }
+        if read == 0 || chunk.len() == CHUNK_REQUESTS || candidates >= CHUNK_CANDIDATES {
+            for response in scorer.answer(&chunk)? {
+                serde_json::to_writer(&mut *output, &response)?;
+                output.write_all(b"\n").context("standard output")?;
+            }
+            chunk.clear();
+            candidates = 0;
+        }
+        if read == 0 {
+            break;
+        }
+    }
+    Ok(())
+}
+
+impl Scorer {
+    fn question(&self, text: &str, line: u64) -> anyhow::Result<Question> {
+        let request: v1::RankRequest = serde_json::from_str(text)?;
+        // Offline there is no one to protect from long candidate lists.
+        let RankQuestion { user_id, candidates, top_k, history, explain, model_version } =
+            RankQuestion::parse(request, usize::MAX)?;
+        let HistorySource::Inline(history) = history else {
+            bail!("history: is required: offline there is no store to take it from (an empty one is {{}})");
+        };
+        if let Some(version) = model_version.filter(|version| version.as_str() != self.model_version) {
+            bail!("model_version: is {version}, but the bundle's is {}", self.model_version);
+        }
+        let seen = self.featurizer.features(&user_id, &history);
+        let resolved = candidates.resolve(self.featurizer.catalogue());
+        Ok(Question { line, history, seen, resolved, top_k, explain })
+    }
+
+    fn answer(&self, chunk: &[Question]) -> anyhow::Result<Vec<v1::RankResponse>> {
+        let users: Vec<_> = chunk.iter().map(|question| &question.seen.features).collect();
+        let states = self.ranker.encode(&users)?;
+        let pairs = chunk.iter().zip(&states);
+        let requests: Vec<_> =
+            pairs.map(|(question, state)| ScoreRequest { state, items: &question.resolved.rows }).collect();
+        let scores = self.ranker.score(&requests)?;
+        let answers = chunk.iter().zip(&states).zip(scores);
+        answers
+            .map(|((question, state), scores)| {
+                self.response(question, state, &scores).with_context(|| format!("line {}", question.line))
+            })
+            .collect()
+    }
+
+    fn response(&self, question: &Question, state: &UserState, scores: &[f32]) -> anyhow::Result<v1::RankResponse> {
+        let Question { history, seen, resolved, top_k, .. } = question;
+        let items = best(scores, *top_k)?;
+        let explanation = match question.explain {
+            Explain::No => None,
+            Explain::Yes => {
+                let rows: Vec<u32> = items.iter().map(|item| resolved.rows[item.candidate]).collect();
+                Some(self.ranker.explain(state, &rows)?)
+            }
+        };
+        let presented = SeenHistory { history, view: None, seen, featurizer: &self.featurizer };
+        let history_explanation = explanation.as_ref().map(|(weights, _)| presented.explanation(weights));
+        let ranked = Ranked { items, explanation, timings: Default::default() };
+        Ok(v1::RankResponse {
+            items: ranked_items(resolved, &ranked),
+            model_version: self.model_version.clone(),
+            cold_start: history.is_empty(),
+            unknown_item_ids: resolved.unknown.clone(),
+            explanation: history_explanation,
+            ..v1::RankResponse::default()
+        })
+    }
+}
+
+/// The best `top_k` (0: all) by descending score, ties by request order.
+fn best(scores: &[f32], top_k: usize) -> anyhow::Result<Vec<RankedItem>> {
+    if let Some(candidate) = scores.iter().position(|score| score.is_nan()) {
+        bail!("the model's score of candidate {candidate} is not a number");
+    }
+    let mut items: Vec<_> =
+        scores.iter().enumerate().map(|(candidate, &score)| RankedItem { candidate, score }).collect();
+    items.sort_by(|a, b| b.score.total_cmp(&a.score));
+    if top_k > 0 {
+        items.truncate(top_k);
+    }
+    Ok(items)
 }

@@ -1,0 +1,359 @@
+//! What holds for SESRec whatever its weights: gradients reach everything, padding and company change nothing, empty
+//! histories are fine, damaged weights are refused.
+
+use std::{collections::HashMap, path::Path, sync::Arc};
+
+use candle_core::{DType, Device, Tensor};
+use proptest::prelude::*;
+use sesrec::{
+    data::{Attribute, Catalogue, EntityTable, HistoryBatch, HistoryLimits, SearchFeatures, UserFeatures, UserRow},
+    model::{
+        Bundle, BundleError, ModelConfig, RankingModel, ScoreRequest, TrainableModel, TrainingBatch,
+        convert::{Sources, convert},
+        sesrec::{CoattentionPadding, SesRecConfig, SesRecRanker, SesRecSizes, SesRecTrainable, Threshold, initialise},
+    },
+    nn::{Adam, AdamOptions, Dropout},
+};
+
+const ITEMS: u32 = 40;
+const USERS: u32 = 7;
+const QUERIES: u32 = 12;
+const WORDS: u32 = 9;
+
+fn catalogue() -> Arc<Catalogue> {
+    let table = |first_row: u32, count: u32, attributes: &[(&str, u32)]| EntityTable {
+        ids: (0..count).map(|n| format!("e{n}")).collect(),
+        first_row,
+        attributes: attributes
+            .iter()
+            .map(|&(name, rows)| Attribute {
+                name: name.into(),
+                rows,
+                values: (0..count + first_row).map(|n| n % rows).collect(),
+            })
+            .collect(),
+    };
+    let words_of = |query: u32| (0..query % 4).map(move |n| 1 + (query + n) % WORDS);
+    let (mut query_word_ends, mut query_words) = (vec![0], vec![]);
+    for query in 1..=QUERIES {
+        query_words.extend(words_of(query));
+        query_word_ends.push(query_words.len() as u64);
+    }
+    Arc::new(Catalogue {
+        items: table(1, ITEMS, &[("cate", 5)]),
+        users: table(0, USERS, &[("age", 3)]),
+        queries: table(1, QUERIES, &[]),
+        words: table(1, WORDS, &[]),
+        sources: table(0, 2, &[]),
+        query_word_ends,
+        query_words,
+        ..Catalogue::default()
+    })
+}
+
+const LIMITS: HistoryLimits = HistoryLimits { recommendations: 9, searches: 6, words: 3, clicks: 2 };
+
+fn config() -> SesRecConfig {
+    let sizes = SesRecSizes { item: (12, 4), user: (6, 2), query: (6, 5), heads: 2, limits: LIMITS };
+    let mut config = SesRecConfig::for_catalogue(&catalogue(), sizes);
+    config.triplet_margin = 10.0;
+    config.num_blocks = 2;
+    config
+}
+
+/// Weights of a size at which every part matters.
+fn weights(config: &SesRecConfig) -> HashMap<String, Tensor> {
+    initialise(config, 3).unwrap()
+}
+
+fn ranker(config: &SesRecConfig) -> SesRecRanker {
+    SesRecRanker::new(config.clone(), catalogue(), &weights(config), &Device::Cpu).unwrap()
+}
+
+fn search(query: u32, clicks: &[u32]) -> SearchFeatures {
+    let words = (0..query % 3).map(|n| 1 + (query + n) % WORDS).collect();
+    SearchFeatures { query, words, source: query % 2, clicks: clicks.to_vec() }
+}
+
+fn user(row: UserRow, recommendations: &[u32], searches: &[(u32, &[u32])]) -> UserFeatures {
+    let searches = searches.iter().map(|&(query, clicks)| search(query, clicks)).collect();
+    UserFeatures { user: row, recommendations: recommendations.to_vec(), searches }
+}
+
+fn score(ranker: &SesRecRanker, users: &[UserFeatures], items: &[u32]) -> Vec<Vec<f32>> {
+    let states = ranker.encode(&users.iter().collect::<Vec<_>>()).unwrap();
+    let requests: Vec<_> = states.iter().map(|state| ScoreRequest { state, items }).collect();
+    ranker.score(&requests).unwrap()
+}
+
+fn some_users() -> Vec<UserFeatures> {
+    vec![
+        user(UserRow::Known(1), &[1, 2, 3, 4, 5, 6, 7, 8, 9], &[(3, &[4, 5]), (0, &[]), (4, &[9])]),
+        user(UserRow::Known(2), &[7], &[(1, &[])]),
+        user(UserRow::Known(0), &[], &[(1, &[3]), (5, &[2, 6])]),
+        user(UserRow::Mean, &[12, 13, 40], &[]),
+        user(UserRow::Known(6), &[], &[]),
+    ]
+}
+
+fn batch(users: &[UserFeatures]) -> TrainingBatch {
+    let count = users.len() as u32;
+    TrainingBatch {
+        history: HistoryBatch::padded_to_longest(users, LIMITS),
+        positives: (0..count).map(|n| 1 + n).collect(),
+        negatives: (0..4 * count).map(|n| 1 + (n * 7) % ITEMS).collect(),
+        alignment_items: (0..16).map(|n| 1 + (n * 5) % ITEMS).collect(),
+        alignment_queries: (0..16).map(|n| 1 + (n * 5) % QUERIES).collect(),
+    }
+}
+
+#[test]
+fn every_parameter_gets_a_gradient() {
+    let model = SesRecTrainable::from_tensors(config(), catalogue(), &weights(&config()), &Device::Cpu).unwrap();
+    let losses = model.losses(&batch(&some_users()), &mut Dropout::seeded(0.1, 5)).unwrap();
+    let gradients = losses.total.backward().unwrap();
+    for (name, var) in model.parameters().iter() {
+        let gradient = gradients.get(var).unwrap_or_else(|| panic!("{name} has no gradient"));
+        let values = gradient.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        assert!(values.iter().all(|value| value.is_finite()), "{name}: {values:?}");
+        assert!(values.iter().any(|&value| value != 0.0), "{name}: its gradient is zero");
+    }
+    // Padding is encoded, so this would not be zero by itself.
+    for name in ["query_item_feat.item_feat.item_id_emb.weight", "query_item_feat.query_id_emb.weight"] {
+        let gradient = gradients.get(model.parameters().get(name).unwrap()).unwrap();
+        let padding = gradient.get(0).unwrap().abs().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap();
+        assert_eq!(padding, 0.0, "{name}");
+    }
+}
+
+#[test]
+fn without_clicks_alignment_is_zero_and_training_goes_on() {
+    let mut users = some_users();
+    users.iter_mut().flat_map(|user| &mut user.searches).for_each(|search| search.clicks.clear());
+    let model = SesRecTrainable::new(config(), catalogue(), 1, &Device::Cpu).unwrap();
+    let losses = model.losses(&batch(&users), &mut Dropout::off()).unwrap();
+    assert_eq!(losses.parts[1].0, "align");
+    assert_eq!(losses.parts[1].1.to_scalar::<f32>().unwrap(), 0.0);
+    let options = AdamOptions { learning_rate: 1e-3, ..AdamOptions::default() };
+    Adam::new(model.parameters(), options).unwrap().step(&losses.total.backward().unwrap()).unwrap();
+}
+
+#[test]
+fn it_overfits_one_batch() {
+    let users: Vec<_> = some_users().into_iter().take(3).collect();
+    let model = SesRecTrainable::new(config(), catalogue(), 1, &Device::Cpu).unwrap();
+    let mut adam =
+        Adam::new(model.parameters(), AdamOptions { learning_rate: 1e-2, ..AdamOptions::default() }).unwrap();
+    let bce = |losses: &sesrec::model::Losses| losses.parts[0].1.to_scalar::<f32>().unwrap();
+    let first = bce(&model.losses(&batch(&users), &mut Dropout::off()).unwrap());
+    let mut last = first;
+    for _ in 0..60 {
+        let losses = model.losses(&batch(&users), &mut Dropout::off()).unwrap();
+        last = bce(&losses);
+        adam.step(&losses.total.backward().unwrap()).unwrap();
+    }
+    assert!(last < 0.2 * first, "from {first} to {last}");
+}
+
+#[test]
+fn empty_histories_are_finite_and_the_other_side_is_uniform() {
+    for padding in [CoattentionPadding::Exclude, CoattentionPadding::Include] {
+        let config = SesRecConfig { coattention_padding: padding, ..config() };
+        let ranker = ranker(&config);
+        let scores = score(&ranker, &some_users(), &[1, 2, 40]);
+        assert!(scores.iter().flatten().all(|score| score.is_finite() && (0.0..=1.0).contains(score)), "{scores:?}");
+        let users = some_users();
+        let states = ranker.encode(&[&users[3], &users[4]]).unwrap();
+        let (weights, attention) = ranker.explain(&states[0], &[1]).unwrap();
+        assert!(weights.searches.is_empty() && attention[0].searches.all.is_empty());
+        assert_eq!(weights.recommendations.len(), 3);
+        for weight in &weights.recommendations {
+            assert!((weight.coattention - 1.0 / 3.0).abs() < 1e-6 && weight.similar && weight.dissimilar);
+        }
+        // Nothing known: the score is the user's and the item's alone, so equal users get equal scores.
+        let same = score(&ranker, &[users[4].clone(), users[4].clone()], &[5, 6]);
+        assert_eq!(same[0], same[1]);
+        assert_eq!(ranker.explain(&states[1], &[1]).unwrap().0, Default::default());
+    }
+}
+
+#[test]
+fn explanations_add_up() {
+    for threshold in [Threshold::Mean, Threshold::Median, Threshold::Constant(1.0 / 8.0), Threshold::Constant(0.9)] {
+        let ranker = ranker(&SesRecConfig { threshold, ..config() });
+        let users = some_users();
+        let states = ranker.encode(&[&users[0]]).unwrap();
+        let (weights, attention) = ranker.explain(&states[0], &[4, 30]).unwrap();
+        for side in [&weights.recommendations, &weights.searches] {
+            assert!((side.iter().map(|event| event.coattention).sum::<f32>() - 1.0).abs() < 1e-5);
+        }
+        for item in &attention {
+            let sides = [(&item.recommendations, &weights.recommendations), (&item.searches, &weights.searches)];
+            for (attention, events) in sides {
+                for pooling in [&attention.all, &attention.similar, &attention.dissimilar] {
+                    assert_eq!(pooling.len(), events.len());
+                    assert!((pooling.iter().sum::<f32>() - 1.0).abs() < 1e-5, "{pooling:?}");
+                }
+                for (n, event) in events.iter().enumerate() {
+                    assert!(event.similar || attention.similar[n] == 0.0);
+                    assert!(event.dissimilar || attention.dissimilar[n] == 0.0);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn wrong_rows_are_errors() {
+    let ranker = ranker(&config());
+    let users = some_users();
+    let states = ranker.encode(&[&users[0]]).unwrap();
+    let error = ranker.score(&[ScoreRequest { state: &states[0], items: &[ITEMS + 1] }]).unwrap_err();
+    assert!(error.to_string().contains("row 41"), "{error}");
+    assert!(ranker.encode(&[&user(UserRow::Known(USERS), &[1], &[])]).is_err());
+    assert!(ranker.encode(&[&user(UserRow::Known(0), &[ITEMS + 1], &[])]).is_err());
+    assert_eq!(ranker.score(&[]).unwrap(), Vec::<Vec<f32>>::new());
+    assert_eq!(ranker.score(&[ScoreRequest { state: &states[0], items: &[] }]).unwrap(), [vec![]]);
+}
+
+fn any_user() -> impl Strategy<Value = UserFeatures> {
+    let row = prop_oneof![3 => (0..USERS).prop_map(UserRow::Known), 1 => Just(UserRow::Mean)];
+    let clicks = proptest::collection::vec(1..=ITEMS, 0..=LIMITS.clicks);
+    let searches = proptest::collection::vec((0..=QUERIES, clicks), 0..=LIMITS.searches);
+    let recommendations = proptest::collection::vec(1..=ITEMS, 0..=LIMITS.recommendations);
+    (row, recommendations, searches).prop_map(|(user, recommendations, searches)| UserFeatures {
+        user,
+        recommendations,
+        searches: searches.iter().map(|(query, clicks)| search(*query, clicks)).collect(),
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    /// In company, a user is padded to the others' lengths: neither may show.
+    #[test]
+    fn batched_equals_one_by_one(users in proptest::collection::vec(any_user(), 1..6), include in any::<bool>()) {
+        let padding = if include { CoattentionPadding::Include } else { CoattentionPadding::Exclude };
+        let ranker = ranker(&SesRecConfig { coattention_padding: padding, ..config() });
+        let items: Vec<u32> = (1..=ITEMS).collect();
+        let together = score(&ranker, &users, &items);
+        for (user, together) in users.iter().zip(together) {
+            let alone = &score(&ranker, std::slice::from_ref(user), &items)[0];
+            for (alone, together) in alone.iter().zip(&together) {
+                prop_assert!((alone - together).abs() < 1e-5, "{alone} alone, {together} in company");
+            }
+        }
+    }
+
+    #[test]
+    fn padding_changes_nothing(user in any_user(), rec in 0_usize..5, src in 0_usize..4) {
+        let model = SesRecTrainable::from_tensors(config(), catalogue(), &weights(&config()), &Device::Cpu).unwrap();
+        let users = [user];
+        let rec_len = (users[0].recommendations.len() + rec).min(LIMITS.recommendations);
+        let src_len = (users[0].searches.len() + src).min(LIMITS.searches);
+        let logits = |history: &HistoryBatch| {
+            let network = model.network();
+            let encoded = network.encode(history, &[&[1, 2, 3, 4]], &mut Dropout::off()).unwrap();
+            let candidates = network.candidates(&encoded, 2).unwrap();
+            network.logits(&encoded, &candidates, &mut Dropout::off()).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap()
+        };
+        let tight = logits(&HistoryBatch::padded_to_longest(&users, LIMITS));
+        let padded = logits(&HistoryBatch::padded_to(&users, rec_len, src_len, LIMITS));
+        for (tight, padded) in tight.iter().zip(&padded) {
+            prop_assert!((tight - padded).abs() < 1e-5, "{tight} becomes {padded}");
+        }
+    }
+}
+
+#[test]
+fn bundles_come_back_and_damage_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("model");
+    let metrics = serde_json::json!({ "ndcg@10": 0.5 });
+    let bundle =
+        Bundle::new(ModelConfig::Sesrec(config()), catalogue(), weights(&config()), Some(metrics.clone())).unwrap();
+    let version = bundle.write(&path).unwrap();
+    let read = Bundle::read(&path).unwrap();
+    assert_eq!((&read.version, &*read.name, &read.config), (&version, "model", &bundle.config));
+    assert_eq!(read.metrics, Some(metrics));
+    let users = some_users();
+    let before = score(&ranker(&config()), &users, &[1, 2, 3]);
+    let after = read.ranker(&Device::Cpu).unwrap();
+    let states = after.encode(&users.iter().collect::<Vec<_>>()).unwrap();
+    let requests: Vec<_> = states.iter().map(|state| ScoreRequest { state, items: &[1, 2, 3] }).collect();
+    assert_eq!(after.score(&requests).unwrap(), before);
+    // Writing the same again gives the same version; nothing else is left in the directory.
+    assert_eq!(bundle.write(&path).unwrap(), version);
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+
+    let weights = path.join("model.safetensors");
+    let mut bytes = std::fs::read(&weights).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&weights, &bytes).unwrap();
+    let error = Bundle::read(&path).unwrap_err();
+    assert!(matches!(&error, BundleError::Checksum { path } if path == &weights), "{error}");
+    std::fs::remove_file(path.join("catalogue/items.parquet")).unwrap();
+    assert!(Bundle::read(&path).unwrap_err().to_string().contains("items.parquet"));
+
+    let other = dir.path().join("other");
+    std::fs::create_dir(&other).unwrap();
+    std::fs::write(other.join("thesis.txt"), "years of work").unwrap();
+    assert!(bundle.write(&other).unwrap_err().to_string().contains("not a bundle"));
+    assert!(other.join("thesis.txt").exists());
+}
+
+#[test]
+fn weights_that_do_not_fit_are_refused_by_name() {
+    let name = "interest_contrast.co_att.Wq";
+    let refused = |change: &dyn Fn(&mut HashMap<String, Tensor>)| {
+        let mut weights = weights(&config());
+        change(&mut weights);
+        Bundle::new(ModelConfig::Sesrec(config()), catalogue(), weights, None).unwrap_err().to_string()
+    };
+    let constant = |value: f32, shape: (usize, usize)| Tensor::full(value, shape, &Device::Cpu).unwrap();
+    let missing = refused(&|weights| drop(weights.remove(name)));
+    assert!(missing.contains(name) && missing.contains("missing"), "{missing}");
+    let shape = refused(&|weights| drop(weights.insert(name.into(), constant(1.0, (1, 15)))));
+    assert!(shape.contains(name) && shape.contains("[1, 15]"), "{shape}");
+    let nan = refused(&|weights| drop(weights.insert(name.into(), constant(f32::NAN, (1, 16)))));
+    assert!(nan.contains(name) && nan.contains("not finite"), "{nan}");
+    let unexpected = refused(&|weights| drop(weights.insert("extra".into(), constant(1.0, (1, 1)))));
+    assert!(unexpected.contains("extra"), "{unexpected}");
+}
+
+/// Element k of every tensor of the fixtures is ((7 k + length of the name) mod 23 - 11) / 37.
+#[test]
+fn pickled_state_dicts_convert() {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/release_tiny");
+    // A bare state dict, and a checkpoint that wraps one from DataParallel.
+    for file in ["state_dict.pth", "checkpoint.pth"] {
+        let sources = Sources {
+            weights: fixtures.join(file),
+            config: fixtures.join("config.json"),
+            catalogue: fixtures.join("catalog"),
+        };
+        let bundle = convert(&sources).unwrap();
+        for (name, tensor) in &bundle.tensors {
+            assert_eq!(tensor.dtype(), DType::F32);
+            let values = tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            for (k, value) in values.into_iter().enumerate() {
+                let expected = (((7 * k + name.len()) % 23) as f32 - 11.0) / 37.0;
+                assert!((value - expected).abs() < 1e-6, "{file}: {name}[{k}] is {value}, not {expected}");
+            }
+        }
+        assert_eq!(bundle.catalogue.words.row("shoes"), Some(2));
+        let ranker = bundle.ranker(&Device::Cpu).unwrap();
+        let search = SearchFeatures { query: 1, words: vec![1, 2], source: 0, clicks: vec![2] };
+        let user = UserFeatures { user: UserRow::Known(1), recommendations: vec![1, 3], searches: vec![search] };
+        let states = ranker.encode(&[&user]).unwrap();
+        let scores = ranker.score(&[ScoreRequest { state: &states[0], items: &[1, 2, 3] }]).unwrap();
+        assert!(scores[0].iter().all(|score| score.is_finite()));
+    }
+    let text = Sources {
+        weights: fixtures.join("config.json"),
+        config: fixtures.join("config.json"),
+        catalogue: fixtures.join("catalog"),
+    };
+    assert!(convert(&text).unwrap_err().to_string().contains("config.json"));
+}
