@@ -6,8 +6,8 @@ use anyhow::anyhow;
 use clap::Subcommand;
 
 use crate::data::{
-    DatasetError, Existing,
-    kuaisar::{self, ImportOptions, Imported, Progress, UnclickedSearches},
+    DatasetError, Existing, Progress,
+    kuaisar::{self, ImportOptions, Imported, UnclickedSearches},
 };
 
 /// Options of `sesrec import`.

@@ -10,9 +10,12 @@ mod catalogue_io;
 mod dataset;
 mod dataset_io;
 mod featurize;
+#[cfg(test)]
+pub(crate) mod fixture;
 pub mod kuaisar;
 mod negatives;
 mod parquet_io;
+mod progress;
 mod staging;
 pub mod synthetic;
 mod tokenizer;
@@ -27,6 +30,7 @@ pub use featurize::{
     Featurized, Featurizer, HistoryLimits, RowHistory, RowSearch, SearchFeatures, UserFeatures, UserRow,
 };
 pub use negatives::{EvaluationNegatives, NegativesError, PopularitySampler};
+pub use progress::Progress;
 pub use staging::{Existing, StagedDirectory};
 pub use tokenizer::Tokenizer;
 pub use vocabulary::Vocabulary;

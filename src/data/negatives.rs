@@ -269,46 +269,18 @@ fn user_id(dataset: &Dataset, user: u32) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::{io::Write, sync::Arc};
+    use std::io::Write;
 
     use super::*;
-    use crate::data::{EntityTable, Statistics, Vocabulary};
+    use crate::data::fixture;
 
     fn rng(seed: u64) -> ChaCha8Rng {
         ChaCha8Rng::seed_from_u64(seed)
     }
 
-    fn vocabulary(prefix: &str, count: usize) -> Vocabulary {
-        (0..count).map(|n| format!("{prefix}{n}")).collect()
-    }
-
-    /// Items "i0".. in rows 1.., users "u0"..; each user's recommendations as given.
+    /// Items "i1".. in rows 1.., users "u0"..; each user's recommendations as given.
     fn dataset(items: usize, users: &[&[u32]]) -> Dataset {
-        let mut catalogue = Catalogue::default();
-        catalogue.items = EntityTable { ids: vocabulary("i", items), ..EntityTable::padded() };
-        catalogue.users = EntityTable { ids: vocabulary("u", users.len()), ..EntityTable::default() };
-        let mut end = 0;
-        let ends: Vec<u64> = users
-            .iter()
-            .map(|items| {
-                end += items.len() as u64;
-                end
-            })
-            .collect();
-        Dataset {
-            catalogue: Arc::new(catalogue),
-            statistics: Statistics::default(),
-            checksum: String::new(),
-            rec_items: users.concat(),
-            rec_times: vec![0; end as usize],
-            src_ends: vec![0; ends.len()],
-            rec_ends: ends,
-            src_times: vec![],
-            src_queries: vec![],
-            src_sources: vec![],
-            click_ends: vec![],
-            clicks: vec![],
-        }
+        fixture::dataset(items, 0, users.iter().map(|items| fixture::User::clicking(items)))
     }
 
     #[test]
@@ -390,7 +362,7 @@ mod tests {
         let dataset = dataset(5, &[&[1], &[2]]);
         let directory = tempfile::tempdir().unwrap();
         let (plain, compressed) = (directory.path().join("n.txt"), directory.path().join("n.txt.gz"));
-        let text = "u1 i0 i2\n\nu0\ti3  i4\r\n";
+        let text = "u1 i1 i3\n\nu0\ti4  i5\r\n";
         std::fs::write(&plain, text).unwrap();
         let mut encoder =
             flate2::write::GzEncoder::new(std::fs::File::create(&compressed).unwrap(), Default::default());

@@ -3,11 +3,10 @@
 use std::path::Path;
 
 use super::{
-    Progress,
     interactions::{intern, used},
     log::{BadRows, Log},
 };
-use crate::data::{Attribute, DatasetError, Vocabulary};
+use crate::data::{Attribute, DatasetError, Progress, Vocabulary};
 
 /// Which columns of `item_features.csv` become which attributes.
 const ITEM_ATTRIBUTES: [(&str, &str); 3] =

@@ -13,7 +13,8 @@ use super::{
     log::BadRows,
 };
 use crate::data::{
-    Catalogue, Dataset, DatasetError, EntityTable, Existing, SearchIds, StagedDirectory, Tokenizer, Vocabulary,
+    Catalogue, Dataset, DatasetError, EntityTable, Existing, Progress, SearchIds, StagedDirectory, Tokenizer,
+    Vocabulary,
     dataset_io::{MANIFEST, UserRows},
 };
 
@@ -27,16 +28,6 @@ pub enum UnclickedSearches {
     Keep,
     /// Nothing: it is left out.
     Drop,
-}
-
-/// Whether to show how far the import is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Progress {
-    /// No.
-    #[default]
-    Hidden,
-    /// A bar per file on stderr, where that is a terminal.
-    Bars,
 }
 
 /// How to import.
