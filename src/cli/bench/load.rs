@@ -140,8 +140,7 @@ where
     tokio::task::spawn_blocking(pacer).await.expect("the pacer does not panic");
     let all = u32::try_from(load.max_in_flight).expect("fewer than 2^32 requests are in flight");
     let _all_answered = permits.acquire_many(all).await.expect("the semaphore is never closed");
-    let measured = lock(&measured).clone();
-    measured
+    lock(&measured).clone()
 }
 
 fn lock(measured: &Mutex<Measured>) -> std::sync::MutexGuard<'_, Measured> {
