@@ -1,9 +1,54 @@
-//! `sesrec bench`.
+//! `sesrec bench`: load a server and measure it.
+//!
+//! Rank load is open-loop: requests leave at a constant rate whatever the server does, and latency counts from the time a
+//! request was *meant* to leave, so that a stall shows in all the requests that it held up (no coordinated omission).
+
+mod append;
+mod load;
+mod local;
+mod rank;
+mod report;
+mod workload;
+
+use std::time::Duration;
+
+use anyhow::Context;
+use tonic::transport::{Channel, Endpoint};
 
 /// Options of `sesrec bench`.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    #[command(subcommand)]
+    mode: Mode,
+}
 
-pub(super) async fn run(_: Args) -> anyhow::Result<()> {
-    anyhow::bail!("not built yet")
+#[derive(Debug, clap::Subcommand)]
+enum Mode {
+    /// Rank at a constant rate, or at the highest rate that a server sustains.
+    Rank(rank::Args),
+    /// Append events over streams as fast as they are acknowledged.
+    Append(append::Args),
+    /// The figures of the README: a random model at Kuaishou's dimensions, a server in this process, both loads.
+    Local(local::Args),
+}
+
+pub(super) async fn run(args: Args) -> anyhow::Result<()> {
+    match args.mode {
+        Mode::Rank(args) => rank::run(args).await,
+        Mode::Append(args) => append::run(args).await,
+        Mode::Local(args) => local::run(args).await,
+    }
+}
+
+/// Connections to a server, and how long it may take to get them.
+async fn connect(server: &str, connections: usize) -> anyhow::Result<Vec<Channel>> {
+    let endpoint = Endpoint::from_shared(server.to_owned())
+        .with_context(|| format!("--server {server:?} is no URL; write e.g. http://127.0.0.1:50051"))?
+        .connect_timeout(Duration::from_secs(5))
+        .tcp_nodelay(true);
+    let mut channels = Vec::with_capacity(connections);
+    for _ in 0..connections.max(1) {
+        channels.push(endpoint.connect().await.with_context(|| format!("cannot reach {server}; is it serving?"))?);
+    }
+    Ok(channels)
 }

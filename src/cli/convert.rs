@@ -1,9 +1,42 @@
 //! `sesrec convert`.
 
+use std::path::PathBuf;
+
+use anyhow::Context;
+
+use crate::model::convert::{Sources, convert};
+
 /// Options of `sesrec convert`.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// The weights: a .safetensors file or a PyTorch state dict (.pth).
+    #[arg(long, value_name = "FILE")]
+    weights: PathBuf,
+    /// The model's configuration.
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// Directory with items.csv, users.csv, queries.csv and sources.csv (and words.csv, for query text).
+    #[arg(long, value_name = "DIR")]
+    catalog: PathBuf,
+    /// Where to write the bundle; a bundle that is there is replaced.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+}
 
-pub(super) async fn run(_: Args) -> anyhow::Result<()> {
-    anyhow::bail!("not built yet")
+pub(super) async fn run(args: Args) -> anyhow::Result<()> {
+    tokio::task::spawn_blocking(move || {
+        let bundle = convert(&Sources { weights: args.weights, config: args.config, catalogue: args.catalog })?;
+        let version = bundle.write(&args.out).context("writing the bundle")?;
+        let catalogue = &bundle.catalogue;
+        eprintln!(
+            "{}: {} with {} items, {} users, {} queries; version {version}",
+            args.out.display(),
+            bundle.config.kind(),
+            catalogue.items.ids.len(),
+            catalogue.users.ids.len(),
+            catalogue.queries.ids.len(),
+        );
+        Ok(())
+    })
+    .await?
 }

@@ -1,9 +1,304 @@
 //! `sesrec train`.
 
-/// Options of `sesrec train`.
-#[derive(Debug, clap::Args)]
-pub struct Args {}
+mod model_flags;
+mod recipe_flags;
 
-pub(super) async fn run(_: Args) -> anyhow::Result<()> {
-    anyhow::bail!("not built yet")
+use std::{
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
+};
+
+use anyhow::{Context, bail};
+use serde::Serialize;
+
+use model_flags::{ModelFlags, Preset};
+use recipe_flags::RecipeFlags;
+
+use crate::{
+    data::{Dataset, EvaluationNegatives, Featurizer, Split, Statistics},
+    eval::{Evaluator, Metrics, MetricsRow, metrics_table, popularity_ranks},
+    model::{Bundle, ModelConfig},
+    nn::{DeviceChoice, device_name},
+    train::{Best, Checkpoint, Ending, EpochReport, Outcome, Recipe, Reporting, Trainer, TrainingFiles},
+};
+
+/// Options of `sesrec train`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Args {
+    /// Data set directory, as `sesrec import` and `sesrec synth` make it.
+    #[arg(long, value_name = "DATASET")]
+    data: PathBuf,
+    /// Bundle directory to make: what `sesrec serve --model` takes.
+    #[arg(long, value_name = "BUNDLE")]
+    out: PathBuf,
+    /// Where to compute: auto, cpu or cuda:N.
+    #[arg(long, default_value_t)]
+    device: DeviceChoice,
+    /// Continue from the last checkpoint, exactly; start from the beginning if there is none. Raise --epochs to train a
+    /// finished model longer.
+    #[arg(long)]
+    resume: bool,
+    /// Start afresh and replace the bundle, checkpoints and curves that are there.
+    #[arg(long, conflicts_with = "resume")]
+    force: bool,
+    /// Directory for checkpoints and TensorBoard files (`tensorboard --logdir DIR`). [default: the bundle's name + ".run"]
+    #[arg(long, value_name = "DIR")]
+    run_dir: Option<PathBuf>,
+    /// Also save a checkpoint every N steps, for epochs of hours; 0: only after each epoch.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    checkpoint_steps: usize,
+    /// Steps between two points of the loss curves.
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    log_steps: usize,
+    /// No progress bars, no lines.
+    #[arg(long, short)]
+    quiet: bool,
+    #[command(flatten)]
+    negatives: NegativesFlags,
+    #[command(flatten)]
+    model: ModelFlags,
+    #[command(flatten)]
+    recipe: RecipeFlags,
+}
+
+/// What the clicked item is ranked among in validation and test.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Evaluation")]
+pub struct NegativesFlags {
+    /// Rank among these items: a line per user, user_id and item ids, separated by spaces, plain or .gz. Results on the
+    /// same file can be compared. [default: sampled]
+    #[arg(long, value_name = "FILE")]
+    negatives: Option<PathBuf>,
+    /// Without a file: rank among this many items from outside the user's sequence, all equally likely.
+    #[arg(long, value_name = "N", default_value_t = 99)]
+    sampled_negatives: usize,
+    /// Without a file: the seed that they are sampled by.
+    #[arg(long, value_name = "SEED", default_value_t = 1)]
+    negatives_seed: u64,
+}
+
+impl NegativesFlags {
+    /// Reads or prepares them.
+    pub(super) fn open(&self, dataset: &Dataset) -> anyhow::Result<EvaluationNegatives> {
+        Ok(match &self.negatives {
+            Some(path) => EvaluationNegatives::read(path, &dataset.catalogue)?,
+            None => EvaluationNegatives::sampled(self.sampled_negatives, self.negatives_seed),
+        })
+    }
+
+    /// As recorded with results.
+    pub(super) fn description(&self) -> String {
+        match &self.negatives {
+            Some(path) => path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            None => format!("{} sampled uniformly, seed {}", self.sampled_negatives, self.negatives_seed),
+        }
+    }
+}
+
+/// `metrics.json` of a bundle: how good it is, and how to make it again.
+#[derive(Debug, Serialize)]
+struct TrainingReport<'a> {
+    program: String,
+    data_checksum: &'a str,
+    data_statistics: Statistics,
+    device: String,
+    recipe: &'a Recipe,
+    negatives: String,
+    best_epoch: usize,
+    validation: Metrics,
+    test: Metrics,
+    popularity_test: Metrics,
+    epochs: &'a [EpochReport],
+    seconds: f64,
+}
+
+pub(super) async fn run(args: Args) -> anyhow::Result<()> {
+    let stop = Arc::new(AtomicBool::new(false));
+    tokio::spawn(stop_on_signal(Arc::clone(&stop)));
+    tokio::task::spawn_blocking(move || train(&args, stop)).await?
+}
+
+/// The first signal ends the run in order, the second at once.
+async fn stop_on_signal(stop: Arc<AtomicBool>) {
+    #[cfg(unix)]
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).ok();
+    loop {
+        #[cfg(unix)]
+        let terminated = async {
+            match &mut terminate {
+                Some(signal) => signal.recv().await,
+                None => std::future::pending().await,
+            }
+        };
+        #[cfg(not(unix))]
+        let terminated = std::future::pending::<Option<()>>();
+        tokio::select! {
+            interrupted = tokio::signal::ctrl_c() => if interrupted.is_err() { return },
+            _ = terminated => {}
+        }
+        if stop.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+        eprintln!("stopping after this step, with a checkpoint; press Ctrl-C again to stop at once and lose it");
+    }
+}
+
+fn train(args: &Args, stop: Arc<AtomicBool>) -> anyhow::Result<()> {
+    let started = Instant::now();
+    if args.out.exists() && !args.resume && !args.force {
+        bail!("{} exists: replace it with --force, or train it longer with --resume --epochs N", args.out.display());
+    }
+    let occupied = std::fs::read_dir(&args.out).is_ok_and(|mut entries| entries.next().is_some());
+    if occupied && !args.out.join("manifest.json").exists() {
+        bail!("{} is not empty and not a bundle: choose another --out", args.out.display());
+    }
+    let dataset = Dataset::read(&args.data)?;
+    let negatives = args.negatives.open(&dataset)?;
+    let recipe = args.recipe.recipe(args.model.preset);
+    recipe.check()?;
+    let config = args.model.config(&dataset.catalogue, recipe.dropout)?;
+    let device = args.device.open()?;
+    let model = config.new_trainable(Arc::clone(&dataset.catalogue), recipe.seed, &device)?;
+    let run_dir = args.run_dir();
+    let from = args.checkpoint(&run_dir)?;
+    if !args.quiet {
+        let Statistics { users, items, queries, actions_search, actions_recommendation } = dataset.statistics;
+        eprintln!(
+            "{users} users, {items} items, {queries} queries, {actions_recommendation} recommendations, {actions_search} \
+             searches; {} weights on {}; read in {:.1} s\ncurves: tensorboard --logdir {}",
+            model.parameters().count(),
+            device_name(&device),
+            started.elapsed().as_secs_f64(),
+            run_dir.display(),
+        );
+    }
+    let trainer = Trainer {
+        dataset: &dataset,
+        negatives: &negatives,
+        recipe,
+        model_config: serde_json::to_value(&config)?,
+        padding: args.model.padding(),
+        files: TrainingFiles {
+            checkpoints: Some(run_dir.join("checkpoints")),
+            checkpoint_steps: args.checkpoint_steps,
+            tensorboard: Some(run_dir.join("tensorboard")),
+            log_steps: args.log_steps,
+        },
+        reporting: if args.quiet { Reporting::Silent } else { Reporting::Terminal },
+        stop,
+    };
+    let outcome = trainer.run(&*model, from)?;
+    if let Ending::Interrupted { checkpoint } = &outcome.ending {
+        let place = checkpoint.as_deref().unwrap_or(&run_dir).display();
+        bail!(
+            "stopped before the end; a checkpoint is in {place}. Continue exactly there with:\n  {}",
+            resume_command()
+        );
+    }
+    finish(args, &trainer, config, outcome)
+}
+
+/// Tests the best weights and writes the bundle.
+fn finish(args: &Args, trainer: &Trainer<'_>, config: ModelConfig, outcome: Outcome) -> anyhow::Result<()> {
+    let Outcome { best, epochs, seconds, ending } = outcome;
+    let Some(Best { epoch, validation, tensors }) = best else { bail!("no epoch was finished") };
+    let (dataset, device) = (trainer.dataset, args.device.open()?);
+    let mut bundle = Bundle::new(config, Arc::clone(&dataset.catalogue), tensors, None)?;
+    let model = bundle.ranker(&device)?;
+    let featurizer = Featurizer::new(Arc::clone(&dataset.catalogue), model.limits());
+    let mut evaluator = Evaluator::new(dataset, trainer.negatives, featurizer)?;
+    if !args.quiet {
+        evaluator = evaluator.with_progress("test");
+    }
+    let targets = dataset.targets(Split::Test);
+    let test = Metrics::of(evaluator.ranks(&*model, &targets)?.into_iter().map(|user| user.rank));
+    let popularity = popularity_ranks(dataset, &targets, trainer.negatives)?;
+    let popularity_test = Metrics::of(popularity.into_iter().map(|user| user.rank));
+    let report = TrainingReport {
+        program: format!("sesrec {}", env!("CARGO_PKG_VERSION")),
+        data_checksum: &dataset.checksum,
+        data_statistics: dataset.statistics,
+        device: device_name(&device),
+        recipe: &trainer.recipe,
+        negatives: args.negatives.description(),
+        best_epoch: epoch,
+        validation,
+        test,
+        popularity_test,
+        epochs: &epochs,
+        seconds,
+    };
+    bundle.metrics = Some(serde_json::to_value(&report)?);
+    bundle.write(&args.out).with_context(|| {
+        format!("the model is trained but could not be written; write it again with: {}", resume_command())
+    })?;
+    let row = |name: &str, metrics| MetricsRow { name: name.into(), metrics };
+    print!(
+        "{}",
+        metrics_table(&[row("validation", validation), row("test", test), row("popularity", popularity_test)])
+    );
+    if !args.quiet {
+        let why = if ending == Ending::EarlyStop { "early stop" } else { "all epochs done" };
+        eprintln!(
+            "{why}: epoch {epoch} of {} is the best; {:.0} s; bundle: {}",
+            epochs.len(),
+            seconds,
+            args.out.display()
+        );
+    }
+    Ok(())
+}
+
+impl Args {
+    fn run_dir(&self) -> PathBuf {
+        self.run_dir.clone().unwrap_or_else(|| {
+            let mut name = self.out.clone().into_os_string();
+            name.push(".run");
+            name.into()
+        })
+    }
+
+    /// Where to begin. A fresh run removes what an earlier one left, and only if told to.
+    fn checkpoint(&self, run_dir: &Path) -> anyhow::Result<Option<Checkpoint>> {
+        let checkpoints = run_dir.join("checkpoints");
+        let found = match (self.force, Checkpoint::read_latest(&checkpoints)) {
+            (true, _) => None,
+            (false, found) => found?,
+        };
+        match found {
+            Some(checkpoint) if self.resume => return Ok(Some(checkpoint)),
+            Some(checkpoint) => bail!(
+                "{} has the checkpoint of an earlier run, in epoch {}: continue it with --resume, or start afresh with \
+                 --force",
+                checkpoints.display(),
+                checkpoint.position().epoch
+            ),
+            None => {}
+        }
+        if self.force {
+            for directory in [checkpoints, run_dir.join("tensorboard")] {
+                if directory.exists() {
+                    std::fs::remove_dir_all(&directory).with_context(|| directory.display().to_string())?;
+                }
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// This command, continued.
+fn resume_command() -> String {
+    let quoted = |arg: String| {
+        let plain = |c: char| c.is_alphanumeric() || "-_./:,=+@".contains(c);
+        if !arg.is_empty() && arg.chars().all(plain) { arg } else { format!("'{}'", arg.replace('\'', r"'\''")) }
+    };
+    let mut words: Vec<String> = std::env::args().filter(|arg| arg != "--force").map(quoted).collect();
+    if !words.iter().any(|word| word == "--resume") {
+        words.push("--resume".into());
+    }
+    words.join(" ")
 }

@@ -25,6 +25,26 @@ pub enum DatasetError {
         /// What is wrong and, where it helps, what to do.
         message: String,
     },
+    /// A row of a log that can't be used.
+    #[error("{path}:{line}: column {column}: {message}")]
+    Row {
+        /// Which file.
+        path: PathBuf,
+        /// The line that the row begins at; the header is line 1.
+        line: u64,
+        /// Which column, by its name in the header.
+        column: String,
+        /// What is wrong with its value.
+        message: String,
+    },
+    /// A directory that would have to be replaced.
+    #[error("{path}: {message}")]
+    Exists {
+        /// Which directory.
+        path: PathBuf,
+        /// What to do about it.
+        message: String,
+    },
 }
 
 /// The paper's Table 1 row.
@@ -51,6 +71,26 @@ pub enum Split {
     Validation,
     /// The last.
     Test,
+}
+
+impl Split {
+    /// The part that a user's `position`-th of `interactions` belongs to: with fewer than three all are training.
+    pub fn of(position: usize, interactions: usize) -> Self {
+        match interactions.saturating_sub(position) {
+            1 if interactions >= 3 => Self::Test,
+            2 if interactions >= 3 => Self::Validation,
+            _ => Self::Train,
+        }
+    }
+
+    /// As in `recommendations.parquet`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Train => "train",
+            Self::Validation => "validation",
+            Self::Test => "test",
+        }
+    }
 }
 
 /// An interaction to predict: the `position`-th recommendation of a user, from what lies before it.
@@ -164,9 +204,14 @@ impl Dataset {
                 query: self.src_queries[n],
                 words: self.catalogue.words_of(self.src_queries[n]),
                 source: self.src_sources[n],
-                clicks: &self.clicks[self::range(&self.click_ends, n)],
+                clicks: self.clicked(n),
             })
             .collect()
+    }
+
+    /// The clicked items of the `search`-th search of all.
+    pub(super) fn clicked(&self, search: usize) -> &[u32] {
+        &self.clicks[range(&self.click_ends, search)]
     }
 }
 

@@ -1,1 +1,18 @@
-//! Evaluation.
+//! How well a model ranks: leave-one-out, the clicked item among sampled negatives, six metrics.
+//!
+//! [`Evaluator`] asks any [`RankingModel`](crate::model::RankingModel) as serving does, through `encode` and `score`, and
+//! keeps every user's rank, from which [`Metrics`] follow. [`popularity_ranks`] is what a model has to beat.
+
+mod evaluator;
+mod metrics;
+mod popularity;
+mod report;
+mod row_map;
+#[cfg(test)]
+mod tests;
+
+pub use evaluator::{EvaluationError, Evaluator, UserRank};
+pub use metrics::{Metrics, Rank, RankError};
+pub use popularity::popularity_ranks;
+pub use report::{MetricsRow, metrics_table};
+pub use row_map::{RowMap, RowMapError};

@@ -165,9 +165,9 @@ impl UserTimeline {
         (Appended { outcome: Outcome::Applied, version: self.version }, Change { inserted: Some(row), removed })
     }
 
-    /// Drops what is past the time to live. `None`: nothing is, and nothing changed.
+    /// Drops what is past its bounds. `None`: nothing is, and nothing changed.
     pub(super) fn expire(&mut self, options: &HistoryOptions, now: EventTime) -> Option<Change> {
-        if !self.has_expired(options, now) {
+        if !self.is_due(options, now) {
             return None;
         }
         let removed = self.settle(options, cutoff(options, now));
@@ -175,10 +175,12 @@ impl UserTimeline {
         Some(Change { inserted: None, removed })
     }
 
-    /// Whether something is past the time to live.
-    pub(super) fn has_expired(&self, options: &HistoryOptions, now: EventTime) -> bool {
+    /// Whether something is past the time to live, or past bounds that were lowered since it was stored.
+    pub(super) fn is_due(&self, options: &HistoryOptions, now: EventTime) -> bool {
         let cutoff = cutoff(options, now);
-        Side::ALL.iter().any(|&side| self.side(side).first().is_some_and(|row| row.time < cutoff))
+        self.recommendations.len() > options.max_recommendations
+            || self.searches.len() > options.max_searches
+            || Side::ALL.iter().any(|&side| self.side(side).first().is_some_and(|row| row.time < cutoff))
     }
 
     /// Forgets everything up to now, and up to the newest event should that lie in the future.

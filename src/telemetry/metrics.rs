@@ -176,12 +176,16 @@ impl Metrics {
             touch(&m.in_flight, &RpcLabel { rpc });
             touch(&m.cancelled, &RpcLabel { rpc });
             touch(&m.requests, &RpcCodeLabels { rpc, code: "OK" });
+            touch(&m.request_seconds, &RpcLabel { rpc });
         }
         for reason in Rejection::ALL.iter().map(|reason| reason.label()) {
             touch(&m.rejected, &ReasonLabel { reason });
         }
         for stage in Stage::ALL.iter().map(|stage| stage.label()) {
             touch(&m.stage_seconds, &StageLabel { stage });
+        }
+        for stage in [Stage::Encode.label(), Stage::Score.label()] {
+            touch(&m.device_seconds, &StageLabel { stage });
         }
         for place in ItemPlace::ALL.iter().map(|place| place.label()) {
             touch(&m.items, &PlaceLabel { place });
@@ -193,6 +197,7 @@ impl Metrics {
             }
         }
         for operation in StoreOperation::ALL.iter().map(|operation| operation.label()) {
+            touch(&m.store_seconds, &OperationLabel { operation });
             for kind in StoreFailure::ALL.iter().map(|kind| kind.label()) {
                 touch(&m.store_errors, &StoreFailureLabels { operation, kind });
             }

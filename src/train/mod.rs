@@ -1,1 +1,29 @@
-//! Training.
+//! Learning: from a data set to the weights of a bundle.
+//!
+//! [`Recipe`] has every hyper-parameter, its defaults are the release's. [`Trainer`] runs it on any
+//! [`TrainableModel`](crate::model::TrainableModel): the loader assembles batches in a thread of its own, Adam steps, each
+//! epoch is validated, recorded for TensorBoard and saved as a checkpoint.
+//!
+//! Everything random is a function of (seed, purpose, epoch, step): there is no generator whose position would have to be
+//! saved, and a resumed run is the run that was never interrupted, bit for bit.
+
+mod checkpoint;
+mod error;
+mod loader;
+mod progress;
+mod randomness;
+mod recipe;
+mod schedule;
+mod tensorboard;
+#[cfg(test)]
+mod tests;
+mod trainer;
+
+pub use checkpoint::{Checkpoint, Position};
+pub use error::TrainingError;
+pub use loader::HistoryPadding;
+pub use progress::Reporting;
+pub use recipe::{Recipe, RecipeError, Selection, TrainingTargets};
+pub use schedule::{EarlyStop, ReduceOnPlateau};
+pub use tensorboard::EventWriter;
+pub use trainer::{Best, Ending, EpochReport, Outcome, Trainer, TrainingFiles};

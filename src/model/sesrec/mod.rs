@@ -1,1 +1,29 @@
-//! SESRec.
+//! SESRec (Si et al., SIGIR 2023, arXiv 2305.10822): search and recommendation histories disentangled into similar and
+//! dissimilar interests by co-attention, which candidates then attend to.
+//!
+//! [`SesRecConfig`] sizes it, [`parameters`] lists its tensors, [`Network`] is the differentiable forward pass with the
+//! names of the paper's parts, [`SesRecTrainable`] adds the losses, [`SesRecRanker`] answers requests.
+
+mod co_attention;
+mod config;
+mod embedding;
+mod explain;
+mod interests;
+mod losses;
+mod network;
+mod ranker;
+mod state;
+mod trainable;
+mod weights;
+
+pub use co_attention::{CoAttention, Disentangled};
+pub use config::{
+    AttributeConfig, CoattentionPadding, LossWeights, QueryFeatures, SesRecConfig, SesRecSizes, TableConfig, Threshold,
+};
+pub use embedding::{Embeddings, HistoryInputs, ItemRows};
+pub use interests::InterestPooling;
+pub use losses::{Alignment, binary_cross_entropy, triplet_hinge};
+pub use network::{EncodedEvents, EncodedHistory, EncodedSide, Network, TrainingInputs, TrainingOutputs};
+pub use ranker::SesRecRanker;
+pub use trainable::SesRecTrainable;
+pub use weights::{Parameter, check, initialise, parameters};

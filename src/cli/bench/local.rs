@@ -1,0 +1,187 @@
+//! `sesrec bench local`: the README's figures with one command. Weights are random: time does not depend on them.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use anyhow::Context;
+use candle_core::Device;
+use tokio::{net::TcpListener, sync::oneshot};
+
+use super::{
+    append, connect,
+    load::Measured,
+    rank::{self, LoadOptions},
+    report::Report,
+    workload::{HistoryMode, Users, Workload},
+};
+use crate::{
+    data::{Attribute, Catalogue, EntityTable},
+    engine::{Engine, EngineOptions, LoadedModel, ModelSlot, parse_duration},
+    history::{self, HistoryOptions, StoreUrl},
+    model::{
+        Bundle, ModelConfig,
+        sesrec::{SesRecConfig, SesRecSizes},
+    },
+    nn::DeviceChoice,
+    service::{RankingServer, Server, ServerOptions, ServiceOptions},
+    telemetry::Metrics,
+};
+
+const USERS: usize = 10_000;
+const QUERIES: usize = 10_000;
+const WORDS: usize = 1_000;
+
+/// Options of `sesrec bench local`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Items of the catalogue.
+    #[arg(long, default_value_t = 100_000, value_name = "N")]
+    items: usize,
+    /// Candidates per request; several values make several runs.
+    #[arg(long, default_values_t = [100, 1000], value_delimiter = ',', value_name = "N")]
+    candidates: Vec<usize>,
+    /// How long each run measures.
+    #[arg(long, default_value = "10s", value_parser = parse_duration, value_name = "DURATION")]
+    duration: Duration,
+    /// The bound on the 99th percentile within which the highest rate is searched.
+    #[arg(long, default_value = "50ms", value_parser = parse_duration, value_name = "DURATION")]
+    p99: Duration,
+    /// Which device computes: auto, cpu or cuda:N.
+    #[arg(long, default_value_t = DeviceChoice::Auto, value_name = "DEVICE")]
+    device: DeviceChoice,
+    /// Where histories go: memory, embedded:DIR or redis://… Default: an embedded store in a temporary directory.
+    #[arg(long, value_name = "URL")]
+    store: Option<StoreUrl>,
+    #[command(flatten)]
+    users: Users,
+    #[command(flatten)]
+    append: append::LoadOptions,
+    #[command(flatten)]
+    engine: EngineOptions,
+    /// Write the figures to this file, too.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+pub(super) async fn run(args: Args) -> anyhow::Result<()> {
+    let directory = Temporary::new()?;
+    let bundle = directory.0.join("random-kuaishou");
+    let device = args.device.open().with_context(|| format!("--device {}", args.device))?;
+    let items = args.items.max(1);
+    let model = {
+        let bundle = bundle.clone();
+        tokio::task::spawn_blocking(move || {
+            random_bundle(items)?.write(&bundle).context("writing the bundle")?;
+            LoadedModel::load(&bundle, &device).context("loading the bundle")
+        })
+        .await??
+    };
+    println!("bundle written and loaded ({:.2} s to load)", model.info.load_time.as_secs_f64());
+
+    let metrics = Metrics::new();
+    let slot = Arc::new(ModelSlot::new(model, metrics.clone()));
+    let engine = Engine::start(slot.clone(), args.engine, metrics.clone());
+    let store = args.store.unwrap_or_else(|| StoreUrl::Embedded(directory.0.join("histories")));
+    let store = history::open(&store, HistoryOptions::default()).await.context("opening the history store")?;
+    let store_kind = store.kind();
+    let service = RankingServer::new(store, engine, slot, metrics, ServiceOptions::default());
+    let listener = TcpListener::bind("127.0.0.1:0").await.context("binding a local port")?;
+    let server = format!("http://{}", listener.local_addr().context("the local port")?);
+    let (stop, stopped) = oneshot::channel::<()>();
+    let serving = tokio::spawn(Server::new(service, ServerOptions::default()).run(listener, None, async {
+        let _ = stopped.await;
+    }));
+
+    let load = LoadOptions {
+        candidates: vec![],
+        rate: vec![],
+        find_max: false,
+        p99: args.p99,
+        duration: args.duration,
+        warm_up: args.duration.min(Duration::from_secs(2)),
+        timeout: Duration::from_secs(5),
+        connections: 4,
+        max_in_flight: 4096,
+    };
+    let workload = Workload::new((0..items).map(item).collect(), args.users);
+    let channels = connect(&server, load.connections).await?;
+    let mut report = Report::new(Some(&rank::model_info(&channels[0]).await?));
+    append::fill(&channels[0], &workload).await?;
+    for history in [HistoryMode::Inline, HistoryMode::Stored] {
+        for &candidates in &args.candidates {
+            // Far from the limit, then the limit, then what an operator would plan for.
+            let one = LoadOptions { candidates: vec![candidates], ..load.clone() };
+            let calm = LoadOptions { rate: vec![20.0], ..one.clone() };
+            rank::measure(&channels, &workload, history, &calm, &mut report).await?;
+            let search = LoadOptions { find_max: true, ..one.clone() };
+            let best: Option<Measured> = rank::measure(&channels, &workload, history, &search, &mut report).await?;
+            if let Some(best) = best {
+                let planned = LoadOptions { rate: vec![best.rate * 0.8], ..one };
+                rank::measure(&channels, &workload, history, &planned, &mut report).await?;
+            }
+        }
+    }
+    append::measure(&channels, &workload, &args.append, &format!("append, {store_kind}"), &mut report).await?;
+    let _ = stop.send(());
+    serving.await.context("the server's task")??;
+    report.finish(args.json.as_deref())
+}
+
+fn item(number: usize) -> String {
+    format!("item{number}")
+}
+
+/// The release's dimensions for KuaiSAR, with as many items as wanted.
+fn random_bundle(items: usize) -> anyhow::Result<Bundle> {
+    let attribute = |name: &str, rows: u32, values: usize| Attribute {
+        name: name.into(),
+        rows,
+        values: (0..values as u32).map(|value| value % rows).collect(),
+    };
+    let named = |prefix: &str, count: usize| (0..count).map(|n| format!("{prefix}{n}")).collect();
+    let word_of = |query: usize| format!("word{} word{}", query % WORDS, query / WORDS);
+    let catalogue = Catalogue {
+        items: EntityTable {
+            ids: (0..items).map(item).collect(),
+            attributes: vec![attribute("type", 9, items + 1), attribute("category", 101, items + 1)],
+            ..EntityTable::padded()
+        },
+        users: EntityTable {
+            ids: named("user", USERS),
+            attributes: vec![
+                attribute("gender", 3, USERS),
+                attribute("age", 8, USERS),
+                attribute("search_level", 4, USERS),
+            ],
+            ..EntityTable::default()
+        },
+        queries: EntityTable { ids: (0..QUERIES).map(word_of).collect(), ..EntityTable::padded() },
+        words: EntityTable { ids: named("word", WORDS), ..EntityTable::padded() },
+        sources: EntityTable { ids: named("source", 4), ..EntityTable::default() },
+        query_word_ends: (0..=QUERIES as u64).map(|row| 2 * row).collect(),
+        query_words: (0..QUERIES).flat_map(|query| [query % WORDS, query / WORDS].map(|w| w as u32 + 1)).collect(),
+        ..Catalogue::default()
+    };
+    let config = ModelConfig::Sesrec(SesRecConfig::for_catalogue(&catalogue, SesRecSizes::KUAISHOU));
+    let catalogue = Arc::new(catalogue);
+    let weights = config.new_trainable(catalogue.clone(), 1, &Device::Cpu)?.parameters().snapshot()?;
+    Ok(Bundle::new(config, catalogue, weights, None)?)
+}
+
+/// A directory that goes when this does.
+struct Temporary(PathBuf);
+
+impl Temporary {
+    fn new() -> anyhow::Result<Self> {
+        let path = std::env::temp_dir().join(format!("sesrec-bench-{}", std::process::id()));
+        std::fs::create_dir_all(&path).with_context(|| format!("creating {}", path.display()))?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_dir_all(&self.0) {
+            tracing::warn!(path = %self.0.display(), %error, "could not remove the temporary directory");
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! What was measured, as a table and as JSON.
+
+use std::{collections::BTreeMap, fs, path::Path, time::Duration};
+
+use anyhow::Context;
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+use super::load::Measured;
+use crate::proto::v1::GetModelInfoResponse;
+
+/// All runs of one command.
+#[derive(Debug, Default, Serialize)]
+pub(super) struct Report {
+    date: String,
+    command: String,
+    model: Option<Model>,
+    runs: Vec<Run>,
+}
+
+#[derive(Debug, Serialize)]
+struct Model {
+    name: String,
+    version: String,
+    architecture: String,
+    device: String,
+    items: u64,
+}
+
+/// One run.
+#[derive(Debug, Serialize)]
+struct Run {
+    name: String,
+    /// Per second; `None` for closed loops.
+    rate: Option<f64>,
+    /// Answers with code OK per second.
+    achieved: f64,
+    seconds: f64,
+    answered: u64,
+    errors: BTreeMap<String, u64>,
+    not_sent: u64,
+    latency_us: Latency,
+    /// Means per answer, as the server tells.
+    stages_us: BTreeMap<&'static str, f64>,
+}
+
+#[derive(Debug, Serialize)]
+struct Latency {
+    p50: u64,
+    p90: u64,
+    p99: u64,
+    p999: u64,
+    max: u64,
+    mean: f64,
+}
+
+impl Report {
+    pub(super) fn new(info: Option<&GetModelInfoResponse>) -> Self {
+        let model = info.map(|info| Model {
+            name: info.name.clone(),
+            version: info.version.clone(),
+            architecture: info.model.clone(),
+            device: info.device.clone(),
+            items: info.items,
+        });
+        if let Some(model) = &model {
+            println!(
+                "model {} ({}) on {}, {} items, version {:.12}",
+                model.name, model.architecture, model.device, model.items, model.version
+            );
+        }
+        let command = std::env::args().skip(1).fold("sesrec".to_owned(), |line, word| line + " " + &word);
+        Self { date: jiff::Timestamp::now().to_string(), command, model, runs: vec![] }
+    }
+
+    /// Adds a run of an open loop and prints its line.
+    pub(super) fn rank(&mut self, name: &str, measured: &Measured) {
+        let answered = measured.latency.len().max(1) as f64;
+        let stages = &measured.stages;
+        let latency = Latency::of(&measured.latency);
+        let mean = |sum: u64| sum as f64 / answered;
+        let stages_us = BTreeMap::from([
+            ("queue", mean(stages.queue_us)),
+            ("history", mean(stages.history_us)),
+            ("encode", mean(stages.encode_us)),
+            ("score", mean(stages.score_us)),
+            ("other", mean(stages.other_us)),
+            ("total", mean(stages.total_us)),
+        ]);
+        self.add(Run {
+            name: name.into(),
+            rate: Some(measured.rate),
+            achieved: measured.achieved(),
+            seconds: measured.duration.as_secs_f64(),
+            answered: measured.latency.len(),
+            errors: measured.errors.clone(),
+            not_sent: measured.not_sent,
+            latency_us: latency,
+            stages_us,
+        });
+    }
+
+    /// Adds a run of a closed loop and prints its line.
+    pub(super) fn closed(
+        &mut self,
+        name: &str,
+        latency: &Histogram<u64>,
+        errors: BTreeMap<String, u64>,
+        duration: Duration,
+    ) {
+        self.add(Run {
+            name: name.into(),
+            rate: None,
+            achieved: latency.len() as f64 / duration.as_secs_f64(),
+            seconds: duration.as_secs_f64(),
+            answered: latency.len(),
+            errors,
+            not_sent: 0,
+            latency_us: Latency::of(latency),
+            stages_us: BTreeMap::new(),
+        });
+    }
+
+    /// Writes the JSON file, if one was asked for.
+    pub(super) fn finish(self, json: Option<&Path>) -> anyhow::Result<()> {
+        let Some(path) = json else { return Ok(()) };
+        let text = serde_json::to_string_pretty(&self).context("the report as JSON")?;
+        fs::write(path, text + "\n").with_context(|| format!("--json {}", path.display()))?;
+        println!("written: {}", path.display());
+        Ok(())
+    }
+
+    fn add(&mut self, run: Run) {
+        if self.runs.is_empty() {
+            println!(
+                "{:<44} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}  server: queue/history/encode/score/other",
+                "", "rate/s", "done/s", "p50 ms", "p90 ms", "p99 ms", "p99.9 ms", "max ms"
+            );
+        }
+        println!("{}", run.line());
+        self.runs.push(run);
+    }
+}
+
+impl Latency {
+    fn of(histogram: &Histogram<u64>) -> Self {
+        let at = |quantile| histogram.value_at_quantile(quantile);
+        Self {
+            p50: at(0.5),
+            p90: at(0.9),
+            p99: at(0.99),
+            p999: at(0.999),
+            max: histogram.max(),
+            mean: if histogram.is_empty() { 0.0 } else { histogram.mean() },
+        }
+    }
+}
+
+impl Run {
+    fn line(&self) -> String {
+        let ms = |us: u64| format!("{:.2}", us as f64 / 1e3);
+        let rate = self.rate.map_or("-".into(), |rate| format!("{rate:.1}"));
+        let latency = &self.latency_us;
+        let mut line = format!(
+            "{:<44} {:>9} {:>9.1} {:>9} {:>9} {:>9} {:>9} {:>9}",
+            self.name,
+            rate,
+            self.achieved,
+            ms(latency.p50),
+            ms(latency.p90),
+            ms(latency.p99),
+            ms(latency.p999),
+            ms(latency.max)
+        );
+        if let Some(total) = self.stages_us.get("total").filter(|&&total| total > 0.0) {
+            let share = |stage| format!("{:.0}%", 100.0 * self.stages_us[stage] / total);
+            let shares = ["queue", "history", "encode", "score", "other"].map(share).join("/");
+            line += &format!("  {:.2} ms: {shares}", total / 1e3);
+        }
+        for (code, count) in &self.errors {
+            line += &format!("  {code}: {count}");
+        }
+        if self.not_sent > 0 {
+            line += &format!("  not sent: {}", self.not_sent);
+        }
+        line
+    }
+}

@@ -1,9 +1,0 @@
-//! `sesrec demo`.
-
-/// Options of `sesrec demo`.
-#[derive(Debug, clap::Args)]
-pub struct Args {}
-
-pub(super) async fn run(_: Args) -> anyhow::Result<()> {
-    anyhow::bail!("not built yet")
-}

@@ -1,0 +1,216 @@
+//! Drives the demo's own server as a real client: history in, rank, searches in, rank again, and why.
+
+use std::collections::HashMap;
+
+use anyhow::Context;
+use pbjson_types::Timestamp;
+use tokio_stream::StreamExt;
+use tonic::transport::Channel;
+
+use super::{cast::Cast, stages::section};
+use crate::{
+    data::Dataset,
+    domain::EventTime,
+    proto::v1::{
+        AppendEventRequest, Event, EventExplanation, Outcome, RankRequest, RankResponse, Recommendation, Search, event,
+        event_explanation, ranking_service_client::RankingServiceClient, search,
+    },
+};
+
+type Client = RankingServiceClient<Channel>;
+
+/// Tells it once.
+pub(super) async fn tell(client: &mut Client, data: &Dataset, cast: &Cast) -> anyhow::Result<()> {
+    section("6. Stream in the user's own log (AppendEvents)");
+    // A second run changes nothing: the events are stored already, and their ids say so.
+    report(&append(client, log_of(data, cast)).await?);
+
+    section("7. Rank");
+    let before = rank(client, cast, String::new()).await?;
+    println!("user {}, {} candidates, model {}", cast.user, cast.candidates.len(), before.model_version);
+    print_timings(&before);
+
+    section("8. The user searches for something new, and clicks");
+    let searches = new_searches(cast);
+    for (query, _, clicked) in &cast.searches {
+        println!("  searched {query:?}, clicked item {clicked} (category {}, never touched before)", cast.new_category);
+    }
+    let token = report(&append(client, searches).await?);
+
+    section("9. Rank again, with the token of the last acknowledgement: read your writes");
+    let after = rank(client, cast, token).await?;
+    print_moves(data, cast, &before, &after);
+    print_timings(&after);
+    print_reasons(&after);
+    Ok(())
+}
+
+/// Sends events and collects the acknowledgements, which come in the same order.
+async fn append(client: &mut Client, events: Vec<Event>) -> anyhow::Result<Vec<(Outcome, String)>> {
+    let requests = tokio_stream::iter(events.into_iter().map(|event| AppendEventRequest { event: Some(event) }));
+    let mut answers = client.append_events(requests).await.context("AppendEvents")?.into_inner();
+    let mut acknowledged = vec![];
+    while let Some(answer) = answers.next().await {
+        let answer = answer.context("AppendEvents")?;
+        acknowledged.push((answer.outcome(), answer.history_token));
+    }
+    Ok(acknowledged)
+}
+
+/// Prints what became of the events; returns the newest token.
+fn report(acknowledged: &[(Outcome, String)]) -> String {
+    let mut outcomes: HashMap<&str, usize> = HashMap::new();
+    for (outcome, _) in acknowledged {
+        *outcomes.entry(outcome.as_str_name()).or_default() += 1;
+    }
+    println!("  acknowledged, durable: {outcomes:?}");
+    acknowledged.last().map(|(_, token)| token.clone()).unwrap_or_default()
+}
+
+async fn rank(client: &mut Client, cast: &Cast, history_token: String) -> anyhow::Result<RankResponse> {
+    let request = RankRequest {
+        user_id: cast.user.clone(),
+        candidate_item_ids: cast.candidates.clone(),
+        history_token,
+        explain: true,
+        ..RankRequest::default()
+    };
+    Ok(client.rank(request).await.context("Rank")?.into_inner())
+}
+
+/// The user's events of the data set, as a log would hold them.
+fn log_of(data: &Dataset, cast: &Cast) -> Vec<Event> {
+    let catalogue = &data.catalogue;
+    let name = |id: Option<&str>| id.unwrap_or_default().to_owned();
+    let item = |row: u32| name(catalogue.items.id(row));
+    let event = |event_id: String, millis: i64, payload: event::Payload| Event {
+        event_id,
+        user_id: cast.user.clone(),
+        time: Some(timestamp(millis)),
+        payload: Some(payload),
+    };
+    let recommendations = data.recommendations(cast.user_row).iter().zip(data.recommendation_times(cast.user_row));
+    let recommendations = recommendations.enumerate().map(|(n, (&row, &millis))| {
+        event(format!("rec-{n}"), millis, event::Payload::Recommendation(Recommendation { item_id: item(row) }))
+    });
+    let searches = data.searches(cast.user_row).into_iter().zip(data.search_times(cast.user_row));
+    let searches = searches.enumerate().map(|(n, (search, &millis))| {
+        let payload = Search {
+            search_id: format!("session-{n}"),
+            source: name(catalogue.sources.id(search.source)),
+            clicked_item_ids: search.clicks.iter().map(|&row| item(row)).collect(),
+            query_form: Some(search::QueryForm::Query(name(catalogue.queries.id(search.query)))),
+        };
+        event(format!("search-{n}"), millis, event::Payload::Search(payload))
+    });
+    recommendations.chain(searches).collect()
+}
+
+fn new_searches(cast: &Cast) -> Vec<Event> {
+    let now = (EventTime::now().nanos() / 1_000_000) as i64;
+    let searches = cast.searches.iter().enumerate();
+    let event = |(n, (query, source, clicked)): (usize, &(String, String, String))| Event {
+        event_id: format!("demo-{now}-{n}"),
+        user_id: cast.user.clone(),
+        time: Some(timestamp(now + n as i64)),
+        payload: Some(event::Payload::Search(Search {
+            search_id: format!("demo-{now}-{n}"),
+            source: source.clone(),
+            clicked_item_ids: vec![clicked.clone()],
+            query_form: Some(search::QueryForm::Query(query.clone())),
+        })),
+    };
+    searches.map(event).collect()
+}
+
+fn timestamp(millis: i64) -> Timestamp {
+    Timestamp { seconds: millis.div_euclid(1000), nanos: (millis.rem_euclid(1000) * 1_000_000) as i32 }
+}
+
+fn print_moves(data: &Dataset, cast: &Cast, before: &RankResponse, after: &RankResponse) {
+    let old: HashMap<&str, (usize, f32)> =
+        before.items.iter().enumerate().map(|(place, item)| (&*item.item_id, (place + 1, item.score))).collect();
+    let categories = data.catalogue.items.attribute("category").map(|attribute| &attribute.values);
+    println!("  place  was  item      category   score    change");
+    for (place, item) in after.items.iter().enumerate() {
+        let (was, score) = old[&*item.item_id];
+        let row = data.catalogue.items.row(&item.item_id);
+        let category = categories.zip(row).map_or(0, |(categories, row)| categories[row as usize]);
+        let new = if category == cast.new_category { "new" } else { "   " };
+        let arrow = match (place + 1).cmp(&was) {
+            std::cmp::Ordering::Less => "▲",
+            std::cmp::Ordering::Equal => " ",
+            std::cmp::Ordering::Greater => "▼",
+        };
+        println!(
+            "  {:>4} {arrow} {was:>3}   {:<8} {category:>5} {new}   {:.4}  {:+.4}",
+            place + 1,
+            item.item_id,
+            item.score,
+            item.score - score,
+        );
+    }
+    let mean_place = |answer: &RankResponse| {
+        let is_new = |id: &str| {
+            let row = data.catalogue.items.row(id);
+            categories.zip(row).is_some_and(|(categories, row)| categories[row as usize] == cast.new_category)
+        };
+        let places: Vec<usize> =
+            answer.items.iter().enumerate().filter(|(_, item)| is_new(&item.item_id)).map(|(place, _)| place + 1).collect();
+        places.iter().sum::<usize>() as f32 / places.len().max(1) as f32
+    };
+    println!(
+        "  mean place of the searched category's items: {:.1} before, {:.1} after",
+        mean_place(before),
+        mean_place(after)
+    );
+}
+
+/// The events that weigh most on each side, and whether they count as similar or dissimilar interests.
+fn print_reasons(answer: &RankResponse) {
+    let (Some(events), Some(best)) = (&answer.explanation, answer.items.first()) else { return };
+    let attention = best.explanation.as_ref();
+    println!("\n  Why: the user's events by co-attention weight (similar = an interest that search and recommendation share),");
+    println!("  and the attention each gives to item {}, ranked first:", best.item_id);
+    let sides = [
+        ("recommendation", &events.recommendations, attention.and_then(|item| item.recommendations.as_ref())),
+        ("search", &events.searches, attention.and_then(|item| item.searches.as_ref())),
+    ];
+    for (side, events, attention) in sides {
+        let mut weighed: Vec<(usize, &EventExplanation)> = events.iter().enumerate().collect();
+        weighed.sort_by(|(_, a), (_, b)| b.coattention.total_cmp(&a.coattention));
+        for (n, event) in weighed.into_iter().take(6) {
+            let interest = match (event.similar, event.dissimilar) {
+                (true, false) => "similar",
+                (false, true) => "dissimilar",
+                _ => "both",
+            };
+            let attention = attention.and_then(|pooling| pooling.all.get(n)).copied().unwrap_or_default();
+            println!("  {side:<15} {:<32} weight {:.3}  {interest:<10}  attention {attention:.3}", describe(event), event.coattention);
+        }
+    }
+}
+
+fn describe(event: &EventExplanation) -> String {
+    match &event.payload {
+        Some(event_explanation::Payload::Recommendation(recommendation)) => format!("item {}", recommendation.item_id),
+        Some(event_explanation::Payload::Search(search)) => {
+            let query = match &search.query_form {
+                Some(search::QueryForm::Query(text)) => text.as_str(),
+                Some(search::QueryForm::QueryId(id)) => id.as_str(),
+                None => "",
+            };
+            format!("{query:?} → {}", search.clicked_item_ids.join(", "))
+        }
+        None => String::new(),
+    }
+}
+
+fn print_timings(answer: &RankResponse) {
+    if let Some(timings) = &answer.timings {
+        println!(
+            "  {} µs in the server: queue {}, history {}, encode {}, score {}, other {}",
+            timings.total_us, timings.queue_us, timings.history_us, timings.encode_us, timings.score_us, timings.other_us
+        );
+    }
+}

@@ -1,0 +1,70 @@
+//! Small data sets in memory, for unit tests.
+
+use std::sync::Arc;
+
+use super::{Catalogue, Dataset, EntityTable, Statistics, Vocabulary};
+
+/// One user's logs.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct User {
+    /// Time and item row.
+    pub recommendations: Vec<(i64, u32)>,
+    /// Time, query row, clicked item rows.
+    pub searches: Vec<(i64, u32, Vec<u32>)>,
+}
+
+impl User {
+    /// Clicks at times 10, 20, ... and no search.
+    pub fn clicking(items: &[u32]) -> Self {
+        let recommendations = items.iter().enumerate().map(|(n, &item)| (10 * (n as i64 + 1), item)).collect();
+        Self { recommendations, searches: vec![] }
+    }
+}
+
+/// Items "i1".. in rows 1.., queries "q1".. of one word each, users "u0"..
+pub(crate) fn dataset(items: usize, queries: usize, users: impl IntoIterator<Item = User>) -> Dataset {
+    let users: Vec<User> = users.into_iter().collect();
+    let named = |prefix: &str, first: usize, count: usize| -> Vocabulary {
+        (first..first + count).map(|n| format!("{prefix}{n}")).collect()
+    };
+    let catalogue = Catalogue {
+        items: EntityTable { ids: named("i", 1, items), ..EntityTable::padded() },
+        users: EntityTable { ids: named("u", 0, users.len()), ..EntityTable::default() },
+        queries: EntityTable { ids: named("q", 1, queries), ..EntityTable::padded() },
+        words: EntityTable { ids: named("q", 1, queries), ..EntityTable::padded() },
+        sources: EntityTable { ids: named("source", 0, 1), ..EntityTable::default() },
+        query_word_ends: (0..=queries as u64).collect(),
+        query_words: (1..=queries as u32).collect(),
+        ..Catalogue::default()
+    };
+    let mut dataset = Dataset {
+        catalogue: Arc::new(catalogue),
+        statistics: Statistics::default(),
+        checksum: "fixture".into(),
+        rec_ends: vec![],
+        rec_items: vec![],
+        rec_times: vec![],
+        src_ends: vec![],
+        src_times: vec![],
+        src_queries: vec![],
+        src_sources: vec![],
+        click_ends: vec![],
+        clicks: vec![],
+    };
+    for user in users {
+        for (time, item) in user.recommendations {
+            dataset.rec_times.push(time);
+            dataset.rec_items.push(item);
+        }
+        for (time, query, clicks) in user.searches {
+            dataset.src_times.push(time);
+            dataset.src_queries.push(query);
+            dataset.src_sources.push(0);
+            dataset.clicks.extend(clicks);
+            dataset.click_ends.push(dataset.clicks.len() as u64);
+        }
+        dataset.rec_ends.push(dataset.rec_items.len() as u64);
+        dataset.src_ends.push(dataset.src_times.len() as u64);
+    }
+    dataset
+}

@@ -1,0 +1,339 @@
+//! The import itself: read the four files, keep what counts, sort it by user and time.
+
+use std::{
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::{
+    Report,
+    attributes::{AttributeColumn, UserFeatures, read_items, read_users},
+    interactions::{NO_SOURCE, Names, Recommendations, Searches, read_recommendations, read_searches, used},
+    log::BadRows,
+};
+use crate::data::{
+    Catalogue, Dataset, DatasetError, EntityTable, Existing, Progress, SearchIds, StagedDirectory, Tokenizer,
+    Vocabulary,
+    dataset_io::{MANIFEST, UserRows},
+};
+
+/// What a search that led to no click counts as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum UnclickedSearches {
+    /// A search that the first shown result was clicked in: the most relevant one, as in the SESRec release's data.
+    #[default]
+    FirstShown,
+    /// A search without clicks: its query is all there is.
+    Keep,
+    /// Nothing: it is left out.
+    Drop,
+}
+
+/// How to import.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ImportOptions {
+    /// Rows that may be unusable, over all files; one more is an error.
+    pub skip_bad_rows: u64,
+    /// What to do with searches that led to no click.
+    pub unclicked_searches: UnclickedSearches,
+    /// How query text is split.
+    pub tokenizer: Tokenizer,
+    /// Whether to show how far it is.
+    pub progress: Progress,
+}
+
+/// Logs in memory, ready to be written.
+#[derive(Debug)]
+pub struct Imported {
+    /// The data set; without a checksum until it is written.
+    pub dataset: Dataset,
+    /// How its searches are called.
+    pub search_ids: SearchIds,
+    /// What was read, kept and left out.
+    pub report: Report,
+}
+
+impl Imported {
+    /// Whether `out` can be written: to be asked before the import, which may take a while.
+    pub fn check_target(out: &Path, existing: Existing) -> Result<(), DatasetError> {
+        StagedDirectory::check(out, MANIFEST, existing)
+    }
+
+    /// Writes the data set directory, whole or not at all; the report is recorded in its `dataset.json`.
+    pub fn write(&mut self, out: &Path, existing: Existing) -> Result<(), DatasetError> {
+        self.dataset.write(out, existing, &self.search_ids, &self.report)
+    }
+}
+
+/// Reads the logs in `dir`.
+///
+/// # Errors
+/// Names the file, and for a row its line and column.
+pub fn read(dir: &Path, options: &ImportOptions) -> Result<Imported, DatasetError> {
+    let started = Instant::now();
+    let ImportOptions { tokenizer, progress, .. } = *options;
+    let mut bad = BadRows::new(options.skip_bad_rows);
+    let mut names = Names::default();
+    let item_attributes = read_items(dir, &mut names.items, &mut bad, progress)?;
+    let items_with_features = names.items.len();
+    let recommendations = read_recommendations(dir, &mut names, &mut bad, progress)?;
+    let searches = read_searches(dir, &mut names, tokenizer, &mut bad, progress)?;
+    let user_features = read_users(dir, &names.users, &mut bad, progress)?;
+
+    let mut report = Report {
+        recommendation_rows: recommendations.rows,
+        unclicked_recommendations: recommendations.unclicked,
+        search_rows: searches.rows,
+        unclicked_results: searches.unclicked,
+        disagreeing_search_rows: searches.disagreeing,
+        users_without_actions: user_features.other_users,
+        bad_rows: bad.count,
+        bad_row_examples: bad.examples,
+        ..Report::default()
+    };
+    let searches = Kept::new(searches, options.unclicked_searches, &mut report);
+    if recommendations.clicks.is_empty() && searches.order.is_empty() {
+        let message = "has no clicked recommendation and no search: is rec_inter.csv's click column right?";
+        return Err(DatasetError::format(dir, message));
+    }
+    let (dataset, search_ids) = Assembly { names, items_with_features, item_attributes, user_features, tokenizer }
+        .build(recommendations, searches, &mut report)
+        .map_err(|message| DatasetError::format(dir, message))?;
+    report.statistics = dataset.statistics;
+    report.seconds = started.elapsed().max(Duration::from_millis(1)).as_secs_f64();
+    Ok(Imported { dataset, search_ids, report })
+}
+
+/// The searches that count, with their clicks.
+struct Kept {
+    found: Searches,
+    /// Numbers of kept searches by user as first mentioned, then time, then file order.
+    order: Vec<u32>,
+    /// Distinct clicked items by search number.
+    click_ends: Vec<u64>,
+    clicks: Vec<u32>,
+}
+
+impl Kept {
+    fn new(mut found: Searches, unclicked: UnclickedSearches, report: &mut Report) -> Self {
+        let mut raw = std::mem::take(&mut found.clicks);
+        // Stable: within a search, clicks stay in file order.
+        raw.sort_by_key(|&(search, _)| search);
+        let (mut click_ends, mut clicks) = (Vec::with_capacity(found.searches.len()), Vec::with_capacity(raw.len()));
+        let mut order = Vec::with_capacity(found.searches.len());
+        let mut raw = raw.into_iter().peekable();
+        let mut seen = hashbrown::HashSet::new();
+        for (number, search) in (0u32..).zip(&found.searches) {
+            let start = clicks.len();
+            seen.clear();
+            while let Some((_, item)) = raw.next_if(|&(search, _)| search == number) {
+                if seen.insert(item) {
+                    clicks.push(item);
+                }
+            }
+            let clicked = clicks.len() > start;
+            report.unclicked_searches += u64::from(!clicked);
+            match unclicked {
+                UnclickedSearches::FirstShown if !clicked => clicks.push(search.first_shown),
+                _ => {}
+            }
+            if clicked || unclicked != UnclickedSearches::Drop {
+                order.push(number);
+            } else {
+                report.dropped_searches += 1;
+            }
+            click_ends.push(clicks.len() as u64);
+        }
+        order.sort_unstable_by_key(|&number| {
+            let search = &found.searches[number as usize];
+            (search.user, search.time, number)
+        });
+        Self { found, order, click_ends, clicks }
+    }
+
+    fn clicks(&self, number: u32) -> &[u32] {
+        let number = number as usize;
+        let start = if number == 0 { 0 } else { self.click_ends[number - 1] as usize };
+        &self.clicks[start..self.click_ends[number] as usize]
+    }
+}
+
+/// Everything besides the interactions.
+struct Assembly {
+    names: Names,
+    items_with_features: usize,
+    item_attributes: Vec<AttributeColumn>,
+    user_features: UserFeatures,
+    tokenizer: Tokenizer,
+}
+
+impl Assembly {
+    /// Numbers everything that is used, in the order of mention, and lays the interactions out by user and time.
+    fn build(
+        self,
+        mut recommendations: Recommendations,
+        kept: Kept,
+        report: &mut Report,
+    ) -> Result<(Dataset, SearchIds), String> {
+        let clicks = &mut recommendations.clicks;
+        // Stable: clicks of one time stay in file order.
+        clicks.sort_by_key(|click| (click.user, click.time));
+        let Names { users, items, queries, sources, search_ids } = self.names;
+
+        let mut marks = Marks::new(&users, &items, &queries, &sources);
+        marks.items[..self.items_with_features].fill(true);
+        for click in &*clicks {
+            used(&mut marks.users, click.user);
+            used(&mut marks.items, click.item);
+        }
+        let mut source_counts = vec![0u64; sources.len()];
+        for &number in &kept.order {
+            let search = &kept.found.searches[number as usize];
+            used(&mut marks.users, search.user);
+            used(&mut marks.queries, search.query);
+            if search.source != NO_SOURCE {
+                used(&mut marks.sources, search.source);
+                source_counts[search.source as usize] += 1;
+            }
+            for &item in kept.clicks(number) {
+                used(&mut marks.items, item);
+            }
+        }
+        report.items_without_features = count(&marks.items[self.items_with_features..]);
+        let without_row = marks.users.iter().zip(&self.user_features.known).filter(|&(&used, &known)| used && !known);
+        report.users_without_features = without_row.count() as u64;
+
+        let numbered = |entities: &[bool]| {
+            let keep: Vec<usize> = (0..entities.len()).filter(|&n| entities[n]).collect();
+            keep
+        };
+        let kept_users = numbered(&marks.users);
+        let kept_items = numbered(&marks.items);
+        let mut item_table = EntityTable::padded();
+        let mut user_table = EntityTable::default();
+        for attribute in self.item_attributes {
+            item_table.attributes.push(attribute.finish(kept_items.iter().copied(), 1));
+        }
+        for attribute in self.user_features.attributes {
+            user_table.attributes.push(attribute.finish(kept_users.iter().copied(), 0));
+        }
+        let user_rows = Numbering::new(users, &marks.users, 0);
+        let item_rows = Numbering::new(items, &marks.items, 1);
+        let query_rows = Numbering::new(queries, &marks.queries, 1);
+        let mut source_rows = Numbering::new(sources, &marks.sources, 0);
+        user_table.ids = user_rows.ids;
+        item_table.ids = item_rows.ids;
+        // The most frequent source stands for one that is not named, here and in the service.
+        let default_source = (0..source_counts.len())
+            .filter(|&source| source_counts[source] > 0)
+            .max_by_key(|&source| (source_counts[source], std::cmp::Reverse(source)))
+            .map_or(0, |source| source_rows.rows[source]);
+        if source_rows.ids.is_empty() {
+            source_rows.ids.insert("unknown");
+        }
+
+        let (words, query_word_ends, query_words) = words(&query_rows.ids);
+        let mut query_table = EntityTable::padded();
+        query_table.ids = query_rows.ids;
+        let catalogue = Catalogue {
+            items: item_table,
+            users: user_table,
+            queries: query_table,
+            words,
+            sources: EntityTable { ids: source_rows.ids, ..EntityTable::default() },
+            query_word_ends,
+            query_words,
+            default_source,
+            tokenizer: self.tokenizer,
+        };
+
+        let users = catalogue.users.ids.len();
+        let mut dataset = Dataset::empty(Arc::new(catalogue));
+        let mut rows = UserRows::new(users);
+        for click in &*clicks {
+            rows.push(user_rows.rows[click.user as usize], click.time)?;
+            dataset.rec_items.push(item_rows.rows[click.item as usize]);
+            dataset.rec_times.push(click.time);
+        }
+        dataset.rec_ends = rows.finish();
+        let mut rows = UserRows::new(users);
+        let mut ids = SearchIds { ids: search_ids, by_search: Vec::with_capacity(kept.order.len()) };
+        for &number in &kept.order {
+            let search = &kept.found.searches[number as usize];
+            rows.push(user_rows.rows[search.user as usize], search.time)?;
+            dataset.src_times.push(search.time);
+            dataset.src_queries.push(query_rows.rows[search.query as usize]);
+            let named = (search.source != NO_SOURCE).then(|| source_rows.rows[search.source as usize]);
+            dataset.src_sources.push(named.unwrap_or(default_source));
+            dataset.clicks.extend(kept.clicks(number).iter().map(|&item| item_rows.rows[item as usize]));
+            dataset.click_ends.push(dataset.clicks.len() as u64);
+            ids.by_search.push(search.id);
+        }
+        dataset.src_ends = rows.finish();
+        dataset.count();
+        Ok((dataset, ids))
+    }
+}
+
+/// What kept actions mention.
+struct Marks {
+    users: Vec<bool>,
+    items: Vec<bool>,
+    queries: Vec<bool>,
+    sources: Vec<bool>,
+}
+
+impl Marks {
+    fn new(users: &Vocabulary, items: &Vocabulary, queries: &Vocabulary, sources: &Vocabulary) -> Self {
+        Self {
+            users: vec![false; users.len()],
+            items: vec![false; items.len()],
+            queries: vec![false; queries.len()],
+            sources: vec![false; sources.len()],
+        }
+    }
+}
+
+/// From numbers in the logs' order of mention to rows of the catalogue, which has only what is used.
+struct Numbering {
+    ids: Vocabulary,
+    rows: Vec<u32>,
+}
+
+impl Numbering {
+    fn new(names: Vocabulary, used: &[bool], first_row: u32) -> Self {
+        let mut next = first_row;
+        let rows = used
+            .iter()
+            .map(|&used| {
+                let row = next;
+                next += u32::from(used);
+                row
+            })
+            .collect();
+        let ids = if used.iter().all(|&used| used) {
+            names
+        } else {
+            names.iter().zip(used).filter(|&(_, &used)| used).map(|(name, _)| name).collect()
+        };
+        Self { ids, rows }
+    }
+}
+
+/// The words of all queries, which are canonical text: words joined by a blank.
+fn words(queries: &Vocabulary) -> (EntityTable, Vec<u64>, Vec<u32>) {
+    let mut words = EntityTable::padded();
+    let (mut ends, mut rows) = (vec![0], vec![]);
+    for query in queries.iter() {
+        for word in query.split(' ').filter(|word| !word.is_empty()) {
+            rows.push(words.ids.insert(word) + words.first_row);
+        }
+        ends.push(rows.len() as u64);
+    }
+    (words, ends, rows)
+}
+
+fn count(marks: &[bool]) -> u64 {
+    marks.iter().filter(|&&mark| mark).count() as u64
+}

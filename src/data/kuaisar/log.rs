@@ -1,0 +1,243 @@
+//! One CSV file, streamed row by row; whatever is wrong with a row is told by file, line and column.
+
+use std::{
+    fs::File,
+    io::{self, Read},
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+use csv::ByteRecord;
+use flate2::read::MultiGzDecoder;
+use indicatif::{HumanCount, ProgressBar, ProgressStyle};
+
+use crate::{
+    data::{DatasetError, Progress},
+    domain::MAX_ID_BYTES,
+};
+
+/// Rows between two updates of the progress bar's text.
+const ROWS_PER_UPDATE: u64 = 1 << 14;
+/// Bad rows that are kept for the report.
+const BAD_ROW_EXAMPLES: usize = 10;
+
+/// What is wrong with a row.
+pub(super) struct Fault {
+    pub column: String,
+    pub message: String,
+}
+
+/// Rows that can't be used: how many there may be, and what they were.
+#[derive(Debug)]
+pub(super) struct BadRows {
+    allowed: u64,
+    pub count: u64,
+    pub examples: Vec<String>,
+}
+
+impl BadRows {
+    pub fn new(allowed: u64) -> Self {
+        Self { allowed, count: 0, examples: vec![] }
+    }
+
+    /// Notes a bad row, or gives it back as an error when there have been too many.
+    fn tolerate(&mut self, row: DatasetError) -> Result<(), DatasetError> {
+        if self.count == self.allowed {
+            return Err(row);
+        }
+        self.count += 1;
+        if self.examples.len() < BAD_ROW_EXAMPLES {
+            self.examples.push(row.to_string());
+        }
+        Ok(())
+    }
+}
+
+/// A log file.
+pub(super) struct Log {
+    path: PathBuf,
+    reader: csv::Reader<Box<dyn Read>>,
+    header: Vec<String>,
+    bar: ProgressBar,
+}
+
+impl Log {
+    /// Opens `name` or `name.gz` in `dir`.
+    pub fn open(dir: &Path, name: &str, progress: Progress) -> Result<Self, DatasetError> {
+        let (plain, zipped) = (dir.join(name), dir.join(format!("{name}.gz")));
+        let path = match (plain.is_file(), zipped.is_file()) {
+            (true, false) => plain,
+            (false, true) => zipped,
+            (true, true) => {
+                let message = format!("has both {name} and {name}.gz: remove the one that is not meant");
+                return Err(DatasetError::format(dir, message));
+            }
+            (false, false) => return Err(DatasetError::format(dir, format!("has no {name} (or {name}.gz)"))),
+        };
+        let file = File::open(&path).map_err(DatasetError::io(&path))?;
+        let bytes = file.metadata().map_err(DatasetError::io(&path))?.len();
+        let bar = progress_bar(name, bytes, progress);
+        let file = bar.wrap_read(file);
+        let input: Box<dyn Read> = match path.extension() {
+            Some(extension) if extension == "gz" => Box::new(MultiGzDecoder::new(io::BufReader::new(file))),
+            _ => Box::new(file),
+        };
+        let mut reader = csv::ReaderBuilder::new().flexible(true).buffer_capacity(1 << 17).from_reader(input);
+        let header = reader.byte_headers().map_err(|error| unreadable(&path, error))?;
+        let header: Vec<String> = header
+            .iter()
+            .map(|name| String::from_utf8_lossy(name).trim_start_matches('\u{feff}').trim().to_owned())
+            .collect();
+        Ok(Self { path, reader, header, bar })
+    }
+
+    /// The names of all columns.
+    pub fn columns(&self) -> &[String] {
+        &self.header
+    }
+
+    /// Where a column is.
+    pub fn column(&self, name: &str) -> Result<usize, DatasetError> {
+        self.header.iter().position(|column| column == name).ok_or_else(|| {
+            let message = format!("has no column {name}; its columns are: {}", self.header.join(", "));
+            DatasetError::format(&self.path, message)
+        })
+    }
+
+    /// An error about the file as a whole.
+    pub fn error(&self, message: String) -> DatasetError {
+        DatasetError::format(&self.path, message)
+    }
+
+    /// Gives every row to `take`; rows that it finds a fault with are `bad`. Returns how many rows there were.
+    pub fn each_row(
+        mut self,
+        bad: &mut BadRows,
+        mut take: impl FnMut(Row<'_>) -> Result<(), Fault>,
+    ) -> Result<u64, DatasetError> {
+        let started = Instant::now();
+        let mut record = ByteRecord::new();
+        let mut rows = 0u64;
+        loop {
+            match self.reader.read_byte_record(&mut record) {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(error) => return Err(unreadable(&self.path, error)),
+            }
+            rows += 1;
+            if rows.is_multiple_of(ROWS_PER_UPDATE) {
+                let rate = rows as f64 / started.elapsed().as_secs_f64().max(1e-3);
+                self.bar.set_message(format!("{} rows, {}/s", HumanCount(rows), HumanCount(rate as u64)));
+            }
+            let row = Row { record: &record, header: &self.header };
+            let taken = row.check_width().and_then(|()| take(row));
+            if let Err(Fault { column, message }) = taken {
+                let line = record.position().map_or(0, csv::Position::line);
+                bad.tolerate(DatasetError::Row { path: self.path.clone(), line, column, message })?;
+            }
+        }
+        self.bar.finish_and_clear();
+        Ok(rows)
+    }
+}
+
+/// One row, not yet parsed.
+#[derive(Clone, Copy)]
+pub(super) struct Row<'a> {
+    record: &'a ByteRecord,
+    header: &'a [String],
+}
+
+impl<'a> Row<'a> {
+    fn check_width(self) -> Result<(), Fault> {
+        let (found, wanted) = (self.record.len(), self.header.len());
+        if found == wanted {
+            return Ok(());
+        }
+        let column = self.header.get(found).or(self.header.last()).cloned().unwrap_or_default();
+        Err(Fault { column, message: format!("the row has {found} fields, the header {wanted}") })
+    }
+
+    /// A column's text, without the blanks around it.
+    pub fn text(self, column: usize) -> Result<&'a str, Fault> {
+        let text = std::str::from_utf8(&self.record[column]).map_err(|_| self.fault(column, "is not UTF-8"))?;
+        Ok(text.trim())
+    }
+
+    /// An identifier: the same rules as in the service, or it could be imported and never be asked for.
+    pub fn id(self, column: usize) -> Result<&'a str, Fault> {
+        let id = self.text(column)?;
+        if id.is_empty() {
+            Err(self.fault(column, "is empty"))
+        } else if id.len() > MAX_ID_BYTES {
+            Err(self.fault(column, format!("is {} bytes long; at most {MAX_ID_BYTES} are allowed", id.len())))
+        } else if id.chars().any(char::is_control) {
+            Err(self.fault(column, "contains a control character"))
+        } else {
+            Ok(id)
+        }
+    }
+
+    /// Milliseconds since 1970, also written as a float (`1.684742e+12`, as KuaiSAR has it).
+    pub fn milliseconds(self, column: usize) -> Result<i64, Fault> {
+        /// What nanoseconds can hold, see `domain::EventTime`: the year 2262.
+        const NEWEST: i64 = i64::MAX / 1_000_000;
+        let text = self.text(column)?;
+        let time = match text.parse::<i64>() {
+            Ok(time) => time,
+            Err(_) => match text.parse::<f64>() {
+                Ok(time) if time.is_finite() => time.round() as i64,
+                _ => return Err(self.fault(column, format!("is {text:?}, not a time in milliseconds since 1970"))),
+            },
+        };
+        if (0..=NEWEST).contains(&time) {
+            Ok(time)
+        } else {
+            Err(self.fault(column, format!("is {text}: times must lie between 1970 and 2262, in milliseconds")))
+        }
+    }
+
+    /// Whether a 0 or 1 is 1.
+    pub fn flag(self, column: usize) -> Result<bool, Fault> {
+        match self.text(column)? {
+            "0" | "0.0" => Ok(false),
+            "1" | "1.0" => Ok(true),
+            other => Err(self.fault(column, format!("is {other:?}, must be 0 or 1"))),
+        }
+    }
+
+    /// Whether a count is more than zero.
+    pub fn positive(self, column: usize) -> Result<bool, Fault> {
+        let text = self.text(column)?;
+        match text.parse::<f64>() {
+            Ok(count) if count.is_finite() && count >= 0.0 => Ok(count > 0.0),
+            _ => Err(self.fault(column, format!("is {text:?}, not a count"))),
+        }
+    }
+
+    /// Something wrong with a column's value.
+    pub fn fault(self, column: usize, message: impl Into<String>) -> Fault {
+        Fault { column: self.header[column].clone(), message: message.into() }
+    }
+}
+
+fn unreadable(path: &Path, error: csv::Error) -> DatasetError {
+    let line = error.position().map_or(0, csv::Position::line);
+    match error.into_kind() {
+        csv::ErrorKind::Io(source) if source.kind() == io::ErrorKind::UnexpectedEof => {
+            DatasetError::format(path, format!("is cut short ({source}): copy it again"))
+        }
+        csv::ErrorKind::Io(source) => DatasetError::Io { path: path.to_owned(), source },
+        kind => DatasetError::format(path, format!("line {line}: {kind:?}")),
+    }
+}
+
+fn progress_bar(name: &str, bytes: u64, progress: Progress) -> ProgressBar {
+    if progress == Progress::Hidden {
+        return ProgressBar::hidden();
+    }
+    // Drawn to stderr, and only where that is a terminal.
+    let style = ProgressStyle::with_template("{prefix:>18} [{bar:32}] {bytes}/{total_bytes} {msg} {eta}")
+        .unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(bytes).with_style(style.progress_chars("=> ")).with_prefix(name.to_owned())
+}

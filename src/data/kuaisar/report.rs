@@ -1,0 +1,90 @@
+//! What an import read, kept and left out.
+
+use std::fmt;
+
+use indicatif::{HumanCount, HumanFloatCount};
+use serde::Serialize;
+
+use crate::data::Statistics;
+
+/// Counts of an import. Shown as the paper's Table 1 row and a list of what was left out; recorded in `dataset.json`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Report {
+    /// Table 1.
+    pub statistics: Statistics,
+    /// Rows of `rec_inter.csv`.
+    pub recommendation_rows: u64,
+    /// Those with `click` = 0: left out.
+    pub unclicked_recommendations: u64,
+    /// Rows of `src_inter.csv`: shown results.
+    pub search_rows: u64,
+    /// Those with `click_cnt` = 0: not among their search's clicks.
+    pub unclicked_results: u64,
+    /// Rows whose keyword or time differs from their search's first row, which counts.
+    pub disagreeing_search_rows: u64,
+    /// Searches without any click.
+    pub unclicked_searches: u64,
+    /// Those of them that were left out.
+    pub dropped_searches: u64,
+    /// Clicked items that `item_features.csv` doesn't have: their attributes are unknown.
+    pub items_without_features: u64,
+    /// Users that `user_features.csv` doesn't have: their attributes are unknown.
+    pub users_without_features: u64,
+    /// Rows of `user_features.csv` whose users have no action: left out.
+    pub users_without_actions: u64,
+    /// Rows that could not be used.
+    pub bad_rows: u64,
+    /// The first of them: file, line, column and what is wrong.
+    pub bad_row_examples: Vec<String>,
+    /// How long reading took.
+    pub seconds: f64,
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Statistics { users, items, queries, actions_search, actions_recommendation } = self.statistics;
+        let table = [
+            ("users", users),
+            ("items", items),
+            ("queries", queries),
+            ("actions S", actions_search),
+            ("actions R", actions_recommendation),
+        ]
+        .map(|(name, count)| (name, HumanCount(count).to_string()));
+        let width = |(name, count): &(&str, String)| name.len().max(count.len());
+        let line = |f: &mut fmt::Formatter<'_>, cell: &dyn Fn(&(&'static str, String)) -> String| {
+            let cells: Vec<String> = table.iter().map(|entry| format!("{:>1$}", cell(entry), width(entry))).collect();
+            writeln!(f, "  {}", cells.join("   "))
+        };
+        line(f, &|(name, _)| (*name).to_owned())?;
+        line(f, &|(_, count)| count.clone())?;
+        writeln!(f)?;
+        let rows = self.recommendation_rows + self.search_rows;
+        let rate = HumanFloatCount((rows as f64 / self.seconds.max(1e-3)).round());
+        writeln!(f, "{} log rows in {:.1} s ({rate} rows/s)", HumanCount(rows), self.seconds)?;
+        let left_out = [
+            (self.unclicked_recommendations, "recommendations were shown and not clicked: left out"),
+            (self.unclicked_results, "search results were shown and not clicked: not among their search's clicks"),
+            (self.unclicked_searches, "searches had no click (see --unclicked-searches)"),
+            (self.dropped_searches, "of them were left out"),
+            (self.disagreeing_search_rows, "search rows disagree with their session's first row on keyword or time"),
+            (self.items_without_features, "clicked items are not in item_features.csv: attributes unknown"),
+            (self.users_without_features, "users are not in user_features.csv: attributes unknown"),
+            (self.users_without_actions, "rows of user_features.csv belong to users without any action: left out"),
+            (self.bad_rows, "bad rows were skipped"),
+        ]
+        .map(|(count, what)| (count, HumanCount(count).to_string(), what));
+        let width = left_out.iter().map(|(_, text, _)| text.len()).max().unwrap_or(0);
+        for (_, count, what) in left_out.iter().filter(|(count, ..)| *count > 0) {
+            writeln!(f, "  {count:>width$} {what}")?;
+        }
+        for example in &self.bad_row_examples {
+            writeln!(f, "    {example}")?;
+        }
+        let untold = self.bad_rows - self.bad_row_examples.len() as u64;
+        if untold > 0 {
+            writeln!(f, "    and {untold} more")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,144 @@
+//! A directory that appears whole or not at all: written beside its place, then renamed into it.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use super::DatasetError;
+
+/// What to do when the directory is there already. An empty one is always taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Existing {
+    /// Leave it alone and say so.
+    #[default]
+    Refuse,
+    /// Replace it, provided that it holds what it is to be replaced by (it has the marker file): a mistyped path
+    /// never costs a home directory.
+    Replace,
+}
+
+/// A directory in the making. Dropped before [`Self::commit`], nothing of it remains.
+#[derive(Debug)]
+pub struct StagedDirectory {
+    temporary: PathBuf,
+    target: PathBuf,
+    marker: &'static str,
+    existing: Existing,
+}
+
+impl StagedDirectory {
+    /// Whether `target` may be written: worth asking before hours of work. `marker` is the file by which a directory
+    /// of this kind is known, for example `dataset.json`.
+    pub fn check(target: &Path, marker: &'static str, existing: Existing) -> Result<(), DatasetError> {
+        let refuse = |message: String| Err(DatasetError::Exists { path: target.to_owned(), message });
+        let mut entries = match fs::read_dir(target) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            entries => entries.map_err(DatasetError::io(target))?,
+        };
+        match (entries.next().is_some(), existing) {
+            (false, _) => Ok(()),
+            (true, Existing::Refuse) => {
+                refuse("exists and is not empty: choose another directory, or replace it with --force".into())
+            }
+            (true, Existing::Replace) if target.join(marker).is_file() => Ok(()),
+            (true, Existing::Replace) => refuse(format!("holds something else (no {marker}): it is not replaced")),
+        }
+    }
+
+    /// Makes the temporary directory.
+    pub fn begin(target: &Path, marker: &'static str, existing: Existing) -> Result<Self, DatasetError> {
+        Self::check(target, marker, existing)?;
+        let temporary = sibling(target, "partial")?;
+        if let Some(parent) = temporary.parent() {
+            fs::create_dir_all(parent).map_err(DatasetError::io(parent))?;
+        }
+        fs::create_dir(&temporary).map_err(DatasetError::io(&temporary))?;
+        Ok(Self { temporary, target: target.to_owned(), marker, existing })
+    }
+
+    /// Where to write.
+    pub fn path(&self) -> &Path {
+        &self.temporary
+    }
+
+    /// Puts it in its place. The files have to be on disk by now.
+    pub fn commit(self) -> Result<(), DatasetError> {
+        Self::check(&self.target, self.marker, self.existing)?;
+        let failed = DatasetError::io(&self.target);
+        if !self.target.exists() {
+            fs::rename(&self.temporary, &self.target).map_err(failed)?;
+        } else {
+            let old = sibling(&self.target, "replaced")?;
+            fs::rename(&self.target, &old).map_err(DatasetError::io(&self.target))?;
+            if let Err(error) = fs::rename(&self.temporary, &self.target) {
+                // Back to what was there; the first error is the one to report.
+                let _ = fs::rename(&old, &self.target);
+                return Err(failed(error));
+            }
+            fs::remove_dir_all(&old).map_err(DatasetError::io(&old))?;
+        }
+        let parent = parent(&self.target);
+        fs::File::open(parent).and_then(|dir| dir.sync_all()).map_err(DatasetError::io(parent))
+    }
+}
+
+impl Drop for StagedDirectory {
+    fn drop(&mut self) {
+        // Renamed away after a commit. Otherwise an error is on its way already: this one would only hide it.
+        let _ = fs::remove_dir_all(&self.temporary);
+    }
+}
+
+/// A hidden name beside `target`, on the same file system, so that renaming is atomic.
+fn sibling(target: &Path, purpose: &str) -> Result<PathBuf, DatasetError> {
+    let Some(name) = target.file_name() else {
+        return Err(DatasetError::format(target, "is no name for a new directory: give it a name of its own"));
+    };
+    let mut hidden = std::ffi::OsString::from(".");
+    hidden.push(name);
+    hidden.push(format!(".{purpose}-{}", std::process::id()));
+    Ok(parent(target).join(hidden))
+}
+
+fn parent(target: &Path) -> &Path {
+    target.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(target: &Path, existing: Existing) -> Result<(), DatasetError> {
+        let staged = StagedDirectory::begin(target, "marker", existing)?;
+        fs::write(staged.path().join("marker"), "new").unwrap();
+        staged.commit()
+    }
+
+    #[test]
+    fn replaces_only_what_it_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("deep/data");
+        write(&target, Existing::Refuse).unwrap();
+        let message = write(&target, Existing::Refuse).unwrap_err().to_string();
+        assert!(message.contains("--force"), "{message}");
+        fs::write(target.join("old"), "").unwrap();
+        write(&target, Existing::Replace).unwrap();
+        assert!(!target.join("old").exists());
+        fs::rename(target.join("marker"), target.join("thesis")).unwrap();
+        let message = write(&target, Existing::Replace).unwrap_err().to_string();
+        assert!(message.contains("not replaced") && target.join("thesis").exists(), "{message}");
+        fs::remove_file(target.join("thesis")).unwrap();
+        write(&target, Existing::Refuse).expect("an empty directory is taken");
+    }
+
+    #[test]
+    fn leaves_nothing_when_it_is_dropped() {
+        let dir = tempfile::tempdir().unwrap();
+        let staged = StagedDirectory::begin(&dir.path().join("data"), "marker", Existing::Refuse).unwrap();
+        fs::write(staged.path().join("half"), "").unwrap();
+        drop(staged);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+        assert!(write(Path::new("/"), Existing::Replace).is_err());
+    }
+}

@@ -1,0 +1,182 @@
+//! Ranks every target's clicked item among its negatives.
+
+use candle_core::Device;
+use indicatif::{ProgressBar, ProgressStyle};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::{Rank, RankError, RowMap, RowMapError};
+use crate::{
+    data::{Dataset, EvaluationNegatives, Featurizer, NegativesError, RowHistory, Target, UserFeatures},
+    model::{ModelError, RankingModel, ScoreRequest},
+};
+
+/// Users per call of the model on the CPU: chunks of this size go to the cores in parallel.
+const CPU_CHUNK: usize = 64;
+/// Users per call of the model on another device, which is filled by one call at a time.
+const DEVICE_CHUNK: usize = 1024;
+
+/// Why a model can't be evaluated.
+#[derive(Debug, thiserror::Error)]
+pub enum EvaluationError {
+    /// No negatives for a user.
+    #[error(transparent)]
+    Negatives(#[from] NegativesError),
+    /// The model failed.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// Candidates that the model doesn't know.
+    #[error(transparent)]
+    Rows(#[from] RowMapError),
+    /// Scores that can't be ordered.
+    #[error("user {user:?}, item {item:?}: {source}; the model's weights are unusable")]
+    Score {
+        /// Whose candidates.
+        user: String,
+        /// Which candidate.
+        item: String,
+        /// Which score.
+        source: RankError,
+    },
+    /// The clicked item stands among its own negatives, so that it could never come first.
+    #[error("user {user:?}: the clicked item {item:?} is also one of the negatives: remove it from that user's line")]
+    TargetAmongNegatives {
+        /// Whose line.
+        user: String,
+        /// Which item.
+        item: String,
+    },
+    /// Nothing to evaluate.
+    #[error("there is no user to evaluate: the split needs users with at least three interactions")]
+    NoTargets,
+}
+
+/// One user's rank; kept so that two models can be compared user by user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserRank {
+    /// User row of the data set.
+    pub user: u32,
+    /// Of the clicked item.
+    pub rank: Rank,
+}
+
+/// Evaluates models on a data set.
+#[derive(Debug)]
+pub struct Evaluator<'a> {
+    dataset: &'a Dataset,
+    negatives: &'a EvaluationNegatives,
+    featurizer: Featurizer,
+    map: Option<RowMap>,
+    progress: ProgressBar,
+}
+
+impl<'a> Evaluator<'a> {
+    /// For models whose rows `featurizer`'s catalogue describes. Where that is not the data set's own, rows are translated
+    /// by id.
+    ///
+    /// # Errors
+    /// If the two catalogues have no items or no users in common.
+    pub fn new(
+        dataset: &'a Dataset,
+        negatives: &'a EvaluationNegatives,
+        featurizer: Featurizer,
+    ) -> Result<Self, EvaluationError> {
+        let same = std::sync::Arc::ptr_eq(&dataset.catalogue, featurizer.catalogue());
+        let map = if same { None } else { RowMap::between(&dataset.catalogue, featurizer.catalogue())? };
+        Ok(Self { dataset, negatives, featurizer, map, progress: ProgressBar::hidden() })
+    }
+
+    /// Shows a progress bar on standard error, if that is a terminal.
+    #[must_use]
+    pub fn with_progress(mut self, message: &'static str) -> Self {
+        let style = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} users · {per_sec} · {eta}")
+            .expect("a constant template");
+        self.progress = ProgressBar::no_length().with_style(style).with_message(message);
+        self
+    }
+
+    /// The rank of every target's item among its negatives, in the targets' order.
+    ///
+    /// # Errors
+    /// If there is no target, a user has no negatives, a candidate is outside the model's catalogue, or a score is NaN.
+    pub fn ranks(&self, model: &dyn RankingModel, targets: &[Target]) -> Result<Vec<UserRank>, EvaluationError> {
+        if targets.is_empty() {
+            return Err(EvaluationError::NoTargets);
+        }
+        self.progress.set_length(targets.len() as u64);
+        self.progress.set_position(0);
+        let chunk = |targets: &[Target]| {
+            let ranks = self.chunk(model, targets);
+            self.progress.inc(targets.len() as u64);
+            ranks
+        };
+        // On the CPU users are spread over the cores: their matrices are too small to be split themselves.
+        let ranks: Vec<Vec<UserRank>> = match model.device() {
+            Device::Cpu => targets.par_chunks(CPU_CHUNK).map(chunk).collect::<Result<_, _>>()?,
+            _ => targets.chunks(DEVICE_CHUNK).map(chunk).collect::<Result<_, _>>()?,
+        };
+        self.progress.finish_and_clear();
+        Ok(ranks.concat())
+    }
+
+    fn chunk(&self, model: &dyn RankingModel, targets: &[Target]) -> Result<Vec<UserRank>, EvaluationError> {
+        let features: Vec<UserFeatures> = targets.iter().map(|&target| self.features(target)).collect();
+        let items = targets.iter().map(|&target| self.candidates(target)).collect::<Result<Vec<_>, _>>()?;
+        let states = model.encode(&features.iter().collect::<Vec<_>>())?;
+        let requests: Vec<ScoreRequest<'_>> =
+            states.iter().zip(&items).map(|(state, items)| ScoreRequest { state, items }).collect();
+        let scores = model.score(&requests)?;
+        let ranked = targets.iter().zip(&scores).map(|(&target, scores)| {
+            let rank = Rank::of_first(scores).map_err(|source| self.score_error(target, source))?;
+            Ok(UserRank { user: target.user, rank })
+        });
+        ranked.collect()
+    }
+
+    fn features(&self, target: Target) -> UserFeatures {
+        let Some(map) = &self.map else { return self.dataset.features(target, &self.featurizer) };
+        let mut searches = self.dataset.searches(target.user);
+        searches.truncate(self.dataset.searches_before(target));
+        let recommendations = &self.dataset.recommendations(target.user)[..target.position as usize];
+        map.features(target.user, RowHistory { recommendations, searches: &searches }, &self.featurizer)
+    }
+
+    /// The clicked item and its negatives, in the model's rows.
+    fn candidates(&self, target: Target) -> Result<Vec<u32>, EvaluationError> {
+        let mut items = candidates(self.dataset, target, self.negatives)?;
+        if let Some(map) = &self.map {
+            for item in &mut items {
+                let id = || self.dataset.catalogue.items.id(*item).unwrap_or_default().to_owned();
+                *item = map.item(*item).ok_or_else(|| RowMapError::UnknownItem(id()))?;
+            }
+        }
+        Ok(items)
+    }
+
+    fn score_error(&self, target: Target, source: RankError) -> EvaluationError {
+        let catalogue = &self.dataset.catalogue;
+        let items = candidates(self.dataset, target, self.negatives).unwrap_or_default();
+        let item = items.get(source.0).and_then(|&item| catalogue.items.id(item));
+        EvaluationError::Score {
+            user: catalogue.users.id(target.user).unwrap_or_default().to_owned(),
+            item: item.unwrap_or_default().to_owned(),
+            source,
+        }
+    }
+}
+
+/// The clicked item, then its negatives, in the data set's rows.
+pub(super) fn candidates(
+    dataset: &Dataset,
+    target: Target,
+    negatives: &EvaluationNegatives,
+) -> Result<Vec<u32>, EvaluationError> {
+    let (clicked, negatives) = (dataset.item(target), negatives.of(target.user, dataset)?);
+    if negatives.contains(&clicked) {
+        return Err(EvaluationError::TargetAmongNegatives {
+            user: dataset.catalogue.users.id(target.user).unwrap_or_default().to_owned(),
+            item: dataset.catalogue.items.id(clicked).unwrap_or_default().to_owned(),
+        });
+    }
+    Ok(std::iter::once(clicked).chain(negatives.iter().copied()).collect())
+}

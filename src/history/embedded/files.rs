@@ -1,0 +1,181 @@
+//! The directory: one small row per event, one per user.
+//!
+//! | keyspace | key | value |
+//! |---|---|---|
+//! | `users` | user key (16 bytes) | version, erasure |
+//! | `events` | user key, side (1), time (8, big endian), event id | payload |
+//!
+//! The order of the keys is the order of the histories, so a user is read by one scan, and an append writes one row.
+
+use std::path::{Path, PathBuf};
+
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode, Readable};
+
+use super::super::{
+    StoreError, codec,
+    timeline::{Change, Row, Side, UserTimeline},
+    user_key::UserKey,
+};
+use crate::domain::{EventId, EventTime};
+
+/// Blocks of the files that stay in memory, beside the cache of timelines.
+const BLOCK_CACHE_BYTES: u64 = 64 << 20;
+/// Bounds the journals on disk, and so the work of a restart.
+const MAX_JOURNAL_BYTES: u64 = 256 << 20;
+/// Rows in memory before they are written to a table. A restart reads the journal of what is not in tables yet.
+const MEMTABLE_BYTES: u64 = 32 << 20;
+/// Side, time.
+const PREFIX_BYTES: usize = UserKey::BYTES + 1 + 8;
+
+/// An open database. Dropping the last reference closes it and unlocks the directory.
+pub(super) struct Files {
+    database: Database,
+    events: Keyspace,
+    users: Keyspace,
+    directory: PathBuf,
+}
+
+/// Changes to write at once.
+pub(super) struct Batch<'a> {
+    files: &'a Files,
+    rows: OwnedWriteBatch,
+}
+
+impl Files {
+    /// Opens or creates the directory, which is locked until this is dropped.
+    pub(super) fn open(directory: &Path) -> Result<Self, StoreError> {
+        let open = || {
+            let database = Database::builder(directory)
+                .cache_size(BLOCK_CACHE_BYTES)
+                .max_journaling_size(MAX_JOURNAL_BYTES)
+                .manual_journal_persist(true)
+                .open()?;
+            let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);
+            let events = database.keyspace("events", options)?;
+            let users = database.keyspace("users", options)?;
+            Ok(Self { database, events, users, directory: directory.to_owned() })
+        };
+        open().map_err(|error| explain(directory, &error))
+    }
+
+    /// A user's state; empty, with version 0, where there is nothing.
+    pub(super) fn read(&self, user: &UserKey) -> Result<UserTimeline, StoreError> {
+        let failed = |error| explain(&self.directory, &error);
+        // One snapshot for both keyspaces: a commit between the two reads must not be seen by half.
+        let snapshot = self.database.snapshot();
+        let meta = snapshot.get(&self.users, user.bytes()).map_err(failed)?;
+        let (version, erased_through) = meta.map_or(Ok(Default::default()), |meta| codec::decode_meta(&meta))?;
+        let mut rows = vec![];
+        for guard in snapshot.prefix(&self.events, user.bytes()) {
+            let (key, value) = guard.into_inner().map_err(failed)?;
+            rows.push(decode_row(&key, &value)?);
+        }
+        Ok(UserTimeline::restore(rows, version, erased_through))
+    }
+
+    /// Writes a row that nobody reads, to see whether that works again.
+    pub(super) fn probe(&self) -> Result<(), StoreError> {
+        let mut batch = self.batch();
+        batch.rows.insert(&self.users, "probe", b"".as_slice());
+        batch.commit()
+    }
+
+    pub(super) fn batch(&self) -> Batch<'_> {
+        Batch { files: self, rows: self.database.batch().durability(Some(PersistMode::SyncAll)) }
+    }
+}
+
+impl Batch<'_> {
+    /// Adds what happened to a user's rows.
+    pub(super) fn add(&mut self, user: &UserKey, change: &Change) {
+        if let Some(row) = &change.inserted {
+            self.rows.insert(&self.files.events, row_key(user, row), codec::encode(&codec::message(&row.payload)));
+        }
+        for row in &change.removed {
+            self.rows.remove(&self.files.events, row_key(user, row));
+        }
+    }
+
+    /// Sets a user's version and erasure.
+    pub(super) fn set_user(&mut self, user: &UserKey, timeline: &UserTimeline) {
+        let meta = codec::encode_meta(timeline.version(), timeline.erased_through());
+        self.rows.insert(&self.files.users, user.bytes().as_slice(), meta);
+    }
+
+    /// Writes all changes, or none. They are on disk when this returns, and visible to readers only then.
+    pub(super) fn commit(self) -> Result<(), StoreError> {
+        let directory = &self.files.directory;
+        self.rows.commit().map_err(|error| explain(directory, &error))
+    }
+}
+
+fn side_byte(side: Side) -> u8 {
+    match side {
+        Side::Recommendations => b'r',
+        Side::Searches => b's',
+        Side::Clicks => b'c',
+    }
+}
+
+fn row_key(user: &UserKey, row: &Row) -> Vec<u8> {
+    let id = row.event_id.as_str().as_bytes();
+    let mut key = Vec::with_capacity(PREFIX_BYTES + id.len());
+    key.extend_from_slice(user.bytes());
+    key.push(side_byte(row.side()));
+    key.extend_from_slice(&row.time.nanos().to_be_bytes());
+    key.extend_from_slice(id);
+    key
+}
+
+fn decode_row(key: &[u8], value: &[u8]) -> Result<Row, StoreError> {
+    let (Some(time), Some(id)) = (key.get(UserKey::BYTES + 1..PREFIX_BYTES), key.get(PREFIX_BYTES..)) else {
+        return Err(StoreError::Corrupt(format!("key of {} bytes", key.len())));
+    };
+    let time: EventTime = codec::time(u64::from_be_bytes(time.try_into().expect("eight bytes by the range")))?;
+    let id = std::str::from_utf8(id).map_err(|error| StoreError::Corrupt(format!("event id: {error}")))?;
+    let event_id = EventId::new(id).map_err(codec::corrupt("event_id"))?;
+    let row = Row { time, event_id, payload: codec::payload(codec::decode(value)?)? };
+    if key[UserKey::BYTES] != side_byte(row.side()) {
+        return Err(StoreError::Corrupt("a payload of another side than its key".into()));
+    }
+    Ok(row)
+}
+
+/// What to tell an operator.
+fn explain(directory: &Path, error: &fjall::Error) -> StoreError {
+    let at = directory.display();
+    match error {
+        fjall::Error::Locked => {
+            StoreError::Config(format!("{at} is open in another process: stop it, or give this one its own directory"))
+        }
+        fjall::Error::InvalidVersion(_) => StoreError::Config(format!(
+            "{at} was written by another version of the storage engine: use the program that wrote it, or a new directory"
+        )),
+        fjall::Error::Poisoned => StoreError::Unavailable(format!("{at}: an earlier write failed; reopening")),
+        fjall::Error::Io(error) | fjall::Error::Storage(fjall::LsmError::Io(error)) => {
+            let advice = match error.kind() {
+                std::io::ErrorKind::StorageFull => ": free space there; the store recovers by itself",
+                std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => {
+                    ": make it writable for this user"
+                }
+                _ => "",
+            };
+            StoreError::Unavailable(format!("{at}: {error}{advice}"))
+        }
+        other => StoreError::Unavailable(format!("{at}: {other}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn random_rows_never_panic(key in prop::collection::vec(any::<u8>(), 0..60), value in prop::collection::vec(any::<u8>(), 0..60)) {
+            let _ = decode_row(&key, &value);
+        }
+    }
+}

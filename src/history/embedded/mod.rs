@@ -1,0 +1,17 @@
+//! Histories in a directory of this machine: the default store, durable before every acknowledgement.
+//!
+//! One thread ([`writer`]) owns all changes: it takes everything that is queued, applies it to the users' timelines,
+//! writes the differences as one batch, syncs the journal once, and only then publishes the new timelines and answers
+//! (group commit: the more callers, the fewer syncs per event). Reads come from a bounded cache of timelines ([`cache`])
+//! or, on a miss, from a snapshot on a blocking thread; they never wait for a sync. [`files`] knows how rows lie in the
+//! directory, which is a fjall database (a log-structured merge tree in Rust).
+//!
+//! When the disk fails or fills up, nothing is acknowledged, the database is closed (what the journal holds is unknown
+//! then), and opened anew once it can be.
+
+mod cache;
+mod files;
+mod store;
+mod writer;
+
+pub use store::EmbeddedStore;

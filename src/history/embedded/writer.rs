@@ -1,0 +1,315 @@
+//! The thread that changes the directory: group commit.
+
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    path::PathBuf,
+    sync::{Arc, PoisonError, RwLock},
+    time::{Duration, Instant},
+};
+
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+
+use super::{
+    super::{Appended, Clock, HistoryOptions, StoreError, timeline::UserTimeline, user_key::UserKey},
+    cache::{Cached, TimelineCache},
+    files::{Batch, Files},
+};
+use crate::domain::{Deadline, Event};
+
+/// Events that share one sync at most. A commit of so many takes about 20 ms.
+const MAX_BATCH_EVENTS: usize = 4096;
+/// How long a failed directory is left alone before it is opened again.
+const REOPEN_AFTER: Duration = Duration::from_millis(200);
+
+/// What the writer is asked.
+pub(super) enum Job {
+    Append {
+        events: Vec<(UserKey, Event)>,
+        ticket: Ticket<Vec<Result<Appended, StoreError>>>,
+    },
+    /// Drops what is past its bounds.
+    Sweep {
+        user: UserKey,
+        ticket: Ticket<Result<Arc<Cached>, StoreError>>,
+    },
+    Erase {
+        user: UserKey,
+        ticket: Ticket<Result<Arc<Cached>, StoreError>>,
+    },
+    /// Succeeds when the directory is open; opens it if need be.
+    Probe {
+        ticket: Ticket<Result<(), StoreError>>,
+    },
+    /// Everything that was asked before is answered first.
+    Close {
+        done: oneshot::Sender<()>,
+    },
+}
+
+/// A caller that waits, and its place in the queue.
+pub(super) struct Ticket<A> {
+    pub(super) answer: oneshot::Sender<A>,
+    pub(super) deadline: Deadline,
+    pub(super) _place: OwnedSemaphorePermit,
+}
+
+impl<A> Ticket<A> {
+    /// Nobody waits any more: no time is spent on it.
+    fn is_void(&self) -> bool {
+        self.answer.is_closed() || self.deadline.is_past()
+    }
+}
+
+/// What the writer and the readers share.
+pub(super) struct Shared {
+    pub(super) directory: PathBuf,
+    pub(super) options: HistoryOptions,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) cache: TimelineCache,
+    /// `None` while closed or broken. Held for the length of a clone only.
+    pub(super) files: RwLock<Result<Arc<Files>, StoreError>>,
+}
+
+impl Shared {
+    /// The open directory, or why there is none.
+    pub(super) fn files(&self) -> Result<Arc<Files>, StoreError> {
+        self.files.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_files(&self, files: Result<Arc<Files>, StoreError>) -> Result<Arc<Files>, StoreError> {
+        std::mem::replace(&mut *self.files.write().unwrap_or_else(PoisonError::into_inner), files)
+    }
+}
+
+/// Serves jobs until it is told to close, or nobody can ask any more.
+pub(super) fn run(shared: &Shared, mut jobs: mpsc::UnboundedReceiver<Job>) {
+    let mut writer = Writer { shared, broken_since: None };
+    while let Some(first) = jobs.blocking_recv() {
+        let mut batch = vec![first];
+        let mut events = size(&batch[0]);
+        while events < MAX_BATCH_EVENTS
+            && let Ok(job) = jobs.try_recv()
+        {
+            events += size(&job);
+            batch.push(job);
+        }
+        if let Some(done) = writer.serve(batch) {
+            jobs.close();
+            while let Some(late) = jobs.blocking_recv() {
+                writer.serve(vec![late]);
+            }
+            writer.close(StoreError::Unavailable("the store is closed".into()));
+            let _ = done.send(());
+            return;
+        }
+    }
+    writer.close(StoreError::Unavailable("the store is closed".into()));
+}
+
+fn size(job: &Job) -> usize {
+    match job {
+        Job::Append { events, .. } => events.len(),
+        _ => 1,
+    }
+}
+
+struct Writer<'a> {
+    shared: &'a Shared,
+    broken_since: Option<Instant>,
+}
+
+/// An answer that may be given once the batch is durable.
+type Reply = Box<dyn FnOnce(&Result<(), StoreError>)>;
+
+impl Writer<'_> {
+    /// One group commit. Returns the sender of a `Close` among the jobs.
+    fn serve(&mut self, jobs: Vec<Job>) -> Option<oneshot::Sender<()>> {
+        let mut closing = None;
+        let mut replies: Vec<Reply> = Vec::with_capacity(jobs.len());
+        let files = self.open_files();
+        let mut group = files.as_ref().ok().map(|files| Group::new(self.shared, files));
+        for job in jobs {
+            match job {
+                Job::Close { done } => closing = Some(done),
+                Job::Append { ticket, .. } if ticket.is_void() => {}
+                Job::Append { events, ticket } => {
+                    let results: Vec<_> = match &mut group {
+                        Some(group) => events.iter().map(|(user, event)| group.append(user, event)).collect(),
+                        None => vec![],
+                    };
+                    replies.push(Box::new(move |committed| {
+                        let _ = ticket.answer.send(match committed {
+                            Ok(()) => results,
+                            Err(error) => events.iter().map(|_| Err(error.clone())).collect(),
+                        });
+                    }));
+                }
+                Job::Sweep { user, ticket } => {
+                    let swept = group.as_mut().map(|group| group.sweep(&user));
+                    replies.push(answer_state(swept, ticket));
+                }
+                Job::Erase { user, ticket } => {
+                    let erased = group.as_mut().map(|group| group.erase(&user));
+                    replies.push(answer_state(erased, ticket));
+                }
+                Job::Probe { ticket } => replies.push(Box::new(move |committed| {
+                    let _ = ticket.answer.send(committed.clone());
+                })),
+            }
+        }
+        let committed = match group {
+            Some(group) => group.commit(),
+            None => files.as_ref().map(|_| ()).map_err(Clone::clone),
+        };
+        drop(files);
+        if let Err(error) = &committed
+            && self.broken_since.is_none()
+        {
+            tracing::error!(%error, "history store: write failed; closing the directory until it can be opened again");
+            self.broken_since = Some(Instant::now());
+            self.close(error.clone());
+        }
+        for reply in replies {
+            reply(&committed);
+        }
+        closing
+    }
+
+    /// The directory; opened again if it is time to try.
+    fn open_files(&mut self) -> Result<Arc<Files>, StoreError> {
+        if self.broken_since.is_some_and(|since| since.elapsed() >= REOPEN_AFTER) {
+            match Files::open(&self.shared.directory).and_then(|files| files.probe().map(|()| files)) {
+                Ok(files) => {
+                    tracing::info!(directory = %self.shared.directory.display(), "history store: open again");
+                    self.broken_since = None;
+                    // Before readers can fill it from the reopened files.
+                    self.shared.cache.clear();
+                    let _ = self.shared.set_files(Ok(Arc::new(files)));
+                }
+                Err(error) => {
+                    self.broken_since = Some(Instant::now());
+                    let _ = self.shared.set_files(Err(StoreError::Unavailable(error.to_string())));
+                }
+            }
+        }
+        self.shared.files()
+    }
+
+    /// Closes the directory when the last running read is through.
+    fn close(&self, reason: StoreError) {
+        let Ok(mut files) = self.shared.set_files(Err(reason)) else { return };
+        // Readers hold it for one scan. Should one hang in the disk, the lock stays and reopening says so.
+        let patience = Instant::now() + Duration::from_secs(10);
+        while let Err(shared) = Arc::try_unwrap(files) {
+            if Instant::now() > patience {
+                return;
+            }
+            files = shared;
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+fn answer_state(
+    state: Option<Result<UserState, StoreError>>,
+    ticket: Ticket<Result<Arc<Cached>, StoreError>>,
+) -> Reply {
+    Box::new(move |committed| {
+        let _ = ticket.answer.send(match (committed, state) {
+            (Err(error), _) => Err(error.clone()),
+            (Ok(()), Some(state)) => state.map(Cached::new),
+            (Ok(()), None) => Err(StoreError::Unavailable("the store is closed".into())),
+        });
+    })
+}
+
+type UserState = UserTimeline;
+
+/// Changes on their way to one commit.
+struct Group<'a> {
+    shared: &'a Shared,
+    files: &'a Files,
+    rows: Batch<'a>,
+    /// Users that were looked at, with their state after the commit. Errors are the user's own: a value that can't be
+    /// read stops nobody else.
+    users: HashMap<UserKey, Result<Working, StoreError>>,
+}
+
+struct Working {
+    timeline: UserTimeline,
+    changed: bool,
+}
+
+impl<'a> Group<'a> {
+    fn new(shared: &'a Shared, files: &'a Files) -> Self {
+        Self { shared, files, rows: files.batch(), users: HashMap::new() }
+    }
+
+    fn append(&mut self, user: &UserKey, event: &Event) -> Result<Appended, StoreError> {
+        let (options, now) = (self.shared.options, self.shared.clock.now());
+        let (working, rows) = self.working(user)?;
+        let (appended, change) = working.timeline.apply(event, &options, now);
+        if change.inserted.is_some() {
+            rows.add(user, &change);
+            working.changed = true;
+        }
+        Ok(appended)
+    }
+
+    fn sweep(&mut self, user: &UserKey) -> Result<UserState, StoreError> {
+        let (options, now) = (self.shared.options, self.shared.clock.now());
+        let (working, rows) = self.working(user)?;
+        if let Some(change) = working.timeline.expire(&options, now) {
+            rows.add(user, &change);
+            working.changed = true;
+        }
+        Ok(working.timeline.clone())
+    }
+
+    fn erase(&mut self, user: &UserKey) -> Result<UserState, StoreError> {
+        let now = self.shared.clock.now();
+        let (working, rows) = self.working(user)?;
+        rows.add(user, &working.timeline.erase(now));
+        working.changed = true;
+        Ok(working.timeline.clone())
+    }
+
+    fn working(&mut self, user: &UserKey) -> Result<(&mut Working, &mut Batch<'a>), StoreError> {
+        let state = match self.users.entry(*user) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(place) => {
+                let timeline = match self.shared.cache.get(user) {
+                    Some(cached) => Ok(cached.timeline.clone()),
+                    None => self.files.read(user),
+                };
+                place.insert(timeline.map(|timeline| Working { timeline, changed: false }))
+            }
+        };
+        match state {
+            Ok(working) => Ok((working, &mut self.rows)),
+            Err(error) => Err(error.clone()),
+        }
+    }
+
+    fn commit(mut self) -> Result<(), StoreError> {
+        let changed = |user: &Result<Working, StoreError>| user.as_ref().is_ok_and(|user| user.changed);
+        for (user, state) in &self.users {
+            if let Ok(working) = state
+                && working.changed
+            {
+                self.rows.set_user(user, &working.timeline);
+            }
+        }
+        if self.users.values().any(changed) {
+            self.rows.commit()?;
+        }
+        for (user, state) in self.users {
+            if let Ok(working) = state
+                && working.changed
+            {
+                self.shared.cache.publish(user, Cached::new(working.timeline));
+            }
+        }
+        Ok(())
+    }
+}

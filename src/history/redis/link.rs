@@ -1,0 +1,261 @@
+//! Connections: made when needed, given up when broken or silent, shared by all callers.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use redis::{
+    AsyncConnectionConfig, Client, Pipeline, RedisError, RedisResult, TlsCertificates, TlsMode, Value,
+    aio::{ConnectionLike, MultiplexedConnection},
+    cluster::ClusterClientBuilder,
+    cluster_async::ClusterConnection,
+    sentinel::{SentinelClient, SentinelClientBuilder, SentinelServerType},
+};
+use tokio::{sync::Mutex, time::Instant};
+
+use super::{
+    super::StoreError,
+    RedisOptions,
+    url::{Kind, Target, Tls},
+};
+
+/// A connection that has not answered anything for this long, although it was asked, is given up: the host may be gone
+/// without a word.
+const SILENCE: Duration = Duration::from_secs(2);
+/// Callers that come this soon after a failed attempt to connect share its error.
+const CONNECT_AGAIN_AFTER: Duration = Duration::from_millis(50);
+
+/// One connection, made anew as often as needed.
+pub(super) struct Link {
+    source: Source,
+    current: Mutex<Current>,
+    connect_timeout: Duration,
+    started: Instant,
+}
+
+enum Source {
+    Server(Client),
+    Sentinel(Box<Mutex<SentinelClient>>),
+    Cluster(Box<redis::cluster::ClusterClient>),
+}
+
+#[derive(Default)]
+struct Current {
+    live: Option<Live>,
+    made: u64,
+    failed: Option<(Instant, RedisError)>,
+}
+
+#[derive(Clone)]
+struct Live {
+    connection: Connection,
+    number: u64,
+    /// Milliseconds after the link's start.
+    last_reply: Arc<AtomicU64>,
+}
+
+#[derive(Clone)]
+enum Connection {
+    Node(MultiplexedConnection),
+    Cluster(ClusterConnection),
+}
+
+impl Link {
+    pub(super) fn new(target: &Target, options: &RedisOptions) -> Result<Arc<Self>, StoreError> {
+        let source = Source::new(target, options)?;
+        let connect_timeout = options.connect_timeout;
+        Ok(Arc::new(Self { source, current: Mutex::default(), connect_timeout, started: Instant::now() }))
+    }
+
+    /// Sends commands once, in order, and returns the answer to each. In a Cluster they must concern one slot.
+    ///
+    /// The caller's timeout cancels it; the connection lives on.
+    pub(super) async fn send(self: &Arc<Self>, pipeline: &Pipeline) -> RedisResult<Vec<RedisResult<Value>>> {
+        let live = self.live().await?;
+        let silence = SilenceGuard { link: self, live: &live, answered: false };
+        let answers = live.connection.clone().send(pipeline).await;
+        silence.answered();
+        match &answers {
+            Err(_) => self.give_up(live.number).await,
+            // A primary that became a replica: Sentinel or the name service knows the new one.
+            Ok(answers) if answers.iter().any(|answer| answer.as_ref().is_err_and(is_demoted)) => {
+                self.give_up(live.number).await;
+            }
+            Ok(_) => {}
+        }
+        answers
+    }
+
+    /// The connection; a new one if there is none.
+    async fn live(self: &Arc<Self>) -> RedisResult<Live> {
+        if let Some(live) = &self.current.lock().await.live {
+            return Ok(live.clone());
+        }
+        // In a task of its own, so that a caller's deadline does not cut an attempt short that others wait for.
+        let link = self.clone();
+        tokio::spawn(async move { link.connect().await })
+            .await
+            .unwrap_or_else(|failed| Err(std::io::Error::other(failed.to_string()).into()))
+    }
+
+    async fn connect(&self) -> RedisResult<Live> {
+        let mut current = self.current.lock().await;
+        if let Some(live) = &current.live {
+            return Ok(live.clone());
+        }
+        if let Some((at, error)) = &current.failed
+            && at.elapsed() < CONNECT_AGAIN_AFTER
+        {
+            return Err(error.clone());
+        }
+        let connected = tokio::time::timeout(self.connect_timeout, self.source.connect(self.connect_timeout)).await;
+        match connected.unwrap_or_else(|_| Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into())) {
+            Ok(connection) => {
+                current.made += 1;
+                current.failed = None;
+                let last_reply = Arc::new(AtomicU64::new(self.clock()));
+                let live = Live { connection, number: current.made, last_reply };
+                current.live = Some(live.clone());
+                Ok(live)
+            }
+            Err(error) => {
+                current.failed = Some((Instant::now(), error.clone()));
+                Err(error)
+            }
+        }
+    }
+
+    /// Forgets a connection, unless it has been replaced already.
+    async fn give_up(&self, number: u64) {
+        let mut current = self.current.lock().await;
+        if current.live.as_ref().is_some_and(|live| live.number == number) {
+            current.live = None;
+        }
+    }
+
+    fn clock(&self) -> u64 {
+        self.started.elapsed().as_millis() as u64
+    }
+}
+
+/// Notices, when a call is cancelled by its deadline, that the connection has been silent for too long.
+struct SilenceGuard<'a> {
+    link: &'a Arc<Link>,
+    live: &'a Live,
+    answered: bool,
+}
+
+impl SilenceGuard<'_> {
+    fn answered(mut self) {
+        self.answered = true;
+        self.live.last_reply.store(self.link.clock(), Ordering::Relaxed);
+    }
+}
+
+impl Drop for SilenceGuard<'_> {
+    fn drop(&mut self) {
+        let silent_for = self.link.clock().saturating_sub(self.live.last_reply.load(Ordering::Relaxed));
+        if !self.answered
+            && u128::from(silent_for) > SILENCE.as_millis()
+            && let Ok(mut current) = self.link.current.try_lock()
+            && current.live.as_ref().is_some_and(|live| live.number == self.live.number)
+        {
+            current.live = None;
+        }
+    }
+}
+
+impl Connection {
+    async fn send(&mut self, pipeline: &Pipeline) -> RedisResult<Vec<RedisResult<Value>>> {
+        match self {
+            Self::Node(connection) => pipeline.query_async(connection).await,
+            // One command is redirected by the client wherever its slot has moved; of a pipeline, the whole.
+            Self::Cluster(connection) if pipeline.len() == 1 => {
+                let command = pipeline.cmd_iter().next().expect("one command");
+                match connection.req_packed_command(command).await {
+                    Ok(value) => Ok(vec![value.extract_error()]),
+                    Err(error) if error.code().is_some() => Ok(vec![Err(error)]),
+                    Err(error) => Err(error),
+                }
+            }
+            Self::Cluster(connection) => pipeline.query_async(connection).await,
+        }
+    }
+}
+
+impl Source {
+    fn new(target: &Target, options: &RedisOptions) -> Result<Self, StoreError> {
+        let config = |error: RedisError| StoreError::Config(format!("Redis at {}: {error}", target.display()));
+        let certificates = || TlsCertificates { client_tls: None, root_cert: options.root_certificate.clone() };
+        let secure = target.tls == Tls::On;
+        match &target.kind {
+            Kind::Server => {
+                let info = target.connection(&target.hosts[0])?;
+                let client = if secure { Client::build_with_tls(info, certificates()) } else { Client::open(info) };
+                Ok(Self::Server(client.map_err(config)?))
+            }
+            Kind::Sentinel { service, login } => {
+                let sentinels = target.hosts.iter().map(|host| Ok(target.connection(host)?.addr().clone()));
+                let sentinels = sentinels.collect::<Result<Vec<_>, StoreError>>()?;
+                let mut builder = SentinelClientBuilder::new(sentinels, service.clone(), SentinelServerType::Master)
+                    .map_err(config)?
+                    .set_client_to_redis_db(target.login.db());
+                if let Some(user) = target.login.username() {
+                    builder = builder.set_client_to_redis_username(user);
+                }
+                if let Some(password) = target.login.password() {
+                    builder = builder.set_client_to_redis_password(password);
+                }
+                if let Some(user) = login.username() {
+                    builder = builder.set_client_to_sentinel_username(user);
+                }
+                if let Some(password) = login.password() {
+                    builder = builder.set_client_to_sentinel_password(password);
+                }
+                if secure {
+                    builder = builder
+                        .set_client_to_redis_tls_mode(TlsMode::Secure)
+                        .set_client_to_sentinel_tls_mode(TlsMode::Secure)
+                        .set_client_to_redis_certificates(certificates())
+                        .set_client_to_sentinel_certificates(certificates());
+                }
+                Ok(Self::Sentinel(Box::new(Mutex::new(builder.build().map_err(config)?))))
+            }
+            Kind::Cluster => {
+                let nodes = target.hosts.iter().map(|host| target.connection(host));
+                let nodes = nodes.collect::<Result<Vec<_>, _>>()?;
+                let mut builder = ClusterClientBuilder::new(nodes)
+                    .retries(2)
+                    .connection_timeout(options.connect_timeout)
+                    .response_timeout(SILENCE);
+                if secure {
+                    builder = builder.tls(TlsMode::Secure).certs(certificates());
+                }
+                Ok(Self::Cluster(Box::new(builder.build().map_err(config)?)))
+            }
+        }
+    }
+
+    async fn connect(&self, timeout: Duration) -> RedisResult<Connection> {
+        // Callers bring their own deadlines; the library's default of 500 ms would cut longer ones short.
+        let config = AsyncConnectionConfig::new().set_response_timeout(None).set_connection_timeout(Some(timeout));
+        match self {
+            Self::Server(client) => {
+                Ok(Connection::Node(client.get_multiplexed_async_connection_with_config(&config).await?))
+            }
+            Self::Sentinel(sentinel) => {
+                let client = sentinel.lock().await.async_get_client().await?;
+                Ok(Connection::Node(client.get_multiplexed_async_connection_with_config(&config).await?))
+            }
+            Self::Cluster(client) => Ok(Connection::Cluster(client.get_async_connection().await?)),
+        }
+    }
+}
+
+fn is_demoted(error: &RedisError) -> bool {
+    matches!(error.code(), Some("READONLY" | "MASTERDOWN" | "UNBLOCKED"))
+}

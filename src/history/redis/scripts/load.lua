@@ -1,0 +1,35 @@
+-- Reads a user. ARGV: 7 the version that the caller has, or ''.
+-- Returns {version} if that is the current one, else {version, erasure, recommendations, searches, clicks}.
+
+local due = false
+for i = 2, 4 do
+  local oldest = redis.call('LINDEX', KEYS[i], 0)
+  if oldest and bytes_before(time_of(oldest), cutoff) then due = true end
+  if i < 4 and redis.call('LLEN', KEYS[i]) > max_events[i] then due = true end
+end
+
+if due then
+  local lists = {}
+  for i = 2, 4 do
+    local list = redis.call('LRANGE', KEYS[i], 0, -1)
+    local head = expired(list)
+    if i < 4 then head = math.max(head, #list - max_events[i]) end
+    lists[i] = without_head(list, head)
+    drop_head(i, head)
+  end
+  drop_clicks(surplus_clicks(lists[3], lists[4]))
+  step_version()
+  -- A meta key that was lost is made anew without an expiry.
+  if time_to_live and redis.call('PTTL', KEYS[1]) == -1 then
+    redis.call('PEXPIRE', KEYS[1], string.format('%.0f', math.ceil(time_to_live / 1000) + 1000))
+  end
+end
+
+if version_text() == ARGV[7] then return { version_text() } end
+return {
+  version_text(),
+  erased,
+  redis.call('LRANGE', KEYS[2], 0, -1),
+  redis.call('LRANGE', KEYS[3], 0, -1),
+  redis.call('LRANGE', KEYS[4], 0, -1),
+}

@@ -1,0 +1,351 @@
+//! The store: which commands are sent for what, and tried again how long.
+
+use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use futures::{StreamExt, stream};
+use redis::{Pipeline, RedisError, Value};
+use tokio::time::Instant;
+
+use super::{
+    super::{
+        Appended, Clock, HistoryOptions, HistoryStore, Loaded, Outcome, StoreError,
+        timeline::{Row, UserTimeline},
+        user_key::UserKey,
+    },
+    element,
+    link::Link,
+    scripts::{Call, Scripts},
+    url::{Kind, Target},
+};
+use crate::domain::{Deadline, Event, EventTime, HistoryVersion, UserId};
+
+/// Appends that are sent before the answer to the first is awaited.
+const PIPELINE: usize = 128;
+/// Groups of users that one `append` has under way at a time.
+const CONCURRENT_GROUPS: usize = 64;
+
+/// How Redis is used.
+#[derive(Clone)]
+pub struct RedisOptions {
+    /// Begins every key.
+    pub prefix: String,
+    /// Multiplexed connections to a server; each serves any number of callers. A Cluster has one per node.
+    pub connections: usize,
+    /// How long making a connection may take.
+    pub connect_timeout: Duration,
+    /// How long a call is tried again when the connection breaks or the server is not ready, its deadline aside.
+    /// Appends may be: a repetition of one that took place is a duplicate.
+    pub retry_for: Duration,
+    /// PEM certificates to trust, in place of the system's, for `rediss`.
+    pub root_certificate: Option<Vec<u8>>,
+    /// In place of the Redis server's clock, for tests; whole microseconds count.
+    pub clock: Option<Arc<dyn Clock>>,
+}
+
+impl Default for RedisOptions {
+    fn default() -> Self {
+        Self {
+            prefix: "sesrec:".into(),
+            connections: 2,
+            connect_timeout: Duration::from_secs(2),
+            retry_for: Duration::from_millis(250),
+            root_certificate: None,
+            clock: None,
+        }
+    }
+}
+
+impl fmt::Debug for RedisOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisOptions")
+            .field("prefix", &self.prefix)
+            .field("connections", &self.connections)
+            .field("connect_timeout", &self.connect_timeout)
+            .field("retry_for", &self.retry_for)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Histories in Redis, shared by all replicas of the service.
+///
+/// Durable as far as the server is (`appendonly yes`, `appendfsync always` for every acknowledged append); a failover
+/// loses what had not been replicated. The server must not evict: `maxmemory-policy noeviction`.
+pub struct RedisStore {
+    links: Vec<Arc<Link>>,
+    grouping: Grouping,
+    scripts: Scripts,
+    retry_for: Duration,
+    clock: Option<Arc<dyn Clock>>,
+    /// Hosts, for messages.
+    name: String,
+}
+
+/// What may share a pipeline.
+enum Grouping {
+    /// Everything on the same connection.
+    ByLink,
+    /// One user: a Cluster's pipeline concerns one slot.
+    ByUser,
+}
+
+impl RedisStore {
+    /// Prepares connections to a URL as in the module's documentation, and tries the first.
+    ///
+    /// # Errors
+    /// `Config` for a URL, certificate or password that is wrong. A server that can't be reached now is no error:
+    /// it is tried again with every call.
+    pub async fn connect(url: &str, redis: RedisOptions, options: HistoryOptions) -> Result<Self, StoreError> {
+        let target = Target::parse(url)?;
+        let (links, grouping) = match target.kind {
+            Kind::Cluster => (1, Grouping::ByUser),
+            _ => (redis.connections.max(1), Grouping::ByLink),
+        };
+        let links = (0..links).map(|_| Link::new(&target, &redis)).collect::<Result<Vec<_>, _>>()?;
+        let scripts = Scripts::new(&options, &redis);
+        let name = target.display();
+        let store = Self { links, grouping, scripts, retry_for: redis.retry_for, clock: redis.clock, name };
+        match store.ping(Deadline::after(redis.connect_timeout + redis.retry_for)).await {
+            Err(StoreError::Config(reason)) => return Err(StoreError::Config(reason)),
+            Err(error) => tracing::warn!(%error, "history store: not reachable yet"),
+            Ok(()) => {}
+        }
+        Ok(store)
+    }
+
+    fn now(&self) -> String {
+        self.clock.as_ref().map(|clock| (clock.now().nanos() / 1000).to_string()).unwrap_or_default()
+    }
+
+    fn link(&self, user: &UserKey) -> usize {
+        user.spread() % self.links.len()
+    }
+
+    /// Sends calls in order on the link of `user`; what fails for the moment is tried again.
+    async fn run(&self, user: &UserKey, calls: &[Call<'_>], deadline: Deadline) -> Vec<Result<Value, StoreError>> {
+        let link = &self.links[self.link(user)];
+        let give_up = deadline.instant().min(Instant::now() + self.retry_for);
+        let mut answers: Vec<Option<Result<Value, StoreError>>> = calls.iter().map(|_| None).collect();
+        let mut last: Vec<StoreError> = calls.iter().map(|_| StoreError::Deadline).collect();
+        let mut pause = Duration::from_millis(5);
+        let mut unknown_script = false;
+        let mut width = usize::MAX;
+        loop {
+            let waiting: Vec<usize> = (0..calls.len()).filter(|&n| answers[n].is_none()).take(width).collect();
+            if waiting.is_empty() {
+                break;
+            }
+            let mut pipeline = Pipeline::with_capacity(waiting.len());
+            for (place, &n) in waiting.iter().enumerate() {
+                // The first teaches the server the script, the others follow on the same connection.
+                let by_text = unknown_script && place == 0;
+                pipeline.add_command(if by_text { calls[n].by_text() } else { calls[n].by_hash() });
+            }
+            pipeline.ignore_errors();
+            let sent = tokio::time::timeout_at(deadline.instant(), link.send(&pipeline)).await;
+            let mut progress = false;
+            match sent {
+                // The answers that came before stand; the others are unknown.
+                Err(_) => break,
+                Ok(Err(error)) => match self.judge(&error) {
+                    Verdict::Final(error) => waiting.iter().for_each(|&n| answers[n] = Some(Err(error.clone()))),
+                    Verdict::Again(error) => waiting.iter().for_each(|&n| last[n] = error.clone()),
+                    Verdict::SendText => unknown_script = true,
+                },
+                Ok(Ok(received)) => {
+                    for (&n, answer) in waiting.iter().zip(received) {
+                        match answer.map_err(|error| self.judge(&error)) {
+                            Ok(value) => (answers[n], progress) = (Some(Ok(value)), true),
+                            Err(Verdict::Final(error)) => (answers[n], progress) = (Some(Err(error)), true),
+                            Err(Verdict::Again(error)) => last[n] = error,
+                            Err(Verdict::SendText) => (unknown_script, progress) = (true, true),
+                        }
+                    }
+                }
+            }
+            if answers.iter().all(Option::is_some) {
+                break;
+            }
+            // A slot that is moving answers single commands best.
+            if matches!(self.grouping, Grouping::ByUser) && !progress {
+                width = 1;
+            }
+            if !progress && !unknown_script || Instant::now() >= give_up {
+                if Instant::now() + pause >= give_up {
+                    break;
+                }
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(Duration::from_millis(100));
+            }
+        }
+        answers.into_iter().zip(last).map(|(answer, last)| answer.unwrap_or(Err(last))).collect()
+    }
+
+    /// What an error means for a call that may be repeated.
+    fn judge(&self, error: &RedisError) -> Verdict {
+        let unavailable = || StoreError::Unavailable(format!("Redis at {}: {error}", self.name));
+        match error.code() {
+            Some("NOSCRIPT") => Verdict::SendText,
+            Some(
+                "LOADING" | "READONLY" | "MASTERDOWN" | "CLUSTERDOWN" | "TRYAGAIN" | "MOVED" | "ASK" | "BUSY"
+                | "UNBLOCKED",
+            ) => Verdict::Again(unavailable()),
+            Some("NOAUTH" | "WRONGPASS" | "NOPERM") => Verdict::Final(StoreError::Config(format!(
+                "Redis at {} refuses the user or password: {error}",
+                self.name
+            ))),
+            Some(_) => Verdict::Final(unavailable()),
+            None if error.kind() == redis::ErrorKind::AuthenticationFailed => Verdict::Final(StoreError::Config(
+                format!("Redis at {} refuses the user or password: {error}", self.name),
+            )),
+            None => Verdict::Again(unavailable()),
+        }
+    }
+
+    async fn append_group(&self, group: Vec<(usize, UserKey, Row)>, deadline: Deadline) -> Vec<(usize, Answer)> {
+        let mut results = Vec::with_capacity(group.len());
+        for chunk in group.chunks(PIPELINE) {
+            let now = self.now();
+            let calls: Vec<_> = chunk
+                .iter()
+                .map(|(_, user, row)| {
+                    let call = self.scripts.call(&self.scripts.append, user, &now);
+                    call.arg(side_key(row)).arg(element::encode(row.time, &row.event_id, &row.payload))
+                })
+                .collect();
+            let answers = self.run(&chunk[0].1, &calls, deadline).await;
+            for ((place, _, row), answer) in chunk.iter().zip(answers) {
+                results.push((*place, answer.and_then(|answer| appended(row, answer))));
+            }
+        }
+        results
+    }
+}
+
+type Answer = Result<Appended, StoreError>;
+
+enum Verdict {
+    Final(StoreError),
+    Again(StoreError),
+    SendText,
+}
+
+#[async_trait]
+impl HistoryStore for RedisStore {
+    async fn append(&self, events: &[Event], deadline: Deadline) -> Vec<Answer> {
+        let mut groups: HashMap<(usize, Option<UserKey>), Vec<(usize, UserKey, Row)>> = HashMap::new();
+        for (place, event) in events.iter().enumerate() {
+            let user = UserKey::of(&event.user_id);
+            let alone = matches!(self.grouping, Grouping::ByUser).then_some(user);
+            groups.entry((self.link(&user), alone)).or_default().push((place, user, Row::of(event)));
+        }
+        let mut results: Vec<Answer> = events.iter().map(|_| Err(StoreError::Deadline)).collect();
+        let mut running = stream::iter(groups.into_values())
+            .map(|group| self.append_group(group, deadline))
+            .buffer_unordered(CONCURRENT_GROUPS);
+        while let Some(group) = running.next().await {
+            for (place, result) in group {
+                results[place] = result;
+            }
+        }
+        results
+    }
+
+    async fn load(
+        &self,
+        user: &UserId,
+        known: Option<HistoryVersion>,
+        deadline: Deadline,
+    ) -> Result<Loaded, StoreError> {
+        let user = UserKey::of(user);
+        let known = known.map(|version| format!("{:016}", version.0)).unwrap_or_default();
+        let call = self.scripts.call(&self.scripts.load, &user, &self.now()).arg(known);
+        loaded(only(self.run(&user, &[call], deadline).await)?)
+    }
+
+    async fn delete(&self, user: &UserId, deadline: Deadline) -> Result<HistoryVersion, StoreError> {
+        let user = UserKey::of(user);
+        let call = self.scripts.call(&self.scripts.erase, &user, &self.now());
+        version(&only(self.run(&user, &[call], deadline).await)?)
+    }
+
+    async fn ping(&self, deadline: Deadline) -> Result<(), StoreError> {
+        // Reads a user that hardly anyone is: the scripts are there, then, and answer.
+        let nobody = UserId::new("ping").expect("a valid id");
+        self.load(&nobody, None, deadline).await.map(|_| ())
+    }
+
+    async fn close(&self) {}
+
+    fn kind(&self) -> &'static str {
+        "redis"
+    }
+}
+
+fn side_key(row: &Row) -> &'static str {
+    use super::super::timeline::Side;
+    match row.side() {
+        Side::Recommendations => "2",
+        Side::Searches => "3",
+        Side::Clicks => "4",
+    }
+}
+
+fn only(answers: Vec<Result<Value, StoreError>>) -> Result<Value, StoreError> {
+    answers.into_iter().next().unwrap_or(Err(StoreError::Deadline))
+}
+
+fn appended(row: &Row, answer: Value) -> Answer {
+    let Value::Array(parts) = answer else { return Err(unexpected("append")) };
+    let [outcome, at, rest @ ..] = parts.as_slice() else { return Err(unexpected("append")) };
+    let outcome = match (bytes(outcome)?, rest) {
+        (b"APPLIED", _) => Outcome::Applied,
+        (b"DUPLICATE", _) => Outcome::Duplicate,
+        (b"TOO_OLD", _) => Outcome::TooOld,
+        // The bytes differ; an older schema may have written the same event otherwise.
+        (b"CONFLICT", [stored]) if element::decode(bytes(stored)?)? == *row => Outcome::Duplicate,
+        (b"CONFLICT", _) => Outcome::Conflict,
+        _ => return Err(unexpected("append")),
+    };
+    Ok(Appended { outcome, version: version(at)? })
+}
+
+fn loaded(answer: Value) -> Result<Loaded, StoreError> {
+    let Value::Array(parts) = answer else { return Err(unexpected("load")) };
+    match parts.as_slice() {
+        [_] => Ok(Loaded::Unchanged),
+        [at, erased, lists @ ..] if lists.len() == 3 => {
+            let erased = match bytes(erased)? {
+                b"" => EventTime::default(),
+                time => element::decode_time(time)?,
+            };
+            let mut rows = vec![];
+            for list in lists {
+                let Value::Array(elements) = list else { return Err(unexpected("load")) };
+                for element in elements {
+                    rows.push(element::decode(bytes(element)?)?);
+                }
+            }
+            Ok(Loaded::History(Arc::new(UserTimeline::restore(rows, version(at)?, erased).view())))
+        }
+        _ => Err(unexpected("load")),
+    }
+}
+
+fn version(value: &Value) -> Result<HistoryVersion, StoreError> {
+    let digits = std::str::from_utf8(bytes(value)?).ok().and_then(|digits| digits.parse().ok());
+    digits.map(HistoryVersion).ok_or_else(|| unexpected("version"))
+}
+
+fn bytes(value: &Value) -> Result<&[u8], StoreError> {
+    match value {
+        Value::BulkString(bytes) => Ok(bytes),
+        _ => Err(unexpected("value")),
+    }
+}
+
+fn unexpected(what: &str) -> StoreError {
+    StoreError::Corrupt(format!(
+        "Redis answered with an unexpected {what}: is the key prefix shared with something else?"
+    ))
+}

@@ -1,0 +1,166 @@
+//! The catalogue of a released model as CSV files.
+
+use std::{fs::File, path::Path};
+
+use super::{ConvertError, ModelConfig};
+use crate::{
+    data::{Attribute, Catalogue, EntityTable, Tokenizer},
+    model::sesrec::{AttributeConfig, SesRecConfig},
+};
+
+/// Reads `items.csv` (`item_id,id_row,<attribute>_row…`), `users.csv` (`user_id,…`), `queries.csv`
+/// (`query_id,id_row,word_rows` with rows separated by spaces), `sources.csv` (`source,source_row`) and, where there is
+/// one, `words.csv` (`word,word_row`), which is what lets query *text* find the model's words.
+///
+/// Rows of a table are consecutive: from 1 for items, queries and words, whose row 0 is padding, else from 0.
+pub fn read_catalogue(dir: &Path, config: &ModelConfig) -> Result<Catalogue, ConvertError> {
+    let ModelConfig::Sesrec(SesRecConfig { item_attributes, user_attributes, query_features, .. }) = config;
+    let (items, _) = Csv::open(dir, "items.csv")?.table(["item_id", "id_row"], 1, further(item_attributes))?;
+    let (users, _) = Csv::open(dir, "users.csv")?.table(["user_id", "id_row"], 0, further(user_attributes))?;
+    let (queries, words) = Csv::open(dir, "queries.csv")?.table(["query_id", "id_row"], 1, &[])?;
+    let (sources, _) = Csv::open(dir, "sources.csv")?.table(["source", "source_row"], 0, &[])?;
+    let word_texts = if dir.join("words.csv").exists() {
+        Csv::open(dir, "words.csv")?.table(["word", "word_row"], 1, &[])?.0
+    } else {
+        EntityTable::padded()
+    };
+    let (mut query_word_ends, mut query_words) = (vec![0], vec![]);
+    for (line, words) in words {
+        for word in words.split_whitespace() {
+            let row = word.parse::<u32>().ok().filter(|&row| row > 0 && (row as usize) < query_features.word_segs.rows);
+            query_words.push(row.ok_or_else(|| ConvertError::File {
+                path: format!("{}:{line}", dir.join("queries.csv").display()),
+                message: format!(
+                    "word_rows: {word:?} is no row of the word table (1 to {})",
+                    query_features.word_segs.rows - 1
+                ),
+            })?);
+        }
+        query_word_ends.push(query_words.len() as u64);
+    }
+    Ok(Catalogue {
+        items,
+        users,
+        queries,
+        words: word_texts,
+        sources,
+        query_word_ends,
+        query_words,
+        default_source: 0,
+        tokenizer: Tokenizer::default(),
+    })
+}
+
+/// The attributes besides the id.
+fn further(attributes: &[AttributeConfig]) -> &[AttributeConfig] {
+    attributes.get(1..).unwrap_or_default()
+}
+
+struct Csv {
+    path: String,
+    headers: csv::StringRecord,
+    reader: csv::Reader<File>,
+}
+
+/// A line of a table.
+struct Entry {
+    line: u64,
+    row: u32,
+    id: String,
+    attributes: Vec<u32>,
+    words: String,
+}
+
+impl Csv {
+    fn open(dir: &Path, name: &str) -> Result<Self, ConvertError> {
+        let path = dir.join(name);
+        let mut reader = csv::Reader::from_path(&path).map_err(|error| ConvertError::file(&path, error))?;
+        let headers = reader.headers().map_err(|error| ConvertError::file(&path, error))?.clone();
+        Ok(Self { path: path.display().to_string(), headers, reader })
+    }
+
+    fn column(&self, name: &str) -> Result<usize, ConvertError> {
+        self.headers.iter().position(|header| header.trim() == name).ok_or_else(|| ConvertError::File {
+            path: self.path.clone(),
+            message: format!("has no column {name:?}; it has {:?}", self.headers.iter().collect::<Vec<_>>()),
+        })
+    }
+
+    /// The table by row, and per row its line and `word_rows` column (empty without one).
+    fn table(
+        mut self,
+        [id, row]: [&str; 2],
+        first_row: u32,
+        attributes: &[AttributeConfig],
+    ) -> Result<(EntityTable, Vec<(u64, String)>), ConvertError> {
+        let (id, row) = (self.column(id)?, self.column(row)?);
+        let columns = attributes.iter().map(|attribute| self.column(&format!("{}_row", attribute.name)));
+        let columns = columns.collect::<Result<Vec<_>, _>>()?;
+        let words = self.column("word_rows").ok();
+        let mut entries = vec![];
+        let mut record = csv::StringRecord::new();
+        loop {
+            let more = self.reader.read_record(&mut record);
+            let line = record.position().map_or(0, csv::Position::line);
+            let fail = |message: String| ConvertError::File { path: format!("{}:{line}", self.path), message };
+            if !more.map_err(|error| fail(error.to_string()))? {
+                break;
+            }
+            let number = |column: usize| {
+                let text = record.get(column).unwrap_or_default().trim();
+                let name = self.headers.get(column).unwrap_or_default();
+                text.parse::<u32>().map_err(|_| fail(format!("column {name}: {text:?} is no row number")))
+            };
+            let values = attributes.iter().zip(&columns).map(|(attribute, &column)| {
+                let value = number(column)?;
+                let rows = attribute.rows;
+                let name = &attribute.name;
+                if (value as usize) < rows {
+                    Ok(value)
+                } else {
+                    Err(fail(format!("{name}_row is {value}; its table has {rows} rows")))
+                }
+            });
+            entries.push(Entry {
+                line,
+                row: number(row)?,
+                id: record.get(id).unwrap_or_default().to_owned(),
+                attributes: values.collect::<Result<_, ConvertError>>()?,
+                words: words.and_then(|column| record.get(column)).unwrap_or_default().to_owned(),
+            });
+        }
+        self.assemble(entries, first_row, attributes)
+    }
+
+    fn assemble(
+        &self,
+        mut entries: Vec<Entry>,
+        first_row: u32,
+        attributes: &[AttributeConfig],
+    ) -> Result<(EntityTable, Vec<(u64, String)>), ConvertError> {
+        entries.sort_by_key(|entry| entry.row);
+        let mut table = EntityTable { first_row, ..EntityTable::default() };
+        // Padding has row 0 of every attribute, as in the release.
+        let padding = vec![0; first_row as usize];
+        let mut values = vec![padding; attributes.len()];
+        let mut words = vec![];
+        for (expected, entry) in (first_row..).zip(entries) {
+            let fail = |message: String| ConvertError::File { path: format!("{}:{}", self.path, entry.line), message };
+            if entry.row != expected {
+                return Err(fail(format!("row {} where {expected} is next: rows must be consecutive", entry.row)));
+            }
+            crate::domain::check_id(&entry.id).map_err(|error| fail(format!("the id {:?} {error}", entry.id)))?;
+            if table.ids.insert(&entry.id) + first_row != expected {
+                return Err(fail(format!("the id {:?} is listed twice", entry.id)));
+            }
+            values.iter_mut().zip(&entry.attributes).for_each(|(values, &value)| values.push(value));
+            words.push((entry.line, entry.words));
+        }
+        table.attributes = attributes
+            .iter()
+            .zip(values)
+            .map(|(attribute, values)| Attribute { name: attribute.name.clone(), rows: attribute.rows as u32, values })
+            .collect();
+        Ok((table, words))
+    }
+}

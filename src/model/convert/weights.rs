@@ -1,0 +1,53 @@
+//! State dicts: safetensors, or pickled by PyTorch.
+
+use std::{collections::HashMap, path::Path};
+
+use candle_core::{DType, Device, Tensor, pickle};
+
+use super::ConvertError;
+
+/// Where a training script may keep the state dict inside what it pickles.
+const WRAPPERS: [&str; 3] = ["state_dict", "model", "model_state_dict"];
+/// What wrappers such as DataParallel and torch.compile put before every name.
+const PREFIXES: [&str; 3] = ["module.", "_orig_mod.", "model."];
+
+/// The tensors of a file as 32-bit floats, by name. By its ending the file is safetensors, else a pickled state dict,
+/// bare or inside a dictionary; a prefix that all names share is removed.
+pub fn read_weights(path: &Path) -> Result<HashMap<String, Tensor>, ConvertError> {
+    let tensors = if path.extension().is_some_and(|extension| extension == "safetensors") {
+        candle_core::safetensors::load(path, &Device::Cpu).map_err(|error| ConvertError::file(path, error))?
+    } else {
+        pickled(path)?
+    };
+    let tensors = tensors.into_iter().map(|(name, tensor)| {
+        let tensor = tensor.to_dtype(DType::F32).and_then(|tensor| tensor.contiguous());
+        Ok((name, tensor.map_err(|error| ConvertError::file(path, error))?))
+    });
+    Ok(without_prefixes(tensors.collect::<Result<_, ConvertError>>()?))
+}
+
+fn pickled(path: &Path) -> Result<HashMap<String, Tensor>, ConvertError> {
+    let keys = std::iter::once(None).chain(WRAPPERS.map(Some));
+    for key in keys {
+        match pickle::read_all_with_key(path, key) {
+            Ok(tensors) if !tensors.is_empty() => return Ok(tensors.into_iter().collect()),
+            // A missing key is an error, too; the last attempt's result decides.
+            Err(error) if key.is_none() => return Err(ConvertError::file(path, error)),
+            _ => {}
+        }
+    }
+    Err(ConvertError::file(
+        path,
+        format!("holds no state dict, neither itself nor under {WRAPPERS:?}; save model.state_dict() with torch.save"),
+    ))
+}
+
+fn without_prefixes(mut tensors: HashMap<String, Tensor>) -> HashMap<String, Tensor> {
+    while let Some(prefix) = PREFIXES.iter().find(|prefix| {
+        !tensors.is_empty()
+            && tensors.keys().all(|name| name.strip_prefix(**prefix).is_some_and(|rest| !rest.is_empty()))
+    }) {
+        tensors = tensors.into_iter().map(|(name, tensor)| (name[prefix.len()..].to_owned(), tensor)).collect();
+    }
+    tensors
+}

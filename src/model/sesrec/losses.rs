@@ -1,0 +1,102 @@
+//! The three losses: prediction, query-item alignment (eq. 3-5), contrast of interests (eq. 12).
+
+use candle_core::{DType, Result, Tensor};
+
+use super::{EncodedHistory, EncodedSide};
+use crate::{
+    data::HistoryBatch,
+    nn::{RowZero, batch_matmul, gather_rows, info_nce, project},
+};
+
+/// PyTorch's `pairwise_distance` adds it to the difference.
+const DISTANCE_EPS: f64 = 1e-6;
+
+/// Binary cross-entropy, the mean over `logits [B, 1 + N]` whose first column is the clicked item. Computed from logits:
+/// equal to the release's on probabilities, without its loss of digits near 0 and 1.
+pub fn binary_cross_entropy(logits: &Tensor) -> Result<Tensor> {
+    // -log σ(z) = softplus(-z) for clicks, softplus(z) for the others
+    let clicked = logits.narrow(1, 0, 1)?;
+    let softplus = logits.relu()? + ((logits.abs()?.neg()?.exp()? + 1.0)?.log())?;
+    (softplus?.sum_all()? - clicked.sum_all()?)? / logits.elem_count() as f64
+}
+
+/// Query-item alignment: `W [d, d]` for both directions and a temperature.
+#[derive(Debug, Clone)]
+pub struct Alignment {
+    pub(super) w: Tensor,
+    pub(super) temperature: Tensor,
+}
+
+impl Alignment {
+    /// `½ (query→item + item→query)`, each a mean over the batch's (query, clicked item) pairs; 0 without any pair.
+    ///
+    /// `negative_items [M, d]` and `negative_queries [M, d]` are E and Q of the sampled ones.
+    pub fn loss(
+        &self,
+        batch: &HistoryBatch,
+        encoded: &EncodedHistory,
+        negative_items: &Tensor,
+        negative_queries: &Tensor,
+    ) -> Result<Tensor> {
+        let (events, items) = pairs(batch, &encoded.items.rows[1]);
+        if events.is_empty() {
+            return self.none();
+        }
+        let queries = encoded.inputs.queries.flatten_to(1)?; // [B · Ls, d]
+        let queries = gather_rows(&queries, &events, RowZero::Learns)?; // [P, d]
+        let items = gather_rows(&encoded.items.table, &items, RowZero::Learns)?; // [P, d]
+        let from_queries = self.direction(&queries, &items, negative_items)?;
+        let from_items = self.direction(&items, &queries, negative_queries)?;
+        (from_queries + from_items)? * 0.5
+    }
+
+    /// The loss where there is nothing to align: 0, with gradients of 0, so that the optimizer misses none.
+    pub(super) fn none(&self) -> Result<Tensor> {
+        (self.w.sum_all()? + &self.temperature)? * Tensor::zeros((), DType::F32, self.w.device())?
+    }
+
+    /// InfoNCE of anchors `[P, d]` against their positives `[P, d]` and the batch's negatives `[M, d]`.
+    fn direction(&self, anchors: &Tensor, positives: &Tensor, negatives: &Tensor) -> Result<Tensor> {
+        let anchors = project(anchors, &self.w.t()?)?; // anchorᵀ W
+        let positive = (&anchors * positives)?.sum(1)?; // [P]
+        let negative = anchors.matmul(&negatives.t()?)?; // [P, M]
+        info_nce(&negative, &positive, &self.temperature)?.mean_all()
+    }
+}
+
+/// Every (search event, clicked item) of the batch: event numbers in `[B · Ls]`, rows of the batch's item table.
+fn pairs(batch: &HistoryBatch, click_rows: &[u32]) -> (Vec<u32>, Vec<u32>) {
+    let per_user = batch.src_len * batch.click_len;
+    let mut pairs = (vec![], vec![]);
+    for (user, &searches) in batch.src_lengths.iter().enumerate() {
+        for slot in user * per_user..user * per_user + searches * batch.click_len {
+            if batch.src_clicks[slot] != 0 {
+                pairs.0.push((slot / batch.click_len) as u32);
+                pairs.1.push(click_rows[slot]);
+            }
+        }
+    }
+    pairs
+}
+
+/// Per user: `max(0, |anchor - positive| - |anchor - negative| + margin)` with anchor = a · F and the sets' means
+/// → `[B]`; 0 where the side has no events.
+pub fn triplet_hinge(side: &EncodedSide, margin: f64) -> Result<Tensor> {
+    let interests = &side.interests;
+    let (device, length) = (side.events.encoded.device(), interests.positive.length());
+    let means: Vec<f32> = (0..interests.positive.groups())
+        .flat_map(|user| [interests.positive.row(user), interests.negative.row(user)])
+        .flat_map(|set| {
+            let count = set.iter().filter(|&&kept| kept).count().max(1) as f32;
+            set.iter().map(move |&kept| if kept { 1.0 / count } else { 0.0 })
+        })
+        .collect();
+    let means = Tensor::from_vec(means, (side.events.lengths.len(), 2, length), device)?;
+    let weights = Tensor::cat(&[&interests.weights.unsqueeze(1)?, &means], 1)?; // [B, 3, L]
+    let points = batch_matmul(&weights, &side.events.encoded)?; // [B, 3, d]
+    let point = |n: usize| points.narrow(1, n, 1)?.squeeze(1);
+    let distance = |other: &Tensor| ((point(0)? - other)? + DISTANCE_EPS)?.sqr()?.sum(1)?.sqrt();
+    let hinge = ((distance(&point(1)?)? - distance(&point(2)?)?)? + margin)?.relu()?;
+    let present: Vec<f32> = side.events.lengths.iter().map(|&n| f32::from(u8::from(n > 0))).collect();
+    hinge * Tensor::from_vec(present, side.events.lengths.len(), device)?
+}

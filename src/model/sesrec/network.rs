@@ -1,0 +1,278 @@
+//! The differentiable network: histories to encodings and interests, candidates to logits.
+
+use std::{borrow::Cow, collections::HashMap, sync::Arc};
+
+use candle_core::{Device, Result, Tensor};
+
+use super::{
+    Alignment, CoAttention, Disentangled, Embeddings, HistoryInputs, InterestPooling, ItemRows, SesRecConfig,
+    losses::{binary_cross_entropy, triplet_hinge},
+    weights::head_layer,
+};
+use crate::{
+    data::{Catalogue, HistoryBatch},
+    model::{Losses, ModelError},
+    nn::{
+        Dropout, Encoder, EncoderBlock, LayerNorm, Linear, Mask, Mlp, MultiHeadAttention, RowZero, add_row, gather_rows,
+    },
+};
+
+/// SESRec over given tensors: trainable variables, or a bundle's weights.
+#[derive(Debug, Clone)]
+pub struct Network {
+    pub(super) config: SesRecConfig,
+    pub(super) embeddings: Embeddings,
+    pub(super) rec: Side,
+    pub(super) src: Side,
+    pub(super) co_attention: CoAttention,
+    pub(super) alignment: Alignment,
+    pub(super) head: Mlp,
+}
+
+/// What one history has of its own.
+#[derive(Debug, Clone)]
+pub(super) struct Side {
+    positions: Tensor,
+    encoder: Encoder,
+    pub(super) pooling: InterestPooling,
+}
+
+/// One side's events, encoded.
+#[derive(Debug, Clone)]
+pub struct EncodedEvents {
+    /// F `[B, L, d]`, padded positions included.
+    pub encoded: Tensor,
+    /// Real events per user.
+    pub lengths: Vec<usize>,
+    /// `[B, L]`: which positions are real.
+    pub real: Mask,
+}
+
+/// One side, encoded and disentangled.
+#[derive(Debug, Clone)]
+pub struct EncodedSide {
+    /// F.
+    pub events: EncodedEvents,
+    /// Co-attention weights and sets.
+    pub interests: Disentangled,
+}
+
+/// Everything that is known of users before the candidates.
+#[derive(Debug, Clone)]
+pub struct EncodedHistory {
+    /// The batch's items: recommended ones, clicks, then what else was asked for.
+    pub items: ItemRows,
+    /// The embedding layer's outputs.
+    pub inputs: HistoryInputs,
+    /// Recommendation side.
+    pub rec: EncodedSide,
+    /// Search side.
+    pub src: EncodedSide,
+}
+
+/// What the losses are computed from.
+#[derive(Debug, Clone, Copy)]
+pub struct TrainingInputs<'a> {
+    /// The users.
+    pub history: &'a HistoryBatch,
+    /// `[B, C]` item rows, the clicked one first.
+    pub candidates: &'a [u32],
+    /// `[M]` item rows.
+    pub alignment_items: &'a [u32],
+    /// `[M]` query rows.
+    pub alignment_queries: &'a [u32],
+}
+
+/// Losses with what led to them.
+#[derive(Debug, Clone)]
+pub struct TrainingOutputs {
+    /// Total and parts.
+    pub losses: Losses,
+    /// The encoded users.
+    pub encoded: EncodedHistory,
+    /// `[B, C]`.
+    pub logits: Tensor,
+}
+
+impl Network {
+    /// Over the tensors of [`super::parameters`]; shapes are checked by [`super::check`], not here.
+    pub fn new(
+        config: SesRecConfig,
+        catalogue: Arc<Catalogue>,
+        weights: &HashMap<String, Tensor>,
+    ) -> std::result::Result<Self, ModelError> {
+        config.validate()?;
+        config.check_catalogue(&catalogue)?;
+        let get = |name: &str| tensor(weights, name);
+        let head = (0..config.mlp.len()).map(|n| linear(weights, &head_layer(n)));
+        Ok(Self {
+            embeddings: Embeddings::new(&config, catalogue, weights)?,
+            rec: Side::new(&config, weights, "rec")?,
+            src: Side::new(&config, weights, "src")?,
+            co_attention: CoAttention {
+                w1: get("interest_contrast.co_att.W1")?,
+                wq: get("interest_contrast.co_att.Wq")?,
+                wd: get("interest_contrast.co_att.Wd")?,
+                padding: config.coattention_padding,
+                threshold: config.threshold,
+            },
+            alignment: Alignment {
+                w: get("feature_alignment.infoNCE_loss.weight_matrix")?,
+                temperature: get("feature_alignment.infoNCE_loss.temp")?,
+            },
+            head: Mlp { layers: head.collect::<std::result::Result<_, ModelError>>()? },
+            config,
+        })
+    }
+
+    /// Encodes a batch of histories. `further_items` are embedded along with the histories' items, in one go.
+    pub fn encode(
+        &self,
+        batch: &HistoryBatch,
+        further_items: &[&[u32]],
+        dropout: &mut Dropout,
+    ) -> Result<EncodedHistory> {
+        let batch = &*at_least_one_position(batch);
+        let lists: Vec<&[u32]> =
+            [&batch.rec_items[..], &batch.src_clicks].iter().chain(further_items).copied().collect();
+        let items = self.embeddings.items(&lists)?;
+        let inputs = self.embeddings.history(batch, &items)?;
+        let searches = (&inputs.queries_and_sources + &inputs.clicked_items)?;
+        let rec = self.rec.encode(&inputs.rec_items, &batch.rec_lengths, dropout)?;
+        let src = self.src.encode(&searches, &batch.src_lengths, dropout)?;
+        let (rec_interests, src_interests) = self.co_attention.forward(&rec, &src)?;
+        Ok(EncodedHistory {
+            items,
+            inputs,
+            rec: EncodedSide { events: rec, interests: rec_interests },
+            src: EncodedSide { events: src, interests: src_interests },
+        })
+    }
+
+    /// Pooled interests of candidates `[B, C, d]`: recommendation side and search side, `[B, C, 3d]` each.
+    pub fn interests(&self, encoded: &EncodedHistory, candidates: &Tensor) -> Result<(Tensor, Tensor)> {
+        let rec = self.rec.pooling.forward(candidates, &encoded.rec)?;
+        Ok((rec, self.src.pooling.forward(candidates, &encoded.src)?))
+    }
+
+    /// Candidates `[B, C, d]` → logits `[B, C]` (eq. 17-18 before the sigmoid).
+    pub fn logits(&self, encoded: &EncodedHistory, candidates: &Tensor, dropout: &mut Dropout) -> Result<Tensor> {
+        let (users, count, _) = candidates.dims3()?;
+        let (rec, src) = self.interests(encoded, candidates)?;
+        let owners: Vec<u32> = (0..users as u32).flat_map(|user| std::iter::repeat_n(user, count)).collect();
+        let user = gather_rows(&encoded.inputs.users, &owners, RowZero::Learns)?.reshape((users, count, ()))?;
+        let features = Tensor::cat(&[&rec, &src, &user, candidates], 2)?; // [B, C, 7d + u]
+        self.head.forward(&features, dropout)?.squeeze(2)
+    }
+
+    /// The items of an encoded batch's list as `[B, C, d]`, `C` per user.
+    pub fn candidates(&self, encoded: &EncodedHistory, list: usize) -> Result<Tensor> {
+        let users = encoded.rec.events.lengths.len();
+        let d = self.config.hidden_dim;
+        gather_rows(&encoded.items.table, &encoded.items.rows[list], RowZero::Learns)?.reshape((users, (), d))
+    }
+
+    /// BCE + α · alignment + β · contrast, and everything on the way there.
+    pub fn train(&self, inputs: TrainingInputs<'_>, dropout: &mut Dropout) -> Result<TrainingOutputs> {
+        let TrainingInputs { history, candidates, alignment_items, alignment_queries } = inputs;
+        let weights = self.config.loss_weights;
+        let encoded = self.encode(history, &[candidates, alignment_items], dropout)?;
+        let logits = self.logits(&encoded, &self.candidates(&encoded, 2)?, dropout)?;
+        let bce = binary_cross_entropy(&logits)?;
+        let align = if alignment_items.is_empty() || alignment_queries.is_empty() {
+            self.alignment.none()?
+        } else {
+            let items = gather_rows(&encoded.items.table, &encoded.items.rows[3], RowZero::Learns)?;
+            let queries = self.embeddings.catalogue_queries(alignment_queries)?;
+            self.alignment.loss(history, &encoded, &items, &queries)?
+        };
+        let margin = self.config.triplet_margin;
+        let contrast =
+            (triplet_hinge(&encoded.rec, margin)?.mean_all()? + triplet_hinge(&encoded.src, margin)?.mean_all()?)?;
+        let total = ((&bce + (&align * weights.align)?)? + (&contrast * weights.contrast)?)?;
+        let losses = Losses { total, parts: vec![("bce", bce), ("align", align), ("contrast", contrast)] };
+        Ok(TrainingOutputs { losses, encoded, logits })
+    }
+
+    /// Where its tensors are.
+    pub fn device(&self) -> &Device {
+        self.co_attention.w1.device()
+    }
+}
+
+impl Side {
+    fn new(
+        config: &SesRecConfig,
+        weights: &HashMap<String, Tensor>,
+        side: &str,
+    ) -> std::result::Result<Self, ModelError> {
+        let get = |name: String| tensor(weights, &name);
+        let norm = |name: String| {
+            Ok::<_, ModelError>(LayerNorm::new(
+                get(format!("{name}.weight"))?,
+                get(format!("{name}.bias"))?,
+                config.layer_norm_eps,
+            ))
+        };
+        let block = |n: usize| {
+            let layer = format!("{side}_his_transformer_layer.layer.{n}");
+            let attention = format!("{layer}.multi_head_attention");
+            let projections = format!("{attention}.multi_head_attention");
+            let in_proj =
+                Linear::new(get(format!("{projections}.in_proj_weight"))?, get(format!("{projections}.in_proj_bias"))?);
+            let out_proj = linear(weights, &format!("{projections}.out_proj"))?;
+            Ok::<_, ModelError>(EncoderBlock {
+                attention: MultiHeadAttention::new(in_proj, out_proj, config.num_heads),
+                attention_norm: norm(format!("{attention}.LayerNorm"))?,
+                dense_1: linear(weights, &format!("{layer}.feed_forward.dense_1"))?,
+                dense_2: linear(weights, &format!("{layer}.feed_forward.dense_2"))?,
+                feed_forward_norm: norm(format!("{layer}.feed_forward.LayerNorm"))?,
+            })
+        };
+        let blocks = (0..config.num_blocks).map(block).collect::<std::result::Result<_, _>>()?;
+        Ok(Self {
+            positions: get(format!("{side}_pos_emb.pe.weight"))?,
+            encoder: Encoder { blocks },
+            pooling: InterestPooling::new(&get(format!("{side}_his_att_pooling.W"))?)?,
+        })
+    }
+
+    /// Adds positions (0 is the oldest kept event) and encodes: `[B, L, d]` → `[B, L, d]`.
+    fn encode(&self, events: &Tensor, lengths: &[usize], dropout: &mut Dropout) -> Result<EncodedEvents> {
+        let (users, length, d) = events.dims3()?;
+        let positions = self.positions.narrow(0, 0, length)?.flatten_all()?;
+        let x = add_row(&events.reshape((users, length * d))?, &positions)?.reshape((users, length, d))?;
+        let encoded = self.encoder.forward(&x, lengths, dropout)?;
+        Ok(EncodedEvents { encoded, lengths: lengths.to_vec(), real: Mask::prefixes(lengths, length) })
+    }
+}
+
+/// A tensor by name.
+pub(super) fn tensor(weights: &HashMap<String, Tensor>, name: &str) -> std::result::Result<Tensor, ModelError> {
+    weights.get(name).cloned().ok_or_else(|| ModelError::Weights { name: name.into(), message: "is missing".into() })
+}
+
+/// `{name}.weight` and `{name}.bias`.
+pub(super) fn linear(weights: &HashMap<String, Tensor>, name: &str) -> std::result::Result<Linear, ModelError> {
+    Ok(Linear::new(tensor(weights, &format!("{name}.weight"))?, tensor(weights, &format!("{name}.bias"))?))
+}
+
+/// Tensors can't have zero positions: a side on which nobody has events gets one padded position.
+fn at_least_one_position(batch: &HistoryBatch) -> Cow<'_, HistoryBatch> {
+    if batch.rec_len > 0 && batch.src_len > 0 {
+        return Cow::Borrowed(batch);
+    }
+    let (mut batch, users) = (batch.clone(), batch.users());
+    if batch.rec_len == 0 {
+        batch.rec_len = 1;
+        batch.rec_items = vec![0; users];
+    }
+    if batch.src_len == 0 {
+        batch.src_len = 1;
+        batch.src_queries = vec![0; users];
+        batch.src_sources = vec![0; users];
+        batch.src_words = vec![0; users * batch.word_len];
+        batch.src_clicks = vec![0; users * batch.click_len];
+    }
+    Cow::Owned(batch)
+}

@@ -1,0 +1,48 @@
+//! A Transformer encoder, post-norm, not causal.
+
+use candle_core::{Result, Tensor};
+
+use super::{Dropout, LayerNorm, Linear, MultiHeadAttention, leaky_relu};
+
+/// The slope of the feed-forward layer's LeakyReLU.
+const SLOPE: f32 = 0.01;
+
+/// One block: attention and a feed-forward layer, each with dropout, residual and layer norm.
+#[derive(Debug, Clone)]
+pub struct EncoderBlock {
+    /// Self-attention.
+    pub attention: MultiHeadAttention,
+    /// After the attention's residual.
+    pub attention_norm: LayerNorm,
+    /// d → d, before the LeakyReLU.
+    pub dense_1: Linear,
+    /// d → d, after it.
+    pub dense_2: Linear,
+    /// After the feed-forward residual.
+    pub feed_forward_norm: LayerNorm,
+}
+
+impl EncoderBlock {
+    /// `x [B, L, d]` → `[B, L, d]`; entry b has `lengths[b]` real positions.
+    pub fn forward(&self, x: &Tensor, lengths: &[usize], dropout: &mut Dropout) -> Result<Tensor> {
+        let attended = dropout.apply(&self.attention.forward(x, lengths)?)?;
+        let h = self.attention_norm.forward(&(x + attended)?)?;
+        let hidden = leaky_relu(&self.dense_1.forward(&h)?, SLOPE)?;
+        let out = dropout.apply(&self.dense_2.forward(&hidden)?)?;
+        self.feed_forward_norm.forward(&(h + out)?)
+    }
+}
+
+/// A stack of blocks.
+#[derive(Debug, Clone)]
+pub struct Encoder {
+    /// From the input on.
+    pub blocks: Vec<EncoderBlock>,
+}
+
+impl Encoder {
+    /// `x [B, L, d]` → `[B, L, d]`.
+    pub fn forward(&self, x: &Tensor, lengths: &[usize], dropout: &mut Dropout) -> Result<Tensor> {
+        self.blocks.iter().try_fold(x.clone(), |x, block| block.forward(&x, lengths, dropout))
+    }
+}

@@ -1,0 +1,97 @@
+//! Affine maps.
+
+use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
+
+use super::{host, vector::vectorized};
+
+/// `y = x Wᵀ + b`, as `torch.nn.Linear` stores it.
+#[derive(Debug, Clone)]
+pub struct Linear {
+    weight: Tensor,
+    bias: Tensor,
+}
+
+impl Linear {
+    /// `weight [out, in]`, `bias [out]`.
+    pub fn new(weight: Tensor, bias: Tensor) -> Self {
+        Self { weight, bias }
+    }
+
+    /// `[.., in]` → `[.., out]`.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        add_row(&project(x, &self.weight)?, &self.bias)
+    }
+
+    /// `[out, in]`.
+    pub fn weight(&self) -> &Tensor {
+        &self.weight
+    }
+
+    /// `[out]`.
+    pub fn bias(&self) -> &Tensor {
+        &self.bias
+    }
+}
+
+/// `x Wᵀ` as one matrix product, whatever the leading dimensions: `x [.., in]`, `weight [out, in]` → `[.., out]`.
+pub fn project(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+    let mut shape = x.dims().to_vec();
+    let width = shape.pop().unwrap_or(1);
+    shape.push(weight.dim(0)?);
+    x.reshape(((), width))?.matmul(&weight.t()?)?.reshape(shape)
+}
+
+/// Adds `row [d]` to every row of `x [.., d]`. Its backward is a column sum; candle's goes element by element.
+pub fn add_row(x: &Tensor, row: &Tensor) -> Result<Tensor> {
+    if x.device().is_cpu() { x.contiguous()?.apply_op2(&row.contiguous()?, AddRow) } else { x.broadcast_add(row) }
+}
+
+struct AddRow;
+
+impl CustomOp2 for AddRow {
+    fn name(&self) -> &'static str {
+        "add-row"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        row: &CpuStorage,
+        row_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let mut out = host::floats(x, x_layout)?.to_vec();
+        let row = host::floats(row, row_layout)?;
+        let rows = host::rows_per_chunk(out.len() / row.len().max(1), row.len());
+        host::for_chunks(&mut out, rows * row.len(), 1, |_, out| {
+            vectorized(
+                #[inline(always)]
+                || {
+                    for out in out.chunks_exact_mut(row.len()) {
+                        out.iter_mut().zip(row).for_each(|(x, row)| *x += row);
+                    }
+                },
+            )
+        });
+        Ok((CpuStorage::F32(out), x_layout.shape().clone()))
+    }
+
+    fn bwd(&self, _: &Tensor, row: &Tensor, _: &Tensor, g: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let g = g.contiguous()?;
+        let mut sums = vec![0.0_f32; row.elem_count()];
+        {
+            let (storage, layout) = g.storage_and_layout();
+            let values = host::stored(&storage, layout)?;
+            vectorized(
+                #[inline(always)]
+                || {
+                    for values in values.chunks_exact(sums.len()) {
+                        sums.iter_mut().zip(values).for_each(|(sum, g)| *sum += g);
+                    }
+                },
+            );
+        }
+        let sums = Tensor::from_vec(sums, row.shape(), row.device())?;
+        Ok((Some(g), Some(sums)))
+    }
+}

@@ -1,0 +1,413 @@
+//! Adam as `torch.optim.Adam` computes it, L2 added to the gradient: what the release trained with.
+//!
+//! candle-nn's `AdamW` decouples weight decay, which is another algorithm, and composes each step from tensor operations
+//! that allocate: on embedding tables of millions of values that costs more than the model. On the CPU a step here is one
+//! pass over each parameter, in place.
+
+use std::{collections::HashMap, sync::Mutex};
+
+use candle_core::{CpuStorage, DType, InplaceOp1, Layout, Storage, Tensor, Var, backprop::GradStore};
+use rayon::prelude::*;
+
+use super::Parameters;
+
+/// Values that one task updates: four streams of 128 kB, which stay in a core's second-level cache.
+const CHUNK: usize = 32 * 1024;
+
+/// Why a step could not be made. The weights are as they were before it.
+#[derive(Debug, thiserror::Error)]
+pub enum OptimizerError {
+    /// Nothing flowed back to a parameter: somewhere on the way is an operation without a backward pass.
+    #[error("parameter {0} has no gradient: an operation between it and the loss has no backward pass")]
+    MissingGradient(String),
+    /// A gradient that would destroy the weights.
+    #[error("the gradient of parameter {0} is not finite (NaN or infinite)")]
+    NonFinite(String),
+    /// A saved state of other parameters.
+    #[error("optimizer state: {0}")]
+    State(String),
+    /// The tensor library's error.
+    #[error("optimizer: {0}")]
+    Tensor(#[from] candle_core::Error),
+}
+
+/// Adam's constants.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AdamOptions {
+    /// Step size.
+    pub learning_rate: f64,
+    /// Decay of the first moment.
+    pub beta1: f64,
+    /// Decay of the second moment.
+    pub beta2: f64,
+    /// Added to the root of the second moment.
+    pub epsilon: f64,
+    /// Times the weight, added to its gradient; also where the gradient is zero, as for the rows of an embedding table
+    /// that a batch doesn't use.
+    pub l2: f64,
+}
+
+impl Default for AdamOptions {
+    fn default() -> Self {
+        Self { learning_rate: 1e-3, beta1: 0.9, beta2: 0.999, epsilon: 1e-8, l2: 0.0 }
+    }
+}
+
+/// The optimizer of a model's parameters (Kingma & Ba 2015, algorithm 1, with bias correction).
+#[derive(Debug)]
+pub struct Adam {
+    parameters: Parameters,
+    moments: Vec<Moments>,
+    options: AdamOptions,
+    step: u64,
+}
+
+/// First and second moment of one parameter.
+#[derive(Debug)]
+enum Moments {
+    Host { first: Vec<f32>, second: Vec<f32> },
+    Device { first: Tensor, second: Tensor },
+}
+
+impl Adam {
+    /// With moments of zero.
+    ///
+    /// # Errors
+    /// If a parameter is not of 32-bit floats.
+    pub fn new(parameters: &Parameters, options: AdamOptions) -> Result<Self, OptimizerError> {
+        let moments = parameters
+            .iter()
+            .map(|(name, var)| {
+                if var.dtype() != DType::F32 {
+                    return Err(OptimizerError::State(format!("parameter {name} is {:?}, not f32", var.dtype())));
+                }
+                Ok(if var.device().is_cpu() {
+                    Moments::Host { first: vec![0.0; var.elem_count()], second: vec![0.0; var.elem_count()] }
+                } else {
+                    let zeros = || Tensor::zeros(var.shape(), DType::F32, var.device());
+                    Moments::Device { first: zeros()?, second: zeros()? }
+                })
+            })
+            .collect::<Result<_, OptimizerError>>()?;
+        Ok(Self { parameters: parameters.clone(), moments, options, step: 0 })
+    }
+
+    /// The present step size.
+    pub fn learning_rate(&self) -> f64 {
+        self.options.learning_rate
+    }
+
+    /// Sets the step size of the steps to come.
+    pub fn set_learning_rate(&mut self, learning_rate: f64) {
+        self.options.learning_rate = learning_rate;
+    }
+
+    /// Steps made so far.
+    pub fn steps(&self) -> u64 {
+        self.step
+    }
+
+    /// Moves every parameter against its gradient.
+    ///
+    /// # Errors
+    /// If a parameter has no gradient or one that is not finite; nothing is changed then.
+    pub fn step(&mut self, gradients: &GradStore) -> Result<(), OptimizerError> {
+        let gradients = self.gradients(gradients)?;
+        self.step += 1;
+        let constants = Constants::at_step(self.options, self.step);
+        for (((_, var), moments), gradient) in self.parameters.iter().zip(&mut self.moments).zip(&gradients) {
+            match moments {
+                Moments::Host { first, second } => {
+                    let (storage, layout) = gradient.storage_and_layout();
+                    let gradient = host_slice(&storage, layout)?;
+                    var.inplace_op1(&HostStep { constants, gradient, moments: Mutex::new((first, second)) })?;
+                }
+                Moments::Device { first, second } => device_step(constants, var, gradient, (first, second))?,
+            }
+        }
+        Ok(())
+    }
+
+    /// The moments and the number of steps as named tensors on the CPU, to be saved.
+    pub fn state(&self) -> Result<HashMap<String, Tensor>, OptimizerError> {
+        let cpu = &candle_core::Device::Cpu;
+        let mut state = HashMap::from([("step".to_owned(), Tensor::new(self.step as i64, cpu)?)]);
+        for ((name, var), moments) in self.parameters.iter().zip(&self.moments) {
+            let (first, second) = match moments {
+                Moments::Host { first, second } => {
+                    (Tensor::from_slice(first, var.shape(), cpu)?, Tensor::from_slice(second, var.shape(), cpu)?)
+                }
+                Moments::Device { first, second } => (first.to_device(cpu)?, second.to_device(cpu)?),
+            };
+            state.insert(format!("first/{name}"), first);
+            state.insert(format!("second/{name}"), second);
+        }
+        Ok(state)
+    }
+
+    /// Continues from what [`Self::state`] gave.
+    ///
+    /// # Errors
+    /// If a tensor is missing or has another shape; the optimizer must not be used then.
+    pub fn restore(&mut self, state: &HashMap<String, Tensor>) -> Result<(), OptimizerError> {
+        let tensor = |name: &str| state.get(name).ok_or_else(|| OptimizerError::State(format!("{name} is missing")));
+        self.step = u64::try_from(tensor("step")?.to_scalar::<i64>()?)
+            .map_err(|_| OptimizerError::State("step is negative".into()))?;
+        for ((name, var), moments) in self.parameters.iter().zip(&mut self.moments) {
+            let moment = |kind: &str| {
+                let tensor = tensor(&format!("{kind}/{name}"))?;
+                if tensor.shape() == var.shape() {
+                    return Ok(tensor);
+                }
+                let (found, wanted) = (tensor.shape(), var.shape());
+                Err(OptimizerError::State(format!("{kind}/{name} has shape {found:?}, the parameter {wanted:?}")))
+            };
+            match moments {
+                Moments::Host { first, second } => {
+                    *first = moment("first")?.flatten_all()?.to_vec1()?;
+                    *second = moment("second")?.flatten_all()?.to_vec1()?;
+                }
+                Moments::Device { first, second } => {
+                    *first = moment("first")?.to_device(var.device())?;
+                    *second = moment("second")?.to_device(var.device())?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Every parameter's gradient, contiguous and finite, in the parameters' order.
+    fn gradients(&self, gradients: &GradStore) -> Result<Vec<Tensor>, OptimizerError> {
+        let found: Vec<Tensor> = self
+            .parameters
+            .iter()
+            .map(|(name, var)| match gradients.get(var.as_tensor()) {
+                Some(gradient) => Ok(gradient.contiguous()?),
+                None => Err(OptimizerError::MissingGradient(name.to_owned())),
+            })
+            .collect::<Result<_, OptimizerError>>()?;
+        for ((name, _), gradient) in self.parameters.iter().zip(&found) {
+            if !is_finite(gradient)? {
+                return Err(OptimizerError::NonFinite(name.to_owned()));
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// What one step multiplies with.
+#[derive(Debug, Clone, Copy)]
+struct Constants {
+    l2: f32,
+    /// 1 - beta1
+    first_rate: f32,
+    beta2: f32,
+    /// 1 - beta2
+    second_rate: f32,
+    /// learning rate / (1 - beta1^t)
+    step_size: f32,
+    /// 1 / sqrt(1 - beta2^t)
+    root_scale: f32,
+    epsilon: f32,
+}
+
+impl Constants {
+    fn at_step(options: AdamOptions, step: u64) -> Self {
+        let AdamOptions { learning_rate, beta1, beta2, epsilon, l2 } = options;
+        Self {
+            l2: l2 as f32,
+            first_rate: (1.0 - beta1) as f32,
+            beta2: beta2 as f32,
+            second_rate: (1.0 - beta2) as f32,
+            step_size: (learning_rate / (1.0 - beta1.powf(step as f64))) as f32,
+            root_scale: (1.0 / (1.0 - beta2.powf(step as f64)).sqrt()) as f32,
+            epsilon: epsilon as f32,
+        }
+    }
+}
+
+/// The step of one parameter in host memory, as an in-place operation on its storage.
+struct HostStep<'a> {
+    constants: Constants,
+    gradient: &'a [f32],
+    /// candle hands an operation out by shared reference; the lock is never contended.
+    moments: Mutex<(&'a mut Vec<f32>, &'a mut Vec<f32>)>,
+}
+
+impl InplaceOp1 for HostStep<'_> {
+    fn name(&self) -> &'static str {
+        "adam"
+    }
+
+    fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> candle_core::Result<()> {
+        let (CpuStorage::F32(values), Some((start, end))) = (storage, layout.contiguous_offsets()) else {
+            candle_core::bail!("adam: a parameter must be contiguous and of 32-bit floats")
+        };
+        let weights = &mut values[start..end];
+        let mut moments = self.moments.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let (first, second) = &mut *moments;
+        let arch = pulp::Arch::new();
+        if weights.len() <= CHUNK {
+            arch.dispatch(|| update(self.constants, weights, self.gradient, (first, second)));
+        } else {
+            let chunks = weights.par_chunks_mut(CHUNK).zip(self.gradient.par_chunks(CHUNK));
+            let moments = first.par_chunks_mut(CHUNK).zip(second.par_chunks_mut(CHUNK));
+            chunks.zip(moments).for_each(|((weights, gradient), moments)| {
+                arch.dispatch(|| update(self.constants, weights, gradient, moments));
+            });
+        }
+        Ok(())
+    }
+}
+
+/// Algorithm 1 on slices of equal length; inlined into pulp's dispatch so that it is compiled for the CPU's widest vectors.
+#[inline(always)]
+fn update(c: Constants, weights: &mut [f32], gradient: &[f32], (first, second): (&mut [f32], &mut [f32])) {
+    let moments = first.iter_mut().zip(second);
+    for ((weight, &gradient), (first, second)) in weights.iter_mut().zip(gradient).zip(moments) {
+        let gradient = gradient + c.l2 * *weight;
+        *first += c.first_rate * (gradient - *first);
+        *second = c.beta2 * *second + c.second_rate * gradient * gradient;
+        *weight -= c.step_size * *first / (second.sqrt() * c.root_scale + c.epsilon);
+    }
+}
+
+/// The same from tensor operations, for devices without a kernel of our own.
+fn device_step(
+    c: Constants,
+    var: &Var,
+    gradient: &Tensor,
+    (first, second): (&mut Tensor, &mut Tensor),
+) -> candle_core::Result<()> {
+    let weight = var.as_detached_tensor();
+    let gradient = (gradient.detach() + (&weight * f64::from(c.l2))?)?;
+    *first = (&*first + ((&gradient - &*first)? * f64::from(c.first_rate))?)?;
+    *second = ((&*second * f64::from(c.beta2))? + (gradient.sqr()? * f64::from(c.second_rate))?)?;
+    let root = ((second.sqrt()? * f64::from(c.root_scale))? + f64::from(c.epsilon))?;
+    var.set(&(weight - ((&*first * f64::from(c.step_size))? / root)?)?)
+}
+
+fn is_finite(tensor: &Tensor) -> candle_core::Result<bool> {
+    if !tensor.device().is_cpu() {
+        // x - x is 0 for every finite x, else NaN; one number crosses to the host.
+        return Ok((tensor - tensor)?.sum_all()?.to_scalar::<f32>()? == 0.0);
+    }
+    let (storage, layout) = tensor.storage_and_layout();
+    let values = host_slice(&storage, layout)?;
+    let arch = pulp::Arch::new();
+    // Of the bits without the sign, those of infinities and NaN are the largest: an integer maximum, which vectorises.
+    let largest = |chunk: &[f32]| {
+        arch.dispatch(|| chunk.iter().fold(0, |largest: u32, value| largest.max(value.to_bits() & 0x7fff_ffff)))
+    };
+    Ok(values.par_chunks(CHUNK).all(|chunk| largest(chunk) < 0x7f80_0000))
+}
+
+fn host_slice<'a>(storage: &'a Storage, layout: &Layout) -> candle_core::Result<&'a [f32]> {
+    match (storage, layout.contiguous_offsets()) {
+        (Storage::Cpu(CpuStorage::F32(values)), Some((start, end))) => Ok(&values[start..end]),
+        _ => {
+            candle_core::bail!("optimizer: a gradient must be contiguous, of 32-bit floats, and where its parameter is")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+
+    fn parameters(tensors: &[(&str, Tensor)]) -> Parameters {
+        let tensors = tensors.iter().map(|(name, tensor)| ((*name).to_owned(), tensor.clone())).collect();
+        Parameters::from_tensors(&tensors).unwrap()
+    }
+
+    /// ½‖x‖²: the gradient of every value is the value itself.
+    fn half_square(parameters: &Parameters) -> GradStore {
+        let losses = parameters.iter().map(|(_, var)| (var.sqr().unwrap().sum_all().unwrap() * 0.5).unwrap());
+        losses.reduce(|a, b| (a + b).unwrap()).unwrap().backward().unwrap()
+    }
+
+    #[test]
+    fn follows_the_algorithm_in_double_precision_past_one_chunk() {
+        let count = 2 * CHUNK + 17;
+        let start: Vec<f32> = (0..count).map(|n| (n as f32 * 0.37).sin()).collect();
+        let parameters = parameters(&[("x", Tensor::from_slice(&start, count, &Device::Cpu).unwrap())]);
+        let options = AdamOptions { learning_rate: 0.05, l2: 0.1, ..AdamOptions::default() };
+        let mut adam = Adam::new(&parameters, options).unwrap();
+        let mut expected: Vec<(f64, f64, f64)> = start.iter().map(|&x| (f64::from(x), 0.0, 0.0)).collect();
+        for step in 1..=5 {
+            adam.step(&half_square(&parameters)).unwrap();
+            for (x, m, v) in &mut expected {
+                let g = *x + 0.1 * *x;
+                *m = 0.9 * *m + 0.1 * g;
+                *v = 0.999 * *v + 0.001 * g * g;
+                let (m, v) = (*m / (1.0 - 0.9f64.powi(step)), *v / (1.0 - 0.999f64.powi(step)));
+                *x -= 0.05 * m / (v.sqrt() + 1e-8);
+            }
+        }
+        let found: Vec<f32> = parameters.get("x").unwrap().to_vec1().unwrap();
+        for (n, (found, (expected, ..))) in found.iter().zip(&expected).enumerate() {
+            assert!((f64::from(*found) - expected).abs() < 2e-6, "value {n}: {found} instead of {expected}");
+        }
+    }
+
+    #[test]
+    fn tensor_operations_give_what_the_fused_pass_gives() {
+        let start = Tensor::from_vec((0..40).map(|n| n as f32 / 7.0 - 2.0).collect(), (8, 5), &Device::Cpu).unwrap();
+        let (fused, composed) = (parameters(&[("x", start.clone())]), Var::from_tensor(&start).unwrap());
+        let options = AdamOptions { l2: 0.01, ..AdamOptions::default() };
+        let mut adam = Adam::new(&fused, options).unwrap();
+        let zeros = || start.zeros_like().unwrap();
+        let (mut first, mut second) = (zeros(), zeros());
+        for step in 1..=3 {
+            adam.step(&half_square(&fused)).unwrap();
+            let constants = Constants::at_step(options, step);
+            let gradient = composed.as_detached_tensor().copy().unwrap();
+            device_step(constants, &composed, &gradient, (&mut first, &mut second)).unwrap();
+        }
+        let difference = (fused.get("x").unwrap().as_tensor() - composed.as_tensor()).unwrap().abs().unwrap();
+        assert!(difference.max_all().unwrap().to_scalar::<f32>().unwrap() < 1e-6);
+    }
+
+    #[test]
+    fn a_parameter_without_a_gradient_is_named_and_nothing_moves() {
+        let tensor = Tensor::new(&[1f32, 2.0], &Device::Cpu).unwrap();
+        let parameters = parameters(&[("lost", tensor.clone()), ("kept", tensor)]);
+        let kept = parameters.get("kept").unwrap();
+        let gradients = kept.sum_all().unwrap().backward().unwrap();
+        let error = Adam::new(&parameters, AdamOptions::default()).unwrap().step(&gradients).unwrap_err();
+        assert!(matches!(&error, OptimizerError::MissingGradient(name) if name == "lost"), "{error}");
+        assert_eq!(kept.to_vec1::<f32>().unwrap(), [1.0, 2.0]);
+    }
+
+    #[test]
+    fn a_gradient_that_is_not_finite_is_refused() {
+        let parameters = parameters(&[("x", Tensor::new(&[1f32, 0.0], &Device::Cpu).unwrap())]);
+        let var = parameters.get("x").unwrap();
+        let mut adam = Adam::new(&parameters, AdamOptions::default()).unwrap();
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let mut gradients = half_square(&parameters);
+            gradients.insert(var.as_tensor(), Tensor::new(&[0f32, bad], &Device::Cpu).unwrap());
+            assert!(matches!(adam.step(&gradients), Err(OptimizerError::NonFinite(name)) if name == "x"));
+        }
+        assert_eq!((adam.steps(), var.to_vec1::<f32>().unwrap()), (0, vec![1.0, 0.0]));
+    }
+
+    #[test]
+    fn continues_exactly_from_a_saved_state() {
+        let start = Tensor::new(&[[1f32, -2.0], [0.5, 3.0]], &Device::Cpu).unwrap();
+        let (straight, resumed) = (parameters(&[("x", start.clone())]), parameters(&[("x", start)]));
+        let mut adam = Adam::new(&straight, AdamOptions::default()).unwrap();
+        (0..4).for_each(|_| adam.step(&half_square(&straight)).unwrap());
+        let mut before = Adam::new(&resumed, AdamOptions::default()).unwrap();
+        (0..2).for_each(|_| before.step(&half_square(&resumed)).unwrap());
+        let mut after = Adam::new(&resumed, AdamOptions::default()).unwrap();
+        after.restore(&before.state().unwrap()).unwrap();
+        (0..2).for_each(|_| after.step(&half_square(&resumed)).unwrap());
+        let values = |p: &Parameters| p.get("x").unwrap().to_vec2::<f32>().unwrap();
+        assert_eq!(values(&straight), values(&resumed));
+        let error = after.restore(&HashMap::new()).unwrap_err();
+        assert_eq!(error.to_string(), "optimizer state: step is missing");
+    }
+}

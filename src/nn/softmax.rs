@@ -1,0 +1,139 @@
+//! Softmax over the last dimension with masked positions, differentiable.
+
+use std::sync::Arc;
+
+use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
+
+use super::{
+    host,
+    vector::{self, vectorized},
+};
+
+/// Which positions of each group of rows take part in a softmax: `[groups, length]`, in host memory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mask {
+    length: usize,
+    kept: Arc<[bool]>,
+}
+
+impl Mask {
+    /// From `[groups, length]` flags.
+    ///
+    /// # Panics
+    /// If `kept` is no multiple of `length`.
+    pub fn new(kept: Vec<bool>, length: usize) -> Self {
+        assert!(length > 0 && kept.len().is_multiple_of(length), "a mask has whole rows");
+        Self { length, kept: kept.into() }
+    }
+
+    /// Keeps the first `lengths[g]` of `length` positions in group g.
+    pub fn prefixes(lengths: &[usize], length: usize) -> Self {
+        let kept = lengths.iter().flat_map(|&kept| (0..length).map(move |position| position < kept)).collect();
+        Self::new(kept, length)
+    }
+
+    /// Positions per group.
+    pub fn length(&self) -> usize {
+        self.length
+    }
+
+    /// How many groups there are.
+    pub fn groups(&self) -> usize {
+        self.kept.len() / self.length
+    }
+
+    /// A group's flags.
+    pub fn row(&self, group: usize) -> &[bool] {
+        &self.kept[group * self.length..(group + 1) * self.length]
+    }
+
+    /// `[groups, length]`: 1 where kept, else 0.
+    pub fn tensor(&self, device: &candle_core::Device) -> Result<Tensor> {
+        let values: Vec<f32> = self.kept.iter().map(|&kept| f32::from(u8::from(kept))).collect();
+        Tensor::from_vec(values, (self.groups(), self.length), device)
+    }
+}
+
+/// Softmax of `x [groups, .., length]` over its last dimension, among the positions that `mask [groups, length]` keeps.
+/// Other positions get 0; a row without any kept position is all 0.
+pub fn masked_softmax(x: &Tensor, mask: &Mask) -> Result<Tensor> {
+    let (groups, length) = (x.dim(0)?, x.dim(candle_core::D::Minus1)?);
+    if (groups, length) != (mask.groups(), mask.length) {
+        bail!("softmax of {:?} with a mask of {} x {}", x.shape(), mask.groups(), mask.length)
+    }
+    if x.device().is_cpu() {
+        return x.contiguous()?.apply_op1(MaskedSoftmax { mask: mask.clone() });
+    }
+    let mut shape = vec![1; x.rank()];
+    (shape[0], shape[x.rank() - 1]) = (groups, length);
+    let kept = mask.tensor(x.device())?.reshape(shape)?;
+    let x = x.broadcast_mul(&kept)?.broadcast_add(&((&kept - 1.0)? * 1e12)?)?;
+    let exp = x.broadcast_sub(&x.max_keepdim(candle_core::D::Minus1)?.detach())?.exp()?.broadcast_mul(&kept)?;
+    // An empty row's sum is 0; dividing by the smallest normal number keeps it 0.
+    exp.broadcast_div(&exp.sum_keepdim(candle_core::D::Minus1)?.maximum(f64::from(f32::MIN_POSITIVE))?)
+}
+
+struct MaskedSoftmax {
+    mask: Mask,
+}
+
+impl MaskedSoftmax {
+    fn by_group(&self, out: &mut [f32], body: impl Fn(usize, &[bool], &mut [f32]) + Sync) {
+        let per_group = out.len() / self.mask.groups().max(1);
+        host::for_chunks(out, per_group, 8, |group, chunk| body(group * per_group, self.mask.row(group), chunk));
+    }
+}
+
+/// In place, over the kept positions of one row.
+#[inline(always)]
+pub(super) fn softmax_row(row: &mut [f32], kept: &[bool]) {
+    let mut max = f32::NEG_INFINITY;
+    for (x, &kept) in row.iter().zip(kept) {
+        max = if kept && *x > max { *x } else { max };
+    }
+    for (x, &kept) in row.iter_mut().zip(kept) {
+        let e = vector::exp(*x - max);
+        *x = if kept { e } else { 0.0 };
+    }
+    let sum = vector::sum_by(row, |x| x);
+    let factor = if sum > 0.0 { 1.0 / sum } else { 0.0 };
+    row.iter_mut().for_each(|x| *x *= factor);
+}
+
+impl CustomOp1 for MaskedSoftmax {
+    fn name(&self) -> &'static str {
+        "masked-softmax"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let mut out = host::floats(storage, layout)?.to_vec();
+        self.by_group(&mut out, |_, kept, rows| {
+            vectorized(
+                #[inline(always)]
+                || rows.chunks_exact_mut(kept.len()).for_each(|row| softmax_row(row, kept)),
+            )
+        });
+        Ok((CpuStorage::F32(out), layout.shape().clone()))
+    }
+
+    /// dx = p ∘ (g − Σ p g)
+    fn bwd(&self, _: &Tensor, result: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
+        let gradient = gradient.contiguous()?;
+        let ((p, p_layout), (g, g_layout)) = (result.storage_and_layout(), gradient.storage_and_layout());
+        let (p, g) = (host::stored(&p, p_layout)?, host::stored(&g, g_layout)?);
+        let mut out = p.to_vec();
+        self.by_group(&mut out, |offset, kept, rows| {
+            vectorized(
+                #[inline(always)]
+                || {
+                    let g = &g[offset..offset + rows.len()];
+                    for (p, g) in rows.chunks_exact_mut(kept.len()).zip(g.chunks_exact(kept.len())) {
+                        let mean = vector::dot(p, g);
+                        p.iter_mut().zip(g).for_each(|(p, g)| *p *= g - mean);
+                    }
+                },
+            )
+        });
+        Ok(Some(Tensor::from_vec(out, result.shape(), result.device())?))
+    }
+}

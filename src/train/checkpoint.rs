@@ -1,0 +1,234 @@
+//! A training run on disk: everything that continuing exactly takes.
+//!
+//! A checkpoint is a directory `epoch-EEEE-step-SSSSSSSS`, named by the step that comes next. It is written under another
+//! name, synced and renamed, so that it is either whole or not there; older ones are removed after that.
+
+use std::{
+    collections::HashMap,
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+};
+
+use candle_core::{Device, Tensor};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    EarlyStop, EpochReport, Recipe, ReduceOnPlateau, TrainingError,
+    trainer::{BestEpoch, EpochSums},
+};
+
+/// Grows when the format changes.
+const FORMAT: u32 = 1;
+const STATE: &str = "state.json";
+const PARAMETERS: &str = "parameters.safetensors";
+const OPTIMIZER: &str = "optimizer.safetensors";
+const BEST: &str = "best.safetensors";
+
+/// The step that comes next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Position {
+    /// From 1.
+    pub epoch: usize,
+    /// Of the epoch, from 0.
+    pub step: usize,
+}
+
+/// What a run is besides tensors.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct RunState {
+    pub format: u32,
+    pub next: Position,
+    pub steps: u64,
+    pub recipe: Recipe,
+    pub model: serde_json::Value,
+    pub data_checksum: String,
+    pub learning_rate: f64,
+    pub plateau: ReduceOnPlateau,
+    pub early_stop: EarlyStop,
+    pub epochs: Vec<EpochReport>,
+    pub best: Option<BestEpoch>,
+    /// Of the epoch that is under way.
+    pub sums: EpochSums,
+    pub seconds: f64,
+}
+
+impl RunState {
+    /// A run before its first step.
+    pub fn new(recipe: &Recipe, model: serde_json::Value, data_checksum: &str) -> Self {
+        let plateau = ReduceOnPlateau::new(
+            recipe.plateau_factor,
+            recipe.plateau_patience,
+            recipe.plateau_threshold,
+            recipe.min_learning_rate,
+        );
+        Self {
+            format: FORMAT,
+            next: Position { epoch: 1, step: 0 },
+            steps: 0,
+            recipe: recipe.clone(),
+            model,
+            data_checksum: data_checksum.to_owned(),
+            learning_rate: recipe.learning_rate,
+            plateau,
+            early_stop: EarlyStop::new(recipe.early_stop_patience),
+            epochs: vec![],
+            best: None,
+            sums: EpochSums::default(),
+            seconds: 0.0,
+        }
+    }
+}
+
+/// A run as it stands.
+#[derive(Debug)]
+pub struct Checkpoint {
+    pub(super) state: RunState,
+    pub(super) parameters: HashMap<String, Tensor>,
+    pub(super) optimizer: HashMap<String, Tensor>,
+    /// The weights of the best epoch so far.
+    pub(super) best: Option<HashMap<String, Tensor>>,
+}
+
+impl Checkpoint {
+    /// The newest checkpoint of a directory; nothing if there is none. Tensors are on the CPU.
+    ///
+    /// # Errors
+    /// If it can't be read.
+    pub fn read_latest(directory: &Path) -> Result<Option<Self>, TrainingError> {
+        match checkpoints(directory).map_err(at(directory))?.pop() {
+            Some(path) => Self::read(&path).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The step that comes next.
+    pub fn position(&self) -> Position {
+        self.state.next
+    }
+
+    fn read(path: &Path) -> Result<Self, TrainingError> {
+        let text = fs::read_to_string(path.join(STATE)).map_err(at(&path.join(STATE)))?;
+        let broken = |message: String| TrainingError::Checkpoint { path: path.join(STATE), message };
+        #[derive(Deserialize)]
+        struct Format {
+            format: u32,
+        }
+        let Format { format } = serde_json::from_str(&text).map_err(|error| broken(error.to_string()))?;
+        if format != FORMAT {
+            let advice = "continue with the version of sesrec that wrote it, or start afresh";
+            return Err(broken(format!("has format {format}, this version reads {FORMAT}: {advice}")));
+        }
+        let state: RunState = serde_json::from_str(&text).map_err(|error| broken(error.to_string()))?;
+        let tensors = |name: &str| {
+            let path = path.join(name);
+            candle_core::safetensors::load(&path, &Device::Cpu)
+                .map_err(|error| TrainingError::Checkpoint { path, message: error.to_string() })
+        };
+        let best = state.best.as_ref().map(|_| tensors(BEST)).transpose()?;
+        Ok(Self { parameters: tensors(PARAMETERS)?, optimizer: tensors(OPTIMIZER)?, best, state })
+    }
+
+    /// Writes it into `directory`, and removes older ones.
+    ///
+    /// # Errors
+    /// If that fails; an older checkpoint is still there then.
+    pub(super) fn write(&self, directory: &Path) -> Result<PathBuf, TrainingError> {
+        let Position { epoch, step } = self.state.next;
+        let path = directory.join(format!("epoch-{epoch:04}-step-{step:08}"));
+        let partial = directory.join("partial");
+        self.write_files(&partial)?;
+        let publish = || {
+            if path.exists() {
+                // The same step again: the same content, unless a disk failed in between.
+                fs::remove_dir_all(&path)?;
+            }
+            fs::rename(&partial, &path)?;
+            sync(directory)?;
+            let older = checkpoints(directory)?.into_iter().filter(|other| *other != path);
+            older.into_iter().try_for_each(fs::remove_dir_all)
+        };
+        publish().map_err(at(&path))?;
+        Ok(path)
+    }
+
+    fn write_files(&self, directory: &Path) -> Result<(), TrainingError> {
+        if directory.exists() {
+            fs::remove_dir_all(directory).map_err(at(directory))?;
+        }
+        fs::create_dir_all(directory).map_err(at(directory))?;
+        let save = |name: &str, tensors: &HashMap<String, Tensor>| {
+            let path = directory.join(name);
+            candle_core::safetensors::save(tensors, &path)
+                .map_err(io::Error::other)
+                .and_then(|()| sync(&path))
+                .map_err(at(&path))
+        };
+        save(PARAMETERS, &self.parameters)?;
+        save(OPTIMIZER, &self.optimizer)?;
+        if let Some(best) = &self.best {
+            save(BEST, best)?;
+        }
+        let path = directory.join(STATE);
+        let json = serde_json::to_vec_pretty(&self.state).map_err(io::Error::from);
+        json.and_then(|json| fs::write(&path, json)).and_then(|()| sync(&path)).map_err(at(&path))?;
+        sync(directory).map_err(at(directory))
+    }
+
+    /// Whether a run with these settings may continue from here.
+    ///
+    /// # Errors
+    /// Names the first setting that differs. `epochs` and the validation settings may.
+    pub(super) fn check(&self, run: &RunState, directory: &Path) -> Result<(), TrainingError> {
+        let differs = |what: &str, was: &dyn std::fmt::Display, is: &dyn std::fmt::Display| {
+            let message = format!(
+                "was trained with {what} {was}, this run has {is}: resume with the same settings, or start afresh with \
+                 another output"
+            );
+            Err(TrainingError::Checkpoint { path: directory.to_owned(), message })
+        };
+        if self.state.data_checksum != run.data_checksum {
+            return differs("data set", &self.state.data_checksum, &run.data_checksum);
+        }
+        let json = |value: &Recipe| serde_json::to_value(value).unwrap_or_default();
+        for (what, was, is) in [
+            ("recipe", json(&self.state.recipe), json(&run.recipe)),
+            ("model", self.state.model.clone(), run.model.clone()),
+        ] {
+            let (Some(was), Some(is)) = (was.as_object(), is.as_object()) else {
+                if was != is {
+                    return differs(what, &was, &is);
+                }
+                continue;
+            };
+            for (key, was) in was {
+                let is = is.get(key).unwrap_or(&serde_json::Value::Null);
+                if key != "epochs" && was != is {
+                    return differs(&format!("{what} {key}"), was, is);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Oldest first.
+fn checkpoints(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(vec![]),
+        entries => entries?,
+    };
+    let mut paths: Vec<PathBuf> = entries.map(|entry| Ok(entry?.path())).collect::<io::Result<_>>()?;
+    paths.retain(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("epoch-")));
+    paths.sort();
+    Ok(paths)
+}
+
+fn sync(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+fn at(path: &Path) -> impl FnOnce(io::Error) -> TrainingError {
+    let path = path.to_owned();
+    move |source| TrainingError::Io { path, source }
+}

@@ -1,0 +1,233 @@
+//! Batches, assembled in a thread of their own so that the device never waits for them.
+
+use std::sync::mpsc::{Receiver, sync_channel};
+
+use rand::{RngExt, seq::SliceRandom};
+
+use super::{
+    Recipe, TrainingError, TrainingTargets,
+    randomness::{Purpose, generator},
+};
+use crate::{
+    data::{Dataset, Featurizer, HistoryBatch, PopularitySampler, Split, Target, UserFeatures},
+    model::TrainingBatch,
+};
+
+/// Batches that wait for the device, at most: enough to hide the loader's hiccups, few enough to be cheap to drop.
+const PREFETCH: usize = 4;
+
+/// To which length the histories of a batch are padded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum HistoryPadding {
+    /// The longest history of the batch: the least work.
+    #[default]
+    Longest,
+    /// The model's maximal lengths: for models whose results depend on the padding (`coattention_padding = "include"`).
+    Limits,
+}
+
+/// A training data set as a sequence of batches.
+///
+/// Every epoch shuffles the targets anew. The release does not shuffle: its files were shuffled beforehand, once, whereas
+/// the order here is by user, and a batch of a few users' neighbouring targets would be a poor sample. Histories,
+/// negatives and order are functions of (seed, epoch, step), so that training can begin at any step.
+#[derive(Debug)]
+pub(super) struct Loader<'a> {
+    dataset: &'a Dataset,
+    featurizer: Featurizer,
+    sampler: PopularitySampler,
+    targets: Vec<Target>,
+    recipe: &'a Recipe,
+    padding: HistoryPadding,
+}
+
+impl<'a> Loader<'a> {
+    /// # Errors
+    /// If the data set has nothing to learn from.
+    pub fn new(
+        dataset: &'a Dataset,
+        featurizer: Featurizer,
+        recipe: &'a Recipe,
+        padding: HistoryPadding,
+    ) -> Result<Self, TrainingError> {
+        let sampler = PopularitySampler::new(&dataset.popularity(), dataset.catalogue.items.first_row)?;
+        let mut targets = dataset.targets(Split::Train);
+        let all = targets.len();
+        if recipe.targets == TrainingTargets::AfterSearch {
+            targets.retain(|&target| dataset.searches_before(target) > 0);
+        }
+        if targets.is_empty() {
+            return Err(TrainingError::NoTargets(match all {
+                0 => "the data set has no training target: it takes users with at least four interactions".into(),
+                _ => format!(
+                    "none of the {all} training targets has an earlier search of its user: \
+                     learn from all of them with --targets all"
+                ),
+            }));
+        }
+        Ok(Self { dataset, featurizer, sampler, targets, recipe, padding })
+    }
+
+    /// Targets of an epoch.
+    pub fn targets(&self) -> usize {
+        self.targets.len()
+    }
+
+    /// Steps of an epoch; the last batch may be smaller.
+    pub fn steps(&self) -> usize {
+        self.targets.len().div_ceil(self.recipe.batch_size)
+    }
+
+    /// Gives `consume` the batches of an epoch from a step on, in order. The thread that makes them ends with it.
+    pub fn stream<R>(&self, epoch: usize, first_step: usize, consume: impl FnOnce(Receiver<TrainingBatch>) -> R) -> R {
+        std::thread::scope(|scope| {
+            let (sender, receiver) = sync_channel(PREFETCH);
+            scope.spawn(move || {
+                let targets = self.shuffled(epoch);
+                for (step, targets) in targets.chunks(self.recipe.batch_size).enumerate().skip(first_step) {
+                    if sender.send(self.batch(targets, epoch, step)).is_err() {
+                        break; // The consumer has stopped.
+                    }
+                }
+            });
+            consume(receiver)
+        })
+    }
+
+    fn shuffled(&self, epoch: usize) -> Vec<Target> {
+        let mut targets = self.targets.clone();
+        targets.shuffle(&mut generator(self.recipe.seed, Purpose::Shuffle, epoch, 0));
+        targets
+    }
+
+    fn batch(&self, targets: &[Target], epoch: usize, step: usize) -> TrainingBatch {
+        let features: Vec<UserFeatures> =
+            targets.iter().map(|&target| self.dataset.features(target, &self.featurizer)).collect();
+        let limits = self.featurizer.limits();
+        let history = match self.padding {
+            HistoryPadding::Longest => HistoryBatch::padded_to_longest(&features, limits),
+            HistoryPadding::Limits => HistoryBatch::padded_to_limits(&features, limits),
+        };
+        let mut rng = generator(self.recipe.seed, Purpose::Negatives, epoch, step);
+        let mut negatives = Vec::with_capacity(targets.len() * self.recipe.negatives);
+        for target in targets {
+            // Everything up to the target, the target last. What the user clicks later may be drawn: to leave it out would
+            // tell the model about the future, test items included.
+            let clicked = &self.dataset.recommendations(target.user)[..=target.position as usize];
+            self.sampler.sample(clicked, self.recipe.negatives, &mut rng, &mut negatives);
+        }
+        let mut rng = generator(self.recipe.seed, Purpose::AlignmentNegatives, epoch, step);
+        let mut rows = |first: u32, end: u32| -> Vec<u32> {
+            let count = if first < end { self.recipe.alignment_negatives } else { 0 };
+            (0..count).map(|_| rng.random_range(first..end)).collect()
+        };
+        let (items, queries) = (&self.dataset.catalogue.items, &self.dataset.catalogue.queries);
+        TrainingBatch {
+            history,
+            positives: targets.iter().map(|&target| self.dataset.item(target)).collect(),
+            negatives,
+            alignment_items: rows(items.first_row, items.rows() as u32),
+            alignment_queries: rows(queries.first_row, queries.rows() as u32),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::HashSet, sync::Arc};
+
+    use super::*;
+    use crate::data::{HistoryLimits, UserRow, fixture};
+
+    const LIMITS: HistoryLimits = HistoryLimits { recommendations: 3, searches: 2, words: 2, clicks: 1 };
+
+    /// Users of 6 clicks at times 10..60; those with an even row search at time 15.
+    fn dataset() -> Dataset {
+        fixture::dataset(
+            40,
+            5,
+            (0..20).map(|user| {
+                let mut logs = fixture::User::clicking(&[0, 1, 2, 3, 4, 5].map(|n| 1 + (user * 7 + n) % 40));
+                if user % 2 == 0 {
+                    logs.searches.push((15, 1 + user % 5, vec![2]));
+                }
+                logs
+            }),
+        )
+    }
+
+    fn batches(dataset: &Dataset, recipe: &Recipe, epoch: usize, first_step: usize) -> Vec<TrainingBatch> {
+        let featurizer = Featurizer::new(Arc::clone(&dataset.catalogue), LIMITS);
+        let loader = Loader::new(dataset, featurizer, recipe, HistoryPadding::Longest).unwrap();
+        loader.stream(epoch, first_step, |receiver| receiver.iter().collect())
+    }
+
+    #[test]
+    fn an_epoch_has_every_target_once_in_an_order_of_its_own() {
+        let dataset = dataset();
+        let recipe =
+            Recipe { batch_size: 8, alignment_negatives: 6, targets: TrainingTargets::All, ..Recipe::default() };
+        let epochs: Vec<Vec<TrainingBatch>> = (1..=2).map(|epoch| batches(&dataset, &recipe, epoch, 0)).collect();
+        let seen = |batches: &[TrainingBatch]| -> Vec<(UserRow, u32)> {
+            batches.iter().flat_map(|b| b.history.user_rows.iter().copied().zip(b.positives.iter().copied())).collect()
+        };
+        assert_ne!(seen(&epochs[0]), seen(&epochs[1]));
+        for batches in &epochs {
+            // Positions 1, 2 and 3 of six: the last two are validation and test, the first has no history.
+            assert_eq!(batches.iter().map(|batch| batch.positives.len()).collect::<Vec<_>>(), [8, 8, 8, 8, 8, 8, 8, 4]);
+            let seen: HashSet<_> = seen(batches).into_iter().collect();
+            let expected = dataset.targets(Split::Train).into_iter();
+            let expected = expected.map(|target| (UserRow::Known(target.user), dataset.item(target)));
+            assert_eq!(seen, expected.collect());
+        }
+    }
+
+    #[test]
+    fn negatives_are_outside_the_history_and_rows_are_valid() {
+        let dataset = dataset();
+        let recipe = Recipe { batch_size: 8, alignment_negatives: 6, ..Recipe::default() };
+        for batch in batches(&dataset, &recipe, 1, 0) {
+            for ((user, &positive), negatives) in
+                batch.history.user_rows.iter().zip(&batch.positives).zip(batch.negatives.chunks(4))
+            {
+                let UserRow::Known(user) = *user else { panic!("a training user is known") };
+                assert_eq!(user % 2, 0, "only targets with an earlier search");
+                let items = dataset.recommendations(user);
+                let end = items.iter().position(|&item| item == positive).unwrap();
+                assert!(negatives.iter().all(|item| (1..=40).contains(item) && !items[..=end].contains(item)));
+                assert_eq!(negatives.iter().collect::<HashSet<_>>().len(), 4);
+            }
+            assert_eq!((batch.alignment_items.len(), batch.alignment_queries.len()), (6, 6));
+            assert!(batch.alignment_items.iter().all(|row| (1..=40).contains(row)));
+            assert!(batch.alignment_queries.iter().all(|row| (1..=5).contains(row)));
+        }
+    }
+
+    #[test]
+    fn the_same_from_any_step_on() {
+        let dataset = dataset();
+        let recipe = Recipe { batch_size: 4, alignment_negatives: 6, ..Recipe::default() };
+        let (all, rest) = (batches(&dataset, &recipe, 3, 0), batches(&dataset, &recipe, 3, 5));
+        assert_eq!(all.len(), rest.len() + 5);
+        for (a, b) in all[5..].iter().zip(&rest) {
+            assert_eq!((&a.history, &a.positives, &a.negatives), (&b.history, &b.positives, &b.negatives));
+            assert_eq!((&a.alignment_items, &a.alignment_queries), (&b.alignment_items, &b.alignment_queries));
+        }
+    }
+
+    #[test]
+    fn logs_without_searches_say_what_to_do() {
+        let dataset = fixture::dataset(9, 0, [fixture::User::clicking(&[1, 2, 3, 4, 5])]);
+        let featurizer = Featurizer::new(Arc::clone(&dataset.catalogue), LIMITS);
+        let recipe = Recipe::default();
+        let error = Loader::new(&dataset, featurizer.clone(), &recipe, HistoryPadding::Longest).unwrap_err();
+        assert!(error.to_string().contains("--targets all"), "{error}");
+        let recipe = Recipe { targets: TrainingTargets::All, ..recipe };
+        let loader = Loader::new(&dataset, featurizer, &recipe, HistoryPadding::Limits).unwrap();
+        loader.stream(0, 0, |receiver| {
+            let batch = receiver.recv().unwrap();
+            assert_eq!((batch.history.rec_len, batch.history.src_len), (3, 2));
+            assert!(batch.alignment_queries.is_empty(), "there is no query to draw");
+        });
+    }
+}

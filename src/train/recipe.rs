@@ -1,0 +1,195 @@
+//! Every hyper-parameter of training; those of the model itself are in its configuration.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{eval::Metrics, nn::AdamOptions};
+
+/// A value that training can't work with.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {message}")]
+pub struct RecipeError {
+    field: &'static str,
+    message: String,
+}
+
+/// How a model is trained. The defaults are the release's for its Amazon data set.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Recipe {
+    /// Everything random follows from it: initial weights, order, negatives, dropout.
+    pub seed: u64,
+    /// Passes over the training targets, at most.
+    pub epochs: usize,
+    /// Targets per step.
+    pub batch_size: usize,
+    /// Sampled items per target, drawn by popularity.
+    pub negatives: usize,
+    /// Items, and as many queries, sampled for each batch: the negatives of the query-item alignment.
+    pub alignment_negatives: usize,
+    /// Share of activations that dropout zeroes.
+    pub dropout: f64,
+    /// Adam's step size at the start.
+    pub learning_rate: f64,
+    /// L2 regularisation, added to the gradient. The release: 1e-5 for Amazon, 1e-6 for Kuaishou.
+    pub l2: f64,
+    /// Adam's decay of the first moment.
+    pub beta1: f64,
+    /// Adam's decay of the second moment.
+    pub beta2: f64,
+    /// Adam's guard against division by zero.
+    pub epsilon: f64,
+    /// What the step size is multiplied with on a plateau of validation MRR.
+    pub plateau_factor: f64,
+    /// Epochs without a better validation MRR that are waited for. The release: 5 for Amazon, 1 for Kuaishou.
+    pub plateau_patience: usize,
+    /// How much better counts as better, relative.
+    pub plateau_threshold: f64,
+    /// The step size never falls below.
+    pub min_learning_rate: f64,
+    /// Epochs without a better validation MRR, with the step size at its floor, after which training ends. The release: 5
+    /// for Amazon, 2 for Kuaishou.
+    pub early_stop_patience: usize,
+    /// Which validation metric picks the weights that are kept.
+    pub selection: Selection,
+    /// Which interactions are learned from.
+    pub targets: TrainingTargets,
+    /// Users that each epoch is validated on, the same ones every time; 0 for all.
+    pub validation_users: usize,
+}
+
+impl Default for Recipe {
+    fn default() -> Self {
+        Self {
+            seed: 20_210_823,
+            epochs: 30,
+            batch_size: 256,
+            negatives: 4,
+            alignment_negatives: 1024,
+            dropout: 0.1,
+            learning_rate: 1e-3,
+            l2: 1e-5,
+            beta1: 0.9,
+            beta2: 0.999,
+            epsilon: 1e-8,
+            plateau_factor: 0.1,
+            plateau_patience: 5,
+            plateau_threshold: 1e-4,
+            min_learning_rate: 1e-5,
+            early_stop_patience: 5,
+            selection: Selection::default(),
+            targets: TrainingTargets::default(),
+            validation_users: 0,
+        }
+    }
+}
+
+impl Recipe {
+    /// Checks every value.
+    ///
+    /// # Errors
+    /// The first value that can't be used.
+    pub fn check(&self) -> Result<(), RecipeError> {
+        let at_least_one = [("epochs", self.epochs), ("batch size", self.batch_size), ("negatives", self.negatives)];
+        for (field, value) in at_least_one {
+            if value == 0 {
+                return Err(RecipeError { field, message: "must be at least 1".into() });
+            }
+        }
+        let bounded = [
+            ("dropout", self.dropout, 0.0, 1.0),
+            ("learning rate", self.learning_rate, f64::MIN_POSITIVE, f64::INFINITY),
+            ("minimal learning rate", self.min_learning_rate, 0.0, self.learning_rate.next_up()),
+            ("l2", self.l2, 0.0, f64::INFINITY),
+            ("beta1", self.beta1, 0.0, 1.0),
+            ("beta2", self.beta2, 0.0, 1.0),
+            ("epsilon", self.epsilon, f64::MIN_POSITIVE, f64::INFINITY),
+            ("plateau factor", self.plateau_factor, f64::MIN_POSITIVE, 1.0),
+            ("plateau threshold", self.plateau_threshold, 0.0, f64::INFINITY),
+        ];
+        for (field, value, least, bound) in bounded {
+            if !(least..bound).contains(&value) {
+                let message = format!("is {value}, must be at least {least:e} and less than {bound:e}");
+                return Err(RecipeError { field, message });
+            }
+        }
+        Ok(())
+    }
+
+    /// The optimizer's part.
+    pub fn adam(&self) -> AdamOptions {
+        AdamOptions {
+            learning_rate: self.learning_rate,
+            beta1: self.beta1,
+            beta2: self.beta2,
+            epsilon: self.epsilon,
+            l2: self.l2,
+        }
+    }
+}
+
+/// Which validation metric picks the weights that are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Selection {
+    /// Mean reciprocal rank, as the release does.
+    #[default]
+    Mrr,
+    /// NDCG among the first ten.
+    #[value(name = "ndcg-at-10")]
+    #[serde(rename = "ndcg-at-10")]
+    NdcgAt10,
+}
+
+impl Selection {
+    /// Its value.
+    pub fn of(self, metrics: &Metrics) -> f64 {
+        match self {
+            Self::Mrr => metrics.mrr,
+            Self::NdcgAt10 => metrics.ndcg_at_10,
+        }
+    }
+}
+
+/// Which interactions are learned from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum TrainingTargets {
+    /// Those whose user has searched before them, as in the release: both sides have something to learn from.
+    #[default]
+    AfterSearch,
+    /// Also those without: more data, and a model that has seen users who never search.
+    All,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_is_usable_and_survives_json() {
+        let recipe = Recipe::default();
+        recipe.check().unwrap();
+        let json = serde_json::to_string(&recipe).unwrap();
+        assert!(json.contains(r#""selection":"mrr""#) && json.contains(r#""targets":"after-search""#), "{json}");
+        assert_eq!(serde_json::from_str::<Recipe>(&json).unwrap(), recipe);
+        assert!(serde_json::from_str::<Recipe>(r#"{"learning_rat": 1}"#).is_err());
+        assert_eq!(serde_json::from_str::<Recipe>("{}").unwrap(), recipe);
+    }
+
+    #[test]
+    fn unusable_values_are_named() {
+        let default = Recipe::default;
+        for (recipe, field) in [
+            (Recipe { batch_size: 0, ..default() }, "batch size"),
+            (Recipe { dropout: 1.0, ..default() }, "dropout"),
+            (Recipe { dropout: f64::NAN, ..default() }, "dropout"),
+            (Recipe { learning_rate: 0.0, ..default() }, "learning rate"),
+            (Recipe { min_learning_rate: 0.1, ..default() }, "minimal learning rate"),
+            (Recipe { plateau_factor: 1.0, ..default() }, "plateau factor"),
+            (Recipe { l2: -1.0, ..default() }, "l2"),
+        ] {
+            assert_eq!(recipe.check().unwrap_err().field, field);
+        }
+        Recipe { min_learning_rate: 1e-3, ..default() }.check().unwrap();
+    }
+}

@@ -1,0 +1,108 @@
+//! When to learn more slowly, and when to stop.
+
+use serde::{Deserialize, Serialize};
+
+/// Lowers the step size when a metric stops growing: `torch.optim.lr_scheduler.ReduceLROnPlateau` with `mode="max"`,
+/// `threshold_mode="rel"`, no cooldown.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ReduceOnPlateau {
+    factor: f64,
+    patience: usize,
+    threshold: f64,
+    floor: f64,
+    best: Option<f64>,
+    bad_epochs: usize,
+}
+
+impl ReduceOnPlateau {
+    /// After more than `patience` epochs without a value above best × (1 + `threshold`), the rate is multiplied by `factor`,
+    /// down to `floor`.
+    pub fn new(factor: f64, patience: usize, threshold: f64, floor: f64) -> Self {
+        Self { factor, patience, threshold, floor, best: None, bad_epochs: 0 }
+    }
+
+    /// The rate to go on with after an epoch that reached `value` at `rate`.
+    pub fn next_rate(&mut self, value: f64, rate: f64) -> f64 {
+        if self.best.is_none_or(|best| value > best * (1.0 + self.threshold)) {
+            self.best = Some(value);
+            self.bad_epochs = 0;
+        } else {
+            self.bad_epochs += 1;
+        }
+        if self.bad_epochs <= self.patience {
+            return rate;
+        }
+        self.bad_epochs = 0;
+        let lower = (rate * self.factor).max(self.floor);
+        // PyTorch's `eps`: a smaller change is not made.
+        if rate - lower > 1e-8 { lower } else { rate }
+    }
+
+    /// Whether a rate can't fall any further.
+    pub fn at_floor(&self, rate: f64) -> bool {
+        rate - self.floor <= 1e-8
+    }
+}
+
+/// Ends training when a metric has stopped growing at the lowest rate.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EarlyStop {
+    patience: usize,
+    best: Option<f64>,
+    bad_epochs: usize,
+}
+
+impl EarlyStop {
+    /// Stops with the `patience`-th epoch at the floor in a row that is no better than the best so far.
+    pub fn new(patience: usize) -> Self {
+        Self { patience, best: None, bad_epochs: 0 }
+    }
+
+    /// Takes note of an epoch; its rate was `at_floor` or above. A better value starts the count anew.
+    pub fn observe(&mut self, value: f64, at_floor: impl FnOnce() -> bool) {
+        if self.best.is_none_or(|best| value > best) {
+            self.best = Some(value);
+            self.bad_epochs = 0;
+        } else if at_floor() {
+            self.bad_epochs += 1;
+        }
+    }
+
+    /// Whether to stop now.
+    pub fn is_due(&self) -> bool {
+        self.bad_epochs >= self.patience.max(1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Values and rates from `torch.optim.lr_scheduler.ReduceLROnPlateau(mode="max", factor=0.1, patience=1, min_lr=1e-5)`.
+    #[test]
+    fn follows_pytorch() {
+        let mut plateau = ReduceOnPlateau::new(0.1, 1, 1e-4, 1e-5);
+        let values = [0.1, 0.2, 0.2, 0.2, 0.20001, 0.2, 0.2, 0.3, 0.1, 0.1, 0.1, 0.1];
+        let expected = [1e-3, 1e-3, 1e-3, 1e-4, 1e-4, 1e-5, 1e-5, 1e-5, 1e-5, 1e-5, 1e-5, 1e-5];
+        let mut rate = 1e-3;
+        for (n, (value, expected)) in values.into_iter().zip(expected).enumerate() {
+            rate = plateau.next_rate(value, rate);
+            assert!((rate - expected).abs() < 1e-12, "epoch {n}: {rate} instead of {expected}");
+        }
+        assert!(plateau.at_floor(rate) && !plateau.at_floor(1e-4));
+    }
+
+    #[test]
+    fn early_stop_counts_only_at_the_floor() {
+        let mut stop = EarlyStop::new(2);
+        stop.observe(0.5, || false);
+        (0..10).for_each(|_| stop.observe(0.4, || false));
+        assert!(!stop.is_due());
+        stop.observe(0.4, || true);
+        stop.observe(0.6, || true);
+        stop.observe(0.6, || true);
+        assert!(!stop.is_due(), "the better epoch started the count anew");
+        stop.observe(0.5, || true);
+        assert!(stop.is_due());
+    }
+}

@@ -1,0 +1,158 @@
+//! The Redis store under restarts, stalls, forgotten scripts and foreign hands.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use sesrec::{
+    domain::Deadline,
+    history::{HistoryOptions, HistoryStore, Loaded, Outcome, RedisOptions, RedisStore, StoreError},
+};
+
+use crate::{fixture::*, redis_server::RedisServer};
+
+async fn connect(url: &str) -> RedisStore {
+    RedisStore::connect(url, RedisOptions::default(), options()).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_is_survived() {
+    let mut server = RedisServer::start(&["--appendonly", "yes", "--appendfsync", "always"]);
+    let store = connect(&server.url()).await;
+    assert_eq!(append(&store, &recommendation("a", 1, "i")).await.outcome, Outcome::Applied);
+    server.kill();
+    let started = Instant::now();
+    let error = store.append(&[recommendation("b", 2, "i")], soon()).await.remove(0).unwrap_err();
+    assert!(matches!(error, StoreError::Unavailable(_)), "{error}");
+    assert!(started.elapsed() < Duration::from_secs(1), "an outage is told soon, not at the deadline");
+    assert!(matches!(store.load(&user("u"), None, soon()).await, Err(StoreError::Unavailable(_))));
+    assert!(store.ping(soon()).await.is_err());
+    server.start_again();
+    // The same store, without a restart of its own; the scripts are new to the server.
+    store.ping(soon()).await.unwrap();
+    assert_eq!(append(&store, &recommendation("b", 2, "i")).await.outcome, Outcome::Applied);
+    assert_eq!(append(&store, &recommendation("a", 1, "i")).await.outcome, Outcome::Duplicate);
+    assert_eq!(view(&store, &user("u")).await.recommendation_events.len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_away_at_the_start_is_no_error() {
+    let mut server = RedisServer::start(&[]);
+    server.kill();
+    let store = connect(&server.url()).await;
+    assert!(store.ping(soon()).await.is_err());
+    server.start_again();
+    store.ping(soon()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stalled_server_meets_deadlines() {
+    let server = RedisServer::start(&[]);
+    let store = Arc::new(connect(&server.url()).await);
+    append(&*store, &recommendation("a", 1, "i")).await;
+    server.signal("STOP");
+    let calls = (0..50).map(|n| {
+        let store = store.clone();
+        tokio::spawn(async move {
+            let (started, deadline) = (Instant::now(), Deadline::after(Duration::from_millis(300)));
+            let error = if n % 2 == 0 {
+                store.append(&[recommendation("b", 2, "i")], deadline).await.remove(0).unwrap_err()
+            } else {
+                store.load(&user("u"), None, deadline).await.unwrap_err()
+            };
+            assert!(matches!(error, StoreError::Deadline), "{error}");
+            assert!(started.elapsed() < Duration::from_millis(600), "{:?}", started.elapsed());
+        })
+    });
+    for call in calls.collect::<Vec<_>>() {
+        call.await.unwrap();
+    }
+    server.signal("CONT");
+    // Whether the append took place was unknown: it did, or does now.
+    let outcome = append(&*store, &recommendation("b", 2, "i")).await.outcome;
+    assert!(matches!(outcome, Outcome::Applied | Outcome::Duplicate));
+    assert_eq!(view(&*store, &user("u")).await.recommendation_events.len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn forgotten_scripts_are_sent_again() {
+    let server = RedisServer::start(&[]);
+    let store = connect(&server.url()).await;
+    let _: () = redis::cmd("SCRIPT").arg("FLUSH").query(&mut server.connection()).unwrap();
+    let events: Vec<_> = (0..300).map(|n| of_user(&format!("u{n}"), recommendation("a", 1, "i"))).collect();
+    for answer in store.append(&events, soon()).await {
+        assert_eq!(answer.unwrap().outcome, Outcome::Applied);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_password_is_said_and_not_repeated() {
+    let server = RedisServer::start(&["--requirepass", "right"]);
+    for credentials in ["", ":hunter2@"] {
+        let url = format!("redis://{credentials}127.0.0.1:{}", server.port());
+        let error = RedisStore::connect(&url, RedisOptions::default(), options()).await.err().unwrap();
+        assert!(matches!(error, StoreError::Config(_)), "{error}");
+        assert!(!error.to_string().contains("hunter2"));
+    }
+    connect(&format!("redis://:right@127.0.0.1:{}/2", server.port())).await.ping(soon()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_newer_schema_is_refused() {
+    let server = RedisServer::start(&[]);
+    let store = connect(&server.url()).await;
+    append(&store, &recommendation("a", 1, "i")).await;
+    let mut connection = server.connection();
+    let keys: Vec<String> = redis::cmd("KEYS").arg("*:r").query(&mut connection).unwrap();
+    let mut element: Vec<u8> = redis::cmd("LINDEX").arg(&keys[0]).arg(0).query(&mut connection).unwrap();
+    // Time 8, id length 2, id 1, search id length 2: then the schema byte.
+    assert_eq!(element[13], 1);
+    element[13] = 9;
+    let _: () = redis::cmd("LSET").arg(&keys[0]).arg(0).arg(element).query(&mut connection).unwrap();
+    let error = store.load(&user("u"), None, soon()).await.unwrap_err();
+    assert!(matches!(error, StoreError::NewerSchema { found: 9, .. }), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_of_an_erased_user_is_left_and_keys_expire() {
+    let server = RedisServer::start(&[]);
+    let time_to_live = Some(Duration::from_secs(3600));
+    let options = HistoryOptions { time_to_live, ..options() };
+    let store = RedisStore::connect(&server.url(), RedisOptions::default(), options).await.unwrap();
+    let now = sesrec::domain::EventTime::now().nanos();
+    for event in
+        [recommendation("secret1", now, "shoe"), search("secret2", now, "sid", &[]), click("secret3", now, "sid", "i")]
+    {
+        assert_eq!(append(&store, &of_user("user-name", event)).await.outcome, Outcome::Applied);
+    }
+    let mut connection = server.connection();
+    let mut keys = || redis::cmd("KEYS").arg("*").query::<Vec<String>>(&mut connection).unwrap();
+    let full = keys();
+    assert_eq!(full.len(), 4);
+    let slot = |key: &String| key.split(['{', '}']).nth(1).unwrap().to_owned();
+    assert!(full.iter().all(|key| slot(key) == slot(&full[0]) && !key.contains("user-name")));
+    let mut expiry = server.connection();
+    for key in &full {
+        let left: i64 = redis::cmd("PTTL").arg(key).query(&mut expiry).unwrap();
+        assert!((3_600_000..3_600_000 * 9 / 8).contains(&left), "{key} lives {left} ms");
+    }
+    store.delete(&user("user-name"), soon()).await.unwrap();
+    let left = keys();
+    assert_eq!(left.len(), 1, "{left:?}");
+    let meta: Vec<u8> = redis::cmd("GET").arg(&left[0]).query(&mut expiry).unwrap();
+    assert_eq!(meta.len(), 24, "version and erasure only");
+    let lives: i64 = redis::cmd("PTTL").arg(&left[0]).query(&mut expiry).unwrap();
+    assert!(lives >= 3_600_000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_replicas_see_each_other() {
+    let server = RedisServer::start(&[]);
+    let (one, other) = (connect(&server.url()).await, connect(&server.url()).await);
+    let version = append(&one, &recommendation("a", 1, "i")).await.version;
+    assert_eq!(other.load(&user("u"), Some(version), soon()).await.unwrap(), Loaded::Unchanged);
+    let later = append(&other, &recommendation("b", 2, "i")).await.version;
+    assert!(later > version);
+    assert_eq!(view(&one, &user("u")).await.version, later);
+}
