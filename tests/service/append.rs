@@ -1,0 +1,159 @@
+//! Appends, one by one and by stream; erasure.
+
+use std::time::Duration;
+
+use sesrec::proto::v1::{self, Outcome};
+use tokio::sync::mpsc;
+use tokio_stream::{StreamExt, wrappers::ReceiverStream};
+use tonic::Code;
+use tonic_types::StatusExt;
+
+use crate::support::{Fault, TestServer, click, event, rank_request, recommendation, search};
+
+type Answer = Result<v1::AppendEventResponse, tonic::Status>;
+
+/// Sends events, half-closes, and collects every answer.
+async fn stream(server: &TestServer, events: Vec<v1::AppendEventRequest>) -> Vec<Answer> {
+    let mut client = server.client().await;
+    let answers = client.append_events(tokio_stream::iter(events)).await.unwrap().into_inner();
+    answers.collect().await
+}
+
+fn outcomes(answers: &[Answer]) -> Vec<(&str, Outcome)> {
+    answers.iter().map(|answer| answer.as_ref().unwrap()).map(|a| (a.event_id.as_str(), a.outcome())).collect()
+}
+
+async fn history(server: &TestServer, user: &str) -> v1::GetHistoryResponse {
+    let request = v1::GetHistoryRequest { user_id: user.into(), ..Default::default() };
+    server.client().await.get_history(request).await.unwrap().into_inner()
+}
+
+#[tokio::test]
+async fn a_stream_acknowledges_in_order_and_survives_bad_events() {
+    let server = TestServer::start().await;
+    let events = vec![
+        event("u", "a", 5, recommendation("i1")),
+        event("u", "a", 5, recommendation("i1")),
+        event("u", "a", 5, recommendation("i2")),
+        v1::AppendEventRequest { event: Some(v1::Event { event_id: "bad".into(), ..Default::default() }) },
+        v1::AppendEventRequest::default(),
+        event("u", "c", 7, click("s", "i4")),
+        event("u", "b", 6, search("s", "red", &["i3"])),
+        event("u", "ancient", -500 * 86_400, recommendation("i1")),
+    ];
+    let answers = stream(&server, events).await;
+    let expected = [
+        ("a", Outcome::Applied),
+        ("a", Outcome::Duplicate),
+        ("a", Outcome::Conflict),
+        ("bad", Outcome::Invalid),
+        ("", Outcome::Invalid),
+        ("c", Outcome::Applied),
+        ("b", Outcome::Applied),
+        ("ancient", Outcome::TooOld),
+    ];
+    assert_eq!(outcomes(&answers), expected);
+    let fields = |n: usize| -> Vec<String> {
+        answers[n].as_ref().unwrap().field_violations.iter().map(|violation| violation.field.clone()).collect()
+    };
+    assert_eq!(fields(3), ["event.user_id", "event.time", "event.payload"]);
+    assert_eq!(fields(4), ["event"]);
+
+    let seen = history(&server, "u").await;
+    let Some(v1::history_event::Payload::Search(search)) = &seen.searches[0].payload else { panic!("a search") };
+    assert_eq!(search.clicked_item_ids, ["i3", "i4"], "a click that came before its search");
+    assert_eq!(seen.pending_clicks, 0);
+    assert_eq!(server.metric(r#"sesrec_events_appended_total{outcome="applied"}"#), 3.0);
+    assert_eq!(server.metric(r#"sesrec_events_appended_total{outcome="invalid"}"#), 2.0);
+    assert_eq!(server.metric("sesrec_history_lag_seconds_count"), 3.0);
+    assert_eq!(server.metric(r#"sesrec_requests_total{rpc="AppendEvents",code="OK"}"#), 1.0);
+}
+
+#[tokio::test]
+async fn waiting_events_share_store_calls() {
+    let server = TestServer::with(|setup| setup.service.concurrency.stream_window = 100).await;
+    let events = (0..1000).map(|n| event(&format!("u{}", n % 9), &format!("e{n}"), n, recommendation("i1"))).collect();
+    let answers = stream(&server, events).await;
+    assert_eq!(answers.len(), 1000);
+    for (n, answer) in answers.iter().enumerate() {
+        assert_eq!(answer.as_ref().unwrap().event_id, format!("e{n}"));
+    }
+    let calls = server.store.append_calls();
+    assert!((10..500).contains(&calls), "1000 events in {calls} store calls");
+}
+
+#[tokio::test]
+async fn a_failing_store_ends_the_stream_after_what_is_stored() {
+    let server = TestServer::start().await;
+    let (sender, receiver) = mpsc::channel(8);
+    let mut client = server.client().await;
+    let mut answers = client.append_events(ReceiverStream::new(receiver)).await.unwrap().into_inner();
+    sender.send(event("u", "a", 1, recommendation("i1"))).await.unwrap();
+    assert_eq!(answers.next().await.unwrap().unwrap().event_id, "a");
+
+    server.store.fail(Fault::FailAppendsFrom(0));
+    sender.send(event("u", "b", 2, recommendation("i2"))).await.unwrap();
+    let status = answers.next().await.unwrap().unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable);
+    assert!(status.get_details_retry_info().unwrap().retry_delay.is_some());
+    assert!(answers.next().await.is_none());
+    assert_eq!(server.metric(r#"sesrec_events_appended_total{outcome="failed"}"#), 1.0);
+
+    server.store.fail(Fault::None);
+    assert_eq!(history(&server, "u").await.stored_recommendations, 1, "nothing that was not acknowledged");
+}
+
+#[tokio::test]
+async fn an_abandoned_stream_leaves_nothing_behind() {
+    let server = TestServer::with(|setup| setup.service.concurrency.streams = 1).await;
+    let in_flight = || server.metric(r#"sesrec_requests_in_flight{rpc="AppendEvents"}"#);
+    for round in 0..3 {
+        let (sender, receiver) = mpsc::channel(8);
+        let mut client = server.client().await;
+        let mut answers = client.append_events(ReceiverStream::new(receiver)).await.unwrap().into_inner();
+        sender.send(event("u", &format!("e{round}"), round, recommendation("i1"))).await.unwrap();
+        answers.next().await.unwrap().unwrap();
+        assert_eq!(in_flight(), 1.0);
+
+        // The only stream that may be open is.
+        let refused = server.client().await.append_events(tokio_stream::pending()).await.unwrap_err();
+        assert_eq!(refused.code(), Code::ResourceExhausted);
+        assert!(refused.get_details_retry_info().is_some());
+
+        drop((sender, answers, client));
+        server.until("free", || async { in_flight() == 0.0 }).await;
+    }
+    assert_eq!(server.metric(r#"sesrec_requests_rejected_total{reason="streams"}"#), 3.0);
+    assert_eq!(server.metric(r#"sesrec_requests_cancelled_total{rpc="AppendEvents"}"#), 3.0);
+}
+
+#[tokio::test]
+async fn erased_users_are_gone_and_replays_stay_out() {
+    let server = TestServer::start().await;
+    let mut client = server.client().await;
+    let old = event("u", "a", 1, recommendation("i1"));
+    client.append_event(old.clone()).await.unwrap();
+    assert!(!client.rank(rank_request("u", &["i1"])).await.unwrap().into_inner().cold_start);
+
+    let erased = client.delete_history(v1::DeleteHistoryRequest { user_id: "u".into() }).await.unwrap().into_inner();
+    let replay = client.append_event(old).await.unwrap().into_inner();
+    assert_eq!(replay.outcome(), Outcome::TooOld);
+    let request = v1::RankRequest { history_token: erased.history_token, ..rank_request("u", &["i1"]) };
+    assert!(client.rank(request).await.unwrap().into_inner().cold_start);
+
+    // Nor does the last copy come back while the store is away.
+    server.store.fail(Fault::Unavailable);
+    let answer = client.rank(rank_request("u", &["i1"])).await.unwrap().into_inner();
+    assert!(answer.cold_start && answer.stale_history);
+}
+
+#[tokio::test]
+async fn a_stream_has_its_callers_deadline() {
+    let server = TestServer::start().await;
+    let mut request = tonic::Request::new(tokio_stream::pending());
+    request.set_timeout(Duration::from_millis(100));
+    let mut client = server.client().await;
+    let mut answers = client.append_events(request).await.unwrap().into_inner();
+    let status = tokio::time::timeout(Duration::from_secs(5), answers.next()).await.unwrap().unwrap().unwrap_err();
+    assert_eq!(status.code(), Code::DeadlineExceeded);
+}

@@ -1,0 +1,135 @@
+//! Health, the metrics port, and the end of a server.
+
+use std::time::{Duration, Instant};
+
+use tokio::{io::AsyncReadExt, net::TcpStream, sync::mpsc};
+use tokio_stream::{StreamExt, wrappers::ReceiverStream};
+use tonic::Code;
+use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
+
+use crate::support::{Fault, TestServer, event, rank_request, recommendation};
+
+const SERVICE: &str = "sesrec.v1.RankingService";
+
+fn of(service: &str) -> HealthCheckRequest {
+    HealthCheckRequest { service: service.into() }
+}
+
+#[tokio::test]
+async fn readiness_follows_the_store() {
+    let server = TestServer::start().await;
+    let mut health = HealthClient::new(server.channel().await);
+    let mut watch = health.watch(of(SERVICE)).await.unwrap().into_inner();
+    let mut next = async || watch.next().await.unwrap().unwrap().status();
+    assert_eq!(next().await, ServingStatus::Serving);
+
+    server.store.fail(Fault::Unavailable);
+    assert_eq!(next().await, ServingStatus::NotServing);
+    assert_eq!(health.check(of("")).await.unwrap().into_inner().status(), ServingStatus::Serving, "still alive");
+    let answer = server.http("/readyz").await;
+    assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("faulty store"), "{answer}");
+    assert!(server.http("/healthz").await.starts_with("HTTP/1.1 200"));
+
+    server.store.fail(Fault::None);
+    assert_eq!(next().await, ServingStatus::Serving);
+    assert!(server.http("/readyz").await.starts_with("HTTP/1.1 200"));
+    assert_eq!(health.check(of("nothing.of.the.kind")).await.unwrap_err().code(), Code::NotFound);
+}
+
+#[tokio::test]
+async fn the_metrics_port_has_what_happened() {
+    let server = TestServer::start().await;
+    let mut client = server.client().await;
+    client.append_event(event("u", "e", 1, recommendation("missing"))).await.unwrap();
+    client.rank(rank_request("u", &["i1", "missing"])).await.unwrap();
+    client.rank(rank_request("", &["i1"])).await.unwrap_err();
+    let text = server.http("/metrics").await;
+    for line in [
+        r#"sesrec_requests_total{rpc="Rank",code="OK"} 1"#,
+        r#"sesrec_requests_total{rpc="Rank",code="INVALID_ARGUMENT"} 1"#,
+        r#"sesrec_requests_total{rpc="AppendEvent",code="OK"} 1"#,
+        r#"sesrec_items_unknown_total{place="candidate"} 1"#,
+        r#"sesrec_items_unknown_total{place="history"} 1"#,
+        r#"sesrec_items_seen_total{place="candidate"} 2"#,
+        r#"sesrec_events_appended_total{outcome="applied"} 1"#,
+        r#"sesrec_rank_stage_duration_seconds_count{stage="history"} 1"#,
+        r#"sesrec_model_info{name="fake",version="v1",kind="fake",device="cpu"} 1"#,
+    ] {
+        assert!(text.contains(line), "{line} is not in\n{text}");
+    }
+}
+
+#[tokio::test]
+async fn answers_carry_a_request_id() {
+    let server = TestServer::start().await;
+    let mut client = server.client().await;
+    let answer = client.rank(rank_request("u", &["i1"])).await.unwrap();
+    assert_eq!(answer.metadata().get("x-request-id").unwrap().len(), 16);
+    let mut request = tonic::Request::new(rank_request("", &["i1"]));
+    request.metadata_mut().insert("x-request-id", "mine".parse().unwrap());
+    let status = client.rank(request).await.unwrap_err();
+    assert_eq!(status.metadata().get("x-request-id").unwrap(), "mine");
+}
+
+#[tokio::test]
+async fn a_drain_finishes_what_runs() {
+    let mut server = TestServer::start().await;
+    server.model.slow(Duration::from_millis(400));
+    let mut client = server.client().await;
+    let (sender, receiver) = mpsc::channel(8);
+    let mut answers = client.append_events(ReceiverStream::new(receiver)).await.unwrap().into_inner();
+    sender.send(event("u", "e", 1, recommendation("i1"))).await.unwrap();
+    answers.next().await.unwrap().unwrap();
+    let mut health = HealthClient::new(server.channel().await);
+    let mut watch = health.watch(of(SERVICE)).await.unwrap().into_inner();
+    assert_eq!(watch.next().await.unwrap().unwrap().status(), ServingStatus::Serving);
+    let running = tokio::spawn(async move { client.rank(rank_request("u", &["i1"])).await });
+    server.until("busy", || async { server.metric(r#"sesrec_requests_in_flight{rpc="Rank"}"#) == 1.0 }).await;
+
+    server.signal();
+    assert_eq!(watch.next().await.unwrap().unwrap().status(), ServingStatus::NotServing, "readiness goes");
+    assert!(running.await.unwrap().is_ok(), "a running request finishes");
+    let status = answers.next().await.unwrap().unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable, "an idle stream is told to go elsewhere");
+    server.ended().await;
+    assert!(TcpStream::connect(server.address).await.is_err(), "the port is closed");
+}
+
+#[tokio::test]
+async fn a_drain_ends_despite_callers_that_never_close() {
+    let mut server = TestServer::with(|setup| setup.server.drain_timeout = Duration::from_secs(5)).await;
+    // One that never says a word, one with an open health watch, one with an open stream that it doesn't read.
+    let mut silent = TcpStream::connect(server.address).await.unwrap();
+    let mut health = HealthClient::new(server.channel().await);
+    let _watch = health.watch(of(SERVICE)).await.unwrap().into_inner();
+    let mut client = server.client().await;
+    let _stream = client.append_events(tokio_stream::pending()).await.unwrap().into_inner();
+
+    let started = Instant::now();
+    server.signal();
+    server.ended().await;
+    assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
+    let mut rest = vec![];
+    let closed = tokio::time::timeout(Duration::from_secs(2), silent.read_to_end(&mut rest)).await;
+    assert!(closed.is_ok(), "the silent connection is closed");
+}
+
+#[tokio::test]
+async fn a_drain_has_a_limit() {
+    let mut server = TestServer::with(|setup| {
+        setup.server.drain_timeout = Duration::from_millis(300);
+        setup.service.timeouts.store = Duration::from_secs(30);
+        setup.service.timeouts.default = Duration::from_secs(30);
+    })
+    .await;
+    server.store.fail(Fault::Stalled);
+    let mut client = server.client().await;
+    let stuck = tokio::spawn(async move { client.rank(rank_request("u", &["i1"])).await });
+    server.until("stuck", || async { server.metric(r#"sesrec_requests_in_flight{rpc="Rank"}"#) == 1.0 }).await;
+    let started = Instant::now();
+    server.signal();
+    server.ended().await;
+    assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
+    assert!(stuck.await.unwrap().is_err());
+    server.until("idle", || async { server.metric(r#"sesrec_requests_in_flight{rpc="Rank"}"#) == 0.0 }).await;
+}

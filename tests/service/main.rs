@@ -1,0 +1,13 @@
+//! The service over real ports with real clients: every method, every row of the error table, health, reflection,
+//! overload, deadlines and the drain. The model's scores can be computed by hand and the store can be broken
+//! (`support`); `tests/stores.rs` has the real stores.
+#![allow(clippy::unwrap_used, reason = "a test's way to fail")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod append;
+mod errors;
+mod lifecycle;
+mod rank;
+mod reflection;
