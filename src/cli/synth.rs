@@ -9,11 +9,13 @@ use crate::data::{
     synthetic::{self, SyntheticOptions},
 };
 
+const ABOUT: &str = "The logs have KuaiSAR's layout; `sesrec import kuaisar` reads them. Users have interests that search \
+and recommendation share and interests that show on one side only, and these drift; truth.csv says for every click and \
+search which it was. The same options give the same bytes.";
+
 /// Options of `sesrec synth`.
-///
-/// The logs have KuaiSAR's layout. Users have interests that search and recommendation share and interests that show on
-/// one side only; truth.csv says for every click and search which it was. The same options give the same bytes.
 #[derive(Debug, clap::Args)]
+#[command(after_help = ABOUT)]
 pub struct Args {
     /// Users; each makes some 24 clicks and 12 searches on average.
     #[arg(long, value_name = "N", default_value_t = 1_000)]

@@ -25,7 +25,7 @@ pub use batch::HistoryBatch;
 pub use catalogue::{Attribute, Catalogue, EntityTable};
 pub use catalogue_io::CATALOGUE_FORMAT_VERSION;
 pub use dataset::{Dataset, DatasetError, Split, Statistics, Target};
-pub use dataset_io::{DATASET_FORMAT_VERSION, SearchIds};
+pub use dataset_io::{AttributeValues, DATASET_FORMAT_VERSION, LogNames};
 pub use featurize::{
     Featurized, Featurizer, HistoryLimits, RowHistory, RowSearch, SearchFeatures, UserFeatures, UserRow,
 };
