@@ -62,12 +62,23 @@ fn shout(name: &str) -> String {
     name.to_uppercase().replace('-', "_")
 }
 
-/// `--config FILE` or `--config=FILE`, wherever it stands.
+/// `--config FILE` or `--config=FILE`, wherever it stands, but for `convert`'s own `--config`, which is a model's.
 fn file_argument(args: &[String]) -> Option<PathBuf> {
-    let position = args.iter().position(|arg| arg == "--config" || arg.starts_with("--config="))?;
-    match args[position].strip_prefix("--config=") {
+    let mut rest = args.iter().skip(1);
+    while let Some(arg) = rest.next() {
+        match arg.strip_prefix("--config=") {
+            Some(path) => return Some(path.into()),
+            None if arg == "--config" => return rest.next().map(PathBuf::from),
+            None if arg == "convert" => return None,
+            None if arg.starts_with('-') => {}
+            // Any other subcommand.
+            None => break,
+        }
+    }
+    let position = rest.clone().position(|arg| arg == "--config" || arg.starts_with("--config="))?;
+    match rest.nth(position)?.strip_prefix("--config=") {
         Some(path) => Some(path.into()),
-        None => args.get(position + 1).map(PathBuf::from),
+        None => rest.next().map(PathBuf::from),
     }
 }
 

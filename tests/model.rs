@@ -213,7 +213,7 @@ fn wrong_rows_are_errors() {
     assert!(ranker.encode(&[&user(UserRow::Known(USERS), &[1], &[])]).is_err());
     assert!(ranker.encode(&[&user(UserRow::Known(0), &[ITEMS + 1], &[])]).is_err());
     assert_eq!(ranker.score(&[]).unwrap(), Vec::<Vec<f32>>::new());
-    assert_eq!(ranker.score(&[ScoreRequest { state: &states[0], items: &[] }]).unwrap(), [vec![]]);
+    assert_eq!(ranker.score(&[ScoreRequest { state: &states[0], items: &[] }]).unwrap(), vec![Vec::<f32>::new()]);
 }
 
 fn any_user() -> impl Strategy<Value = UserFeatures> {

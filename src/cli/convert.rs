@@ -12,8 +12,8 @@ pub struct Args {
     /// The weights: a .safetensors file or a PyTorch state dict (.pth).
     #[arg(long, value_name = "FILE")]
     weights: PathBuf,
-    /// The model's configuration.
-    #[arg(long, value_name = "FILE")]
+    /// The model's configuration. (The settings file that other subcommands take as --config goes before `convert`.)
+    #[arg(long, id = "config", env = "SESREC_CONVERT_CONFIG", value_name = "FILE")]
     config: PathBuf,
     /// Directory with items.csv, users.csv, queries.csv and sources.csv (and words.csv, for query text).
     #[arg(long, value_name = "DIR")]
