@@ -1,6 +1,12 @@
 //! Random lives of users, in a store and in memory side by side: every answer, version and view must be equal.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use proptest::{
     prelude::*,
@@ -70,14 +76,15 @@ fn any_life() -> impl Strategy<Value = Vec<Step>> {
         1 => Just(Step::Erase),
         4 => prop_oneof![0..4_u64, 0..2000_u64].prop_map(Step::Advance),
     ];
-    // Replays of what came before, at random places.
-    (prop::collection::vec(step, 1..50), any::<prop::sample::Index>(), any::<prop::sample::Index>()).prop_map(
-        |(mut life, from, to)| {
+    // Replays of steps, at random places.
+    let replays = prop::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>()), 0..8);
+    (prop::collection::vec(step, 1..40), replays).prop_map(|(mut life, replays)| {
+        for (from, to) in replays {
             let replayed = life[from.index(life.len())].clone();
             life.insert(to.index(life.len() + 1), replayed);
-            life
-        },
-    )
+        }
+        life
+    })
 }
 
 /// Bounds to live under.
@@ -103,11 +110,14 @@ async fn compare(tested: &Tested, life: &[Step], name: &str) {
     let model = MemoryStore::new(tested.options, clock.clone());
     let user = user(name);
     let mut known = HistoryVersion(0);
+    clock.set(START_MICROS);
     for (n, step) in life.iter().chain([&Step::Load(Known::Nothing)]).enumerate() {
         match step {
             Step::Append(event) => {
                 let event = of_user(name, event.clone());
-                assert_eq!(append(store, &event).await, append(&model, &event).await, "step {n}: {event:?}");
+                let expected = append(&model, &event).await;
+                assert_eq!(append(store, &event).await, expected, "step {n}: {event:?}");
+                tested.seen[expected.outcome as usize].fetch_add(1, Ordering::Relaxed);
             }
             Step::Load(which) => {
                 let known_now = matches!(which, Known::Last).then_some(known);
@@ -128,22 +138,27 @@ struct Tested {
     store: Arc<dyn HistoryStore>,
     clock: Arc<TestClock>,
     options: HistoryOptions,
+    /// How often each outcome came.
+    seen: [AtomicUsize; 4],
 }
 
 fn run(stores: Vec<Tested>, cases: u32) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    let users = std::sync::atomic::AtomicUsize::new(0);
+    let users = AtomicUsize::new(0);
     let mut runner = TestRunner::new(Config { cases, failure_persistence: None, ..Config::default() });
     let outcome = runner.run(&(0..stores.len(), any_life()), |(which, life)| {
-        let name = format!("user{}", users.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
-        let compared = runtime.block_on(async {
-            // Clocks go on across cases: each life begins where its store's clock stands. Times of events do not.
-            compare(&stores[which], &life, &name).catch().await
-        });
+        let name = format!("user{}", users.fetch_add(1, Ordering::Relaxed));
+        let compared = runtime.block_on(async { compare(&stores[which], &life, &name).catch().await });
         compared.map_err(TestCaseError::fail)
     });
     if let Err(error) = outcome {
         panic!("{error}");
+    }
+    // Or the lives were not lively enough to say anything.
+    for store in &stores {
+        let seen = store.seen.each_ref().map(|count| count.load(Ordering::Relaxed));
+        println!("{seen:?} applied, duplicate, too old, conflict");
+        assert!(seen.iter().all(|&count| count > cases as usize / 100), "{seen:?}");
     }
 }
 
@@ -169,7 +184,7 @@ fn redis_lives_like_memory() {
         let clock = TestClock::at(START_MICROS);
         let redis = RedisOptions { prefix: format!("test{n}:"), clock: Some(clock.clone()), ..RedisOptions::default() };
         let store = runtime.block_on(RedisStore::connect(&server.url(), redis, options)).unwrap();
-        Tested { store: Arc::new(store), clock, options }
+        Tested { store: Arc::new(store), clock, options, seen: Default::default() }
     });
     run(stores.collect(), 1500);
 }
@@ -180,7 +195,7 @@ fn embedded_lives_like_memory() {
     let stores = bounds().into_iter().enumerate().map(|(n, options)| {
         let clock = TestClock::at(START_MICROS);
         let store = EmbeddedStore::open(&directory.path().join(n.to_string()), options, clock.clone()).unwrap();
-        Tested { store: Arc::new(store), clock, options }
+        Tested { store: Arc::new(store), clock, options, seen: Default::default() }
     });
-    run(stores.collect(), 60);
+    run(stores.collect(), 300);
 }

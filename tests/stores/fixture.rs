@@ -37,6 +37,10 @@ impl TestClock {
         Arc::new(Self(AtomicU64::new(micros)))
     }
 
+    pub fn set(&self, micros: u64) {
+        self.0.store(micros, Ordering::SeqCst);
+    }
+
     pub fn advance(&self, micros: u64) {
         self.0.fetch_add(micros, Ordering::SeqCst);
     }

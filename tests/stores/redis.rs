@@ -10,7 +10,10 @@ use sesrec::{
     history::{HistoryOptions, HistoryStore, Loaded, Outcome, RedisOptions, RedisStore, StoreError},
 };
 
-use crate::{fixture::*, redis_server::RedisServer};
+use crate::{
+    fixture::*,
+    redis_server::{RedisServer, Sentinel, redis_cli},
+};
 
 async fn connect(url: &str) -> RedisStore {
     RedisStore::connect(url, RedisOptions::default(), options()).await.unwrap()
@@ -91,7 +94,10 @@ async fn a_wrong_password_is_said_and_not_repeated() {
     let server = RedisServer::start(&["--requirepass", "right"]);
     for credentials in ["", ":hunter2@"] {
         let url = format!("redis://{credentials}127.0.0.1:{}", server.port());
-        let error = RedisStore::connect(&url, RedisOptions::default(), options()).await.err().unwrap();
+        let error = match RedisStore::connect(&url, RedisOptions::default(), options()).await {
+            Ok(store) => panic!("{credentials:?} is not enough, but: {:?}", store.ping(soon()).await),
+            Err(error) => error,
+        };
         assert!(matches!(error, StoreError::Config(_)), "{error}");
         assert!(!error.to_string().contains("hunter2"));
     }
@@ -155,4 +161,93 @@ async fn two_replicas_see_each_other() {
     let later = append(&other, &recommendation("b", 2, "i")).await.version;
     assert!(later > version);
     assert_eq!(view(&one, &user("u")).await.version, later);
+}
+
+/// Waits for what other processes bring about; panics after 30 s.
+async fn until(what: &str, mut happened: impl AsyncFnMut() -> bool) {
+    let started = Instant::now();
+    while !happened().await {
+        assert!(started.elapsed() < Duration::from_secs(30), "{what}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_of_three_also_while_slots_move() {
+    let nodes: Vec<_> =
+        (0..3).map(|_| RedisServer::start(&["--cluster-enabled", "yes", "--cluster-node-timeout", "2000"])).collect();
+    let addresses: Vec<_> = nodes.iter().map(|node| format!("127.0.0.1:{}", node.port())).collect();
+    let create = [&["--cluster", "create"], &addresses.iter().map(String::as_str).collect::<Vec<_>>()[..]].concat();
+    let output = redis_cli(&[&create[..], &["--cluster-yes"]].concat());
+    assert!(output.contains("All 16384 slots covered"), "{output}");
+    let url = format!("redis+cluster://{},{}", addresses[0], addresses[1]);
+    let store = connect(&url).await;
+    until("the cluster is up", async || store.ping(soon()).await.is_ok()).await;
+
+    let events = |round: u64| -> Vec<_> {
+        (0..400)
+            .map(|n| of_user(&format!("u{}", n % 100), recommendation(&format!("e{round}-{n}"), 1000 * round + n, "i")))
+            .collect()
+    };
+    for answer in store.append(&events(1), soon()).await {
+        assert_eq!(answer.unwrap().outcome, Outcome::Applied);
+    }
+    for node in &nodes {
+        let keys: usize = redis::cmd("DBSIZE").query(&mut node.connection()).unwrap();
+        assert!(keys > 20, "users are spread over the nodes");
+    }
+    // Two thousand slots move from one node to another while events come in.
+    let id = |port: u16| redis_cli(&["-p", &port.to_string(), "cluster", "myid"]).trim().to_owned();
+    let (from, to) = (id(nodes[0].port()), id(nodes[1].port()));
+    let moving = tokio::task::spawn_blocking({
+        let address = addresses[0].clone();
+        move || {
+            let arguments = ["--cluster-from", &from, "--cluster-to", &to, "--cluster-slots", "2000", "--cluster-yes"];
+            redis_cli(&[&["--cluster", "reshard", &address], &arguments[..]].concat())
+        }
+    });
+    for round in 2..30 {
+        let mut waiting = events(round);
+        until("every append gets through", async || {
+            let answers = store.append(&waiting, soon()).await;
+            let failed = answers.iter().map(Result::is_err);
+            waiting =
+                waiting.iter().zip(failed).filter(|&(_, failed)| failed).map(|(event, _)| event.clone()).collect();
+            waiting.is_empty()
+        })
+        .await;
+    }
+    moving.await.unwrap();
+    for n in 0..100 {
+        let view = view(&store, &user(&format!("u{n}"))).await;
+        let newest: Vec<_> = view.recommendation_events.iter().map(|event| event.event_id.to_string()).collect();
+        assert_eq!(newest, [n + 100, n + 200, n + 300].map(|n| format!("e29-{n}")));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sentinel_names_the_new_primary() {
+    let mut primary = RedisServer::start(&[]);
+    let port = primary.port().to_string();
+    let replica = RedisServer::start(&["--replicaof", "127.0.0.1", &port]);
+    until("the replica is in sync", async || {
+        redis_cli(&["-p", &replica.port().to_string(), "info", "replication"]).contains("master_link_status:up")
+    })
+    .await;
+    let sentinel = Sentinel::start(&primary);
+    until("the Sentinel knows the replica", async || {
+        redis_cli(&["-p", &sentinel.port().to_string(), "sentinel", "master", "main"]).contains("num-slaves\n1\n")
+    })
+    .await;
+    let store = connect(&format!("redis+sentinel://127.0.0.1:{}/main", sentinel.port())).await;
+    let version = append(&store, &recommendation("a", 1, "i")).await.version;
+    // Replication is asynchronous: this event is to have arrived.
+    let _: i64 = redis::cmd("WAIT").arg(1).arg(5000).query(&mut primary.connection()).unwrap();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    primary.kill();
+    let event = [recommendation("b", 2, "i")];
+    until("the replica takes over", async || store.append(&event, soon()).await[0].is_ok()).await;
+    let view = view(&store, &user("u")).await;
+    assert_eq!(view.recommendation_events.len(), 2);
+    assert!(view.version > version);
 }

@@ -1,7 +1,7 @@
 //! A real redis-server on a free port, for the length of a test.
 
 use std::{
-    net::{TcpListener, TcpStream},
+    net::TcpListener,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -65,12 +65,14 @@ impl RedisServer {
             if let Some(status) = self.process.try_wait().expect("a child") {
                 panic!("redis-server on port {} ended with {status}", self.port);
             }
-            let answered = TcpStream::connect(("127.0.0.1", self.port)).is_ok()
-                && redis::Client::open(self.url())
-                    .and_then(|client| client.get_connection())
-                    .is_ok_and(|mut connection| redis::cmd("PING").query::<String>(&mut connection).is_ok());
-            if answered {
-                return;
+            let answer = redis::Client::open(self.url())
+                .and_then(|client| client.get_connection())
+                .and_then(|mut connection| redis::cmd("PING").query::<String>(&mut connection));
+            match answer {
+                Ok(_) => return,
+                // It asks for a password: it is there.
+                Err(error) if error.code().is_some_and(|code| code != "LOADING") => return,
+                Err(_) => {}
             }
             std::thread::sleep(Duration::from_millis(10));
         }
@@ -95,6 +97,51 @@ fn spawn(port: u16, directory: &TempDir, arguments: &[String]) -> Child {
         .unwrap_or_else(|error| {
             panic!("redis-server can't be started ({error}): apt-get update && apt-get install -y redis-server")
         })
+}
+
+/// Runs `redis-cli` to its end; its output.
+pub fn redis_cli(arguments: &[&str]) -> String {
+    let output = Command::new("redis-cli").args(arguments).output().expect("redis-cli comes with redis-server");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// A Sentinel that watches one primary as service `main`.
+pub struct Sentinel {
+    process: Child,
+    port: u16,
+    _directory: TempDir,
+}
+
+impl Sentinel {
+    pub fn start(primary: &RedisServer) -> Self {
+        let (port, directory) = (free_port(), tempfile::tempdir().unwrap());
+        let file = directory.path().join("sentinel.conf");
+        let settings = format!(
+            "port {port}\nbind 127.0.0.1\ndir {}\nsentinel monitor main 127.0.0.1 {} 1\n\
+             sentinel down-after-milliseconds main 500\nsentinel failover-timeout main 2000\n",
+            directory.path().display(),
+            primary.port(),
+        );
+        std::fs::write(&file, settings).unwrap();
+        let process = Command::new("redis-server")
+            .arg(&file)
+            .arg("--sentinel")
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("redis-server can be started");
+        Self { process, port, _directory: directory }
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+}
+
+impl Drop for Sentinel {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
 }
 
 /// A port that was free a moment ago.

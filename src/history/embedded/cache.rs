@@ -50,8 +50,8 @@ pub(super) struct TimelineCache {
 
 impl TimelineCache {
     pub(super) fn new(bytes: u64) -> Self {
-        // Half-full histories of the default bounds take about 30 KB.
-        let users = (bytes / 30_000).max(64) as usize;
+        // Only sizes the tables ahead: histories of some tens of events take about so much.
+        let users = (bytes / 16_384).max(64) as usize;
         let changes = (0..STRIPES).map(|_| Mutex::new(0)).collect();
         Self { timelines: Cache::with_weighter(users, bytes, Bytes), changes }
     }

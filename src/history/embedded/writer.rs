@@ -16,7 +16,7 @@ use super::{
 };
 use crate::domain::{Deadline, Event};
 
-/// Events that share one sync at most. A commit of so many takes about 20 ms.
+/// Events that share one sync at most: bounds how long the first of them waits for the others.
 const MAX_BATCH_EVENTS: usize = 4096;
 /// How long a failed directory is left alone before it is opened again.
 const REOPEN_AFTER: Duration = Duration::from_millis(200);

@@ -38,7 +38,7 @@ pub(super) struct Link {
 }
 
 enum Source {
-    Server(Client),
+    Server(Box<Client>),
     Sentinel(Box<Mutex<SentinelClient>>),
     Cluster(Box<redis::cluster::ClusterClient>),
 }
@@ -196,7 +196,7 @@ impl Source {
             Kind::Server => {
                 let info = target.connection(&target.hosts[0])?;
                 let client = if secure { Client::build_with_tls(info, certificates()) } else { Client::open(info) };
-                Ok(Self::Server(client.map_err(config)?))
+                Ok(Self::Server(Box::new(client.map_err(config)?)))
             }
             Kind::Sentinel { service, login } => {
                 let sentinels = target.hosts.iter().map(|host| Ok(target.connection(host)?.addr().clone()));
@@ -244,16 +244,21 @@ impl Source {
         // Callers bring their own deadlines; the library's default of 500 ms would cut longer ones short.
         let config = AsyncConnectionConfig::new().set_response_timeout(None).set_connection_timeout(Some(timeout));
         match self {
-            Self::Server(client) => {
-                Ok(Connection::Node(client.get_multiplexed_async_connection_with_config(&config).await?))
-            }
+            Self::Server(client) => node(client, &config).await,
             Self::Sentinel(sentinel) => {
                 let client = sentinel.lock().await.async_get_client().await?;
-                Ok(Connection::Node(client.get_multiplexed_async_connection_with_config(&config).await?))
+                node(&client, &config).await
             }
             Self::Cluster(client) => Ok(Connection::Cluster(client.get_async_connection().await?)),
         }
     }
+}
+
+async fn node(client: &Client, config: &AsyncConnectionConfig) -> RedisResult<Connection> {
+    let mut connection = client.get_multiplexed_async_connection_with_config(config).await?;
+    // A server that wants a password takes the connection but no long command: ask it something short.
+    redis::cmd("PING").exec_async(&mut connection).await?;
+    Ok(Connection::Node(connection))
 }
 
 fn is_demoted(error: &RedisError) -> bool {

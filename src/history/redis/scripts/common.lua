@@ -71,7 +71,7 @@ local erased = meta:sub(17)
 local function version_text() return string.format('%016.0f', version) end
 
 -- Lets every key live as long as its newest event, or the erasure, may matter; renewed only when that is much longer
--- than before, since every renewal is replicated.
+-- than before, since every renewal is replicated. A minute more forgives clocks that differ.
 local function renew_expiry(newest)
   for i = 1, 4 do
     local left = redis.call('PTTL', KEYS[i])
@@ -79,7 +79,7 @@ local function renew_expiry(newest)
       if not time_to_live then
         if left ~= -1 then redis.call('PERSIST', KEYS[i]) end
       else
-        local needed = math.ceil((time_to_live + math.max(0, time_micros(newest) - now)) / 1000) + 1000
+        local needed = math.ceil((time_to_live + math.max(0, time_micros(newest) - now)) / 1000) + 60000
         if left == -1 or left < needed then
           redis.call('PEXPIRE', KEYS[i], string.format('%.0f', needed + math.floor(needed / 16)))
         end

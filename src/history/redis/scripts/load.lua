@@ -21,7 +21,7 @@ if due then
   step_version()
   -- A meta key that was lost is made anew without an expiry.
   if time_to_live and redis.call('PTTL', KEYS[1]) == -1 then
-    redis.call('PEXPIRE', KEYS[1], string.format('%.0f', math.ceil(time_to_live / 1000) + 1000))
+    redis.call('PEXPIRE', KEYS[1], string.format('%.0f', math.ceil(time_to_live / 1000) + 60000))
   end
 end
 
