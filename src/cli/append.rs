@@ -1,9 +1,106 @@
-//! `sesrec append`.
+//! `sesrec append`: one event, from flags or as JSON.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, bail};
+use pbjson_types::Timestamp;
+
+use super::client::{ServerArgs, describe, random_id};
+use crate::proto::v1::{self, event::Payload, search::QueryForm};
 
 /// Options of `sesrec append`.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+#[command(after_help = "Examples:
+  sesrec append --user u42 --item item7                      an interaction with a recommended item
+  sesrec append --user u42 --query 'red shoes' --clicked i1  a search, with a click
+  sesrec append --user u42 --click-of s1 --item i2           a later click on a result of search s1")]
+pub struct Args {
+    /// Whose history.
+    #[arg(long, value_name = "USER", required_unless_present = "json")]
+    user: Option<String>,
+    /// The recommended item, or with --click-of the clicked result.
+    #[arg(long, value_name = "ITEM", conflicts_with_all = ["query", "query_id"])]
+    item: Option<String>,
+    /// A search by text.
+    #[arg(long, value_name = "TEXT")]
+    query: Option<String>,
+    /// A search by a query of the catalogue.
+    #[arg(long, value_name = "ID", conflicts_with = "query")]
+    query_id: Option<String>,
+    /// Ties later clicks to this search. Made up where it is missing.
+    #[arg(long, value_name = "ID")]
+    search_id: Option<String>,
+    /// How the search began.
+    #[arg(long, default_value = "", hide_default_value = true, value_name = "SOURCE")]
+    source: String,
+    /// Items clicked in this search.
+    #[arg(long, value_name = "ITEM", value_delimiter = ',')]
+    clicked: Vec<String>,
+    /// The search whose result was clicked.
+    #[arg(long, value_name = "SEARCH", requires = "item")]
+    click_of: Option<String>,
+    /// Makes a repetition harmless. Made up where it is missing.
+    #[arg(long, value_name = "ID")]
+    event_id: Option<String>,
+    /// When it happened, as in 2026-01-31T12:00:00Z. Default: now.
+    #[arg(long, value_name = "TIME")]
+    time: Option<jiff::Timestamp>,
+    /// The whole event as proto3 JSON instead.
+    #[arg(long, value_name = "JSON", conflicts_with_all = ["user", "item", "query", "query_id", "click_of"])]
+    json: Option<String>,
+    #[command(flatten, next_help_heading = "Server")]
+    server: ServerArgs,
+}
 
-pub(super) async fn run(_: Args) -> anyhow::Result<()> {
-    anyhow::bail!("not built yet")
+pub(super) async fn run(args: Args) -> anyhow::Result<()> {
+    let event = args.event()?;
+    let search_id = match &event.payload {
+        Some(Payload::Search(search)) => Some(search.search_id.clone()),
+        _ => None,
+    };
+    let mut client = args.server.connect().await?;
+    let request = args.server.request(v1::AppendEventRequest { event: Some(event) });
+    let response = client.append_event(request).await.map_err(|status| describe(&status))?.into_inner();
+    println!("{} {}", response.outcome().as_str_name(), response.event_id);
+    if let Some(search_id) = search_id {
+        println!("search id     {search_id}");
+    }
+    println!("history token {}", response.history_token);
+    Ok(())
+}
+
+impl Args {
+    fn event(&self) -> anyhow::Result<v1::Event> {
+        if let Some(json) = &self.json {
+            return serde_json::from_str(json).context("--json: not a proto3 JSON sesrec.v1.Event");
+        }
+        let query = self.query.clone().map(QueryForm::Query);
+        let query_form = query.or_else(|| self.query_id.clone().map(QueryForm::QueryId));
+        let payload = match (&self.click_of, &self.item, query_form) {
+            (Some(search_id), Some(item_id), None) => {
+                Payload::SearchClick(v1::SearchClick { search_id: search_id.clone(), item_id: item_id.clone() })
+            }
+            (None, Some(item_id), None) => Payload::Recommendation(v1::Recommendation { item_id: item_id.clone() }),
+            (None, None, Some(form)) => Payload::Search(v1::Search {
+                search_id: self.search_id.clone().unwrap_or_else(|| random_id("search")),
+                query_form: Some(form),
+                source: self.source.clone(),
+                clicked_item_ids: self.clicked.clone(),
+            }),
+            _ => bail!("what happened? give one of --item, --query, --query-id, or --click-of with --item, or --json"),
+        };
+        let time = match self.time {
+            Some(time) => Timestamp { seconds: time.as_second(), nanos: time.subsec_nanosecond() },
+            None => {
+                let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                Timestamp { seconds: now.as_secs().cast_signed(), nanos: now.subsec_nanos().cast_signed() }
+            }
+        };
+        Ok(v1::Event {
+            event_id: self.event_id.clone().unwrap_or_else(|| random_id("event")),
+            user_id: self.user.clone().unwrap_or_default(),
+            time: Some(time),
+            payload: Some(payload),
+        })
+    }
 }

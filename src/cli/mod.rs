@@ -2,6 +2,7 @@
 
 mod append;
 mod bench;
+mod client;
 mod command;
 mod convert;
 mod demo;
@@ -9,10 +10,15 @@ mod evaluate;
 mod history;
 mod import;
 mod ingest;
+mod ingest_flow;
+mod ingest_source;
 mod rank;
 mod score;
 mod serve;
+mod serve_args;
 mod synth;
 mod train;
 
 pub use command::{Cli, Command, run};
+pub use serve::{Listeners, serve_until};
+pub use serve_args::{ServeArgs, ServeOptions};

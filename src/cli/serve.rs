@@ -1,9 +1,172 @@
-//! `sesrec serve`.
+//! `sesrec serve`: bind, load, open, serve, drain.
+
+use std::{future::Future, path::Path, sync::Arc};
+
+use anyhow::{Context, bail};
+use candle_core::Device;
+use tokio::net::TcpListener;
+
+use super::serve_args::{MetricsListen, ServeArgs, ServeOptions, shown};
+use crate::{
+    data::HistoryLimits,
+    engine::{Engine, LoadedModel, ModelSlot},
+    history::{self, HistoryOptions},
+    nn::device_name,
+    service::{RankingServer, Server},
+    telemetry::{Metrics, logging},
+};
 
 /// Options of `sesrec serve`.
-#[derive(Debug, clap::Args)]
-pub struct Args {}
+pub type Args = ServeArgs;
 
-pub(super) async fn run(_: Args) -> anyhow::Result<()> {
-    anyhow::bail!("not built yet")
+/// Ports that are bound already, so that callers know the address before anything is loaded.
+pub struct Listeners {
+    /// gRPC.
+    pub grpc: TcpListener,
+    /// Metrics and probes, if wanted.
+    pub metrics: Option<TcpListener>,
+}
+
+pub(super) async fn run(args: Args) -> anyhow::Result<()> {
+    logging::init(&args.log)?;
+    let listeners = Listeners {
+        grpc: bind("--listen", &args.listen).await?,
+        metrics: match &args.metrics_listen {
+            MetricsListen::Off => None,
+            MetricsListen::At(address) => Some(bind("--metrics-listen", address).await?),
+        },
+    };
+    serve_until(args.options(), listeners, stop_signal()?).await
+}
+
+/// Serves until `shutdown` ends, then drains.
+pub async fn serve_until(
+    options: ServeOptions,
+    listeners: Listeners,
+    shutdown: impl Future<Output = ()>,
+) -> anyhow::Result<()> {
+    let device = options.device.open().with_context(|| format!("--device {}", options.device))?;
+    let model = load(&options.model, &device).await?;
+    let limits = model.ranker.limits();
+    let items = model.featurizer.catalogue().items.ids.len();
+    tracing::info!(device = device_name(&device), kind = model.info.kind, items, ?limits, "serving");
+    let history_options = at_least(options.history, limits);
+    let store = history::open(&options.store, history_options).await.context("--store")?;
+    tracing::info!(
+        kind = store.kind(),
+        recommendations = history_options.max_recommendations,
+        searches = history_options.max_searches,
+        time_to_live = ?history_options.time_to_live,
+        "history store"
+    );
+
+    let metrics = Metrics::new();
+    let slot = Arc::new(ModelSlot::new(model, metrics.clone()));
+    let engine = Engine::start(slot.clone(), options.engine, metrics.clone());
+    let service = RankingServer::new(store, engine, slot.clone(), metrics, options.service);
+    let reloading = tokio::spawn(reload_on_hangup(Reload { slot, directory: options.model, device, history_options }));
+
+    tracing::info!(address = shown(listeners.grpc.local_addr()), "gRPC");
+    if let Some(listener) = &listeners.metrics {
+        tracing::info!(address = shown(listener.local_addr()), paths = "/metrics /healthz /readyz", "HTTP");
+    }
+    let served = Server::new(service, options.server).run(listeners.grpc, listeners.metrics, shutdown).await;
+    reloading.abort();
+    Ok(served?)
+}
+
+/// Loading reads files and computes tables: not on the async threads.
+async fn load(directory: &Path, device: &Device) -> anyhow::Result<LoadedModel> {
+    let (path, device) = (directory.to_owned(), device.clone());
+    tokio::task::spawn_blocking(move || LoadedModel::load(&path, &device))
+        .await?
+        .with_context(|| format!("cannot load the bundle {}", directory.display()))
+}
+
+/// The store has to keep what the model can read.
+fn at_least(options: HistoryOptions, limits: HistoryLimits) -> HistoryOptions {
+    HistoryOptions {
+        max_recommendations: options.max_recommendations.max(limits.recommendations),
+        max_searches: options.max_searches.max(limits.searches),
+        max_clicks: options.max_clicks.max(limits.clicks),
+        ..options
+    }
+}
+
+struct Reload {
+    slot: Arc<ModelSlot>,
+    directory: std::path::PathBuf,
+    device: Device,
+    history_options: HistoryOptions,
+}
+
+/// On SIGHUP loads the bundle beside the live one and swaps. A bundle that can't be loaded changes nothing.
+async fn reload_on_hangup(reload: Reload) {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        let mut hangups = match signal(SignalKind::hangup()) {
+            Ok(hangups) => hangups,
+            Err(error) => return tracing::warn!(%error, "SIGHUP will not reload the bundle"),
+        };
+        while hangups.recv().await.is_some() {
+            tracing::info!(directory = %reload.directory.display(), "loading the bundle anew");
+            match load(&reload.directory, &reload.device).await {
+                Ok(model) => reload.swap(model),
+                Err(error) => tracing::error!(error = format!("{error:#}"), "the live model stays"),
+            }
+        }
+    }
+}
+
+impl Reload {
+    fn swap(&self, model: LoadedModel) {
+        let limits = model.ranker.limits();
+        if at_least(self.history_options, limits) != self.history_options {
+            tracing::warn!(
+                ?limits,
+                "the new model reads more of a history than the store keeps: restart to make the store keep more"
+            );
+        }
+        let version = model.info.version.clone();
+        let old = self.slot.swap(model);
+        tracing::info!(old = %old.info.version, new = %version, "model swapped");
+    }
+}
+
+async fn bind(flag: &str, address: &str) -> anyhow::Result<TcpListener> {
+    match TcpListener::bind(address).await {
+        Ok(listener) => Ok(listener),
+        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
+            bail!("{flag} {address}: something listens there already; stop it, or choose another port with {flag}")
+        }
+        Err(error) => Err(error).with_context(|| format!("{flag} {address}: cannot listen there")),
+    }
+}
+
+/// SIGTERM or SIGINT. A second one does not wait for the drain.
+fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
+    #[cfg(unix)]
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    let mut next = async move || {
+        #[cfg(unix)]
+        tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = tokio::signal::ctrl_c() => "SIGINT",
+        }
+        #[cfg(not(unix))]
+        {
+            let _ = tokio::signal::ctrl_c().await;
+            "SIGINT"
+        }
+    };
+    Ok(async move {
+        let signal = next().await;
+        tracing::info!(signal, "stopping; once more stops at once");
+        tokio::spawn(async move {
+            let signal = next().await;
+            tracing::warn!(signal, "stopped at once");
+            std::process::exit(130);
+        });
+    })
 }

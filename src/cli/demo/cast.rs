@@ -25,7 +25,8 @@ const SEARCHES: usize = 4;
 impl Cast {
     /// Picks by fixed rules: the first user with a history worth showing and the most searched category new to them.
     pub(super) fn pick(data: &Dataset) -> anyhow::Result<Self> {
-        let categories = &data.catalogue.items.attribute(CATEGORY).context("the data set's items have no category")?.values;
+        let categories =
+            &data.catalogue.items.attribute(CATEGORY).context("the data set's items have no category")?.values;
         let category = |item: u32| categories[item as usize];
         let searched = searched_categories(data, categories);
         let user_row = (0..data.users() as u32)
@@ -44,8 +45,12 @@ impl Cast {
         let mut shown = favourites(&touched);
         shown.truncate(3);
         shown.push(new_category);
-        let popular: Vec<Vec<u32>> = shown.iter().map(|&category| most_popular(&popularity, categories, category)).collect();
-        let candidates = popular.iter().flat_map(|items| items.iter().take(PER_CATEGORY)).map(|&item| id(&data.catalogue.items, item));
+        let popular: Vec<Vec<u32>> =
+            shown.iter().map(|&category| most_popular(&popularity, categories, category)).collect();
+        let candidates = popular
+            .iter()
+            .flat_map(|items| items.iter().take(PER_CATEGORY))
+            .map(|&item| id(&data.catalogue.items, item));
         let candidates: Vec<String> = candidates.collect();
         let searches = searches_in(data, categories, new_category, &candidates);
         anyhow::ensure!(!searches.is_empty(), "nobody searched in category {new_category}: make a larger set of logs");
@@ -61,7 +66,8 @@ fn searched_categories(data: &Dataset, categories: &[u32]) -> Vec<(u32, usize)> 
             search.clicks.iter().for_each(|&item| clicks[categories[item as usize] as usize] += 1);
         }
     }
-    let mut counted: Vec<(u32, usize)> = (0u32..).zip(clicks).filter(|&(category, count)| category > 0 && count > 0).collect();
+    let mut counted: Vec<(u32, usize)> =
+        (0u32..).zip(clicks).filter(|&(category, count)| category > 0 && count > 0).collect();
     counted.sort_by_key(|&(_, count)| std::cmp::Reverse(count));
     counted
 }
@@ -76,14 +82,20 @@ fn favourites(values: &[u32]) -> Vec<u32> {
 }
 
 fn most_popular(popularity: &[u32], categories: &[u32], category: u32) -> Vec<u32> {
-    let mut items: Vec<u32> = (1..popularity.len() as u32).filter(|&item| categories[item as usize] == category).collect();
+    let mut items: Vec<u32> =
+        (1..popularity.len() as u32).filter(|&item| categories[item as usize] == category).collect();
     items.sort_by_key(|&item| std::cmp::Reverse(popularity[item as usize]));
     items
 }
 
 /// Other users' searches that ended in the category, distinct by query; their clicked items are not candidates, so that
 /// a candidate that rises does so by what it has in common with the clicked one.
-fn searches_in(data: &Dataset, categories: &[u32], category: u32, candidates: &[String]) -> Vec<(String, String, String)> {
+fn searches_in(
+    data: &Dataset,
+    categories: &[u32],
+    category: u32,
+    candidates: &[String],
+) -> Vec<(String, String, String)> {
     let mut found: Vec<(String, String, String)> = vec![];
     for user in 0..data.users() as u32 {
         for search in data.searches(user) {

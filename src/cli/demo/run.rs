@@ -102,7 +102,10 @@ async fn connect(port: u16) -> anyhow::Result<RankingServiceClient<tonic::transp
             && let Ok(info) = client.get_model_info(GetModelInfoRequest {}).await
         {
             let info = info.into_inner();
-            println!("  {} {}: {} items, {} users, {} queries, on {}", info.model, info.version, info.items, info.users, info.queries, info.device);
+            println!(
+                "  {} {}: {} items, {} users, {} queries, on {}",
+                info.model, info.version, info.items, info.users, info.queries, info.device
+            );
             return Ok(client);
         }
         tokio::time::sleep(Duration::from_millis(100)).await;

@@ -155,8 +155,13 @@ fn print_moves(data: &Dataset, cast: &Cast, before: &RankResponse, after: &RankR
             let row = data.catalogue.items.row(id);
             categories.zip(row).is_some_and(|(categories, row)| categories[row as usize] == cast.new_category)
         };
-        let places: Vec<usize> =
-            answer.items.iter().enumerate().filter(|(_, item)| is_new(&item.item_id)).map(|(place, _)| place + 1).collect();
+        let places: Vec<usize> = answer
+            .items
+            .iter()
+            .enumerate()
+            .filter(|(_, item)| is_new(&item.item_id))
+            .map(|(place, _)| place + 1)
+            .collect();
         places.iter().sum::<usize>() as f32 / places.len().max(1) as f32
     };
     println!(
@@ -170,7 +175,9 @@ fn print_moves(data: &Dataset, cast: &Cast, before: &RankResponse, after: &RankR
 fn print_reasons(answer: &RankResponse) {
     let (Some(events), Some(best)) = (&answer.explanation, answer.items.first()) else { return };
     let attention = best.explanation.as_ref();
-    println!("\n  Why: the user's events by co-attention weight (similar = an interest that search and recommendation share),");
+    println!(
+        "\n  Why: the user's events by co-attention weight (similar = an interest that search and recommendation share),"
+    );
     println!("  and the attention each gives to item {}, ranked first:", best.item_id);
     let sides = [
         ("recommendation", &events.recommendations, attention.and_then(|item| item.recommendations.as_ref())),
@@ -186,7 +193,11 @@ fn print_reasons(answer: &RankResponse) {
                 _ => "both",
             };
             let attention = attention.and_then(|pooling| pooling.all.get(n)).copied().unwrap_or_default();
-            println!("  {side:<15} {:<32} weight {:.3}  {interest:<10}  attention {attention:.3}", describe(event), event.coattention);
+            println!(
+                "  {side:<15} {:<32} weight {:.3}  {interest:<10}  attention {attention:.3}",
+                describe(event),
+                event.coattention
+            );
         }
     }
 }
@@ -210,7 +221,12 @@ fn print_timings(answer: &RankResponse) {
     if let Some(timings) = &answer.timings {
         println!(
             "  {} µs in the server: queue {}, history {}, encode {}, score {}, other {}",
-            timings.total_us, timings.queue_us, timings.history_us, timings.encode_us, timings.score_us, timings.other_us
+            timings.total_us,
+            timings.queue_us,
+            timings.history_us,
+            timings.encode_us,
+            timings.score_us,
+            timings.other_us
         );
     }
 }

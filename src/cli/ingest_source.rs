@@ -1,0 +1,181 @@
+//! Where ingested events come from, and how far they got.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, bail};
+use serde::{Deserialize, Serialize};
+use tokio::{
+    fs::File,
+    io::{AsyncBufRead, AsyncBufReadExt, BufReader},
+};
+
+/// The longest line that is read, in bytes: a valid event has at most about 140 kB.
+const MAX_LINE_BYTES: usize = 1 << 20;
+
+/// Numbered lines of a file or of standard input.
+pub(super) struct Source {
+    reader: Box<dyn AsyncBufRead + Send + Unpin>,
+    /// What is read of the next line: a read that is given up in the middle loses nothing.
+    partial: Vec<u8>,
+    partial_bytes: usize,
+    line: u64,
+    bytes: u64,
+    /// The file's size; unknown for standard input.
+    pub(super) size: Option<u64>,
+}
+
+/// A line of the input.
+pub(super) enum Line {
+    /// With its text.
+    Text(Vec<u8>),
+    /// Longer than any event can be.
+    TooLong,
+}
+
+impl Source {
+    /// Opens a file, or standard input for `-`, and skips the first `after` lines.
+    pub(super) async fn open(path: &Path, after: u64) -> anyhow::Result<Self> {
+        let named = || path.display().to_string();
+        let (reader, size): (Box<dyn AsyncBufRead + Send + Unpin>, _) = if path.as_os_str() == "-" {
+            (Box::new(BufReader::new(tokio::io::stdin())), None)
+        } else {
+            let file = File::open(path).await.with_context(named)?;
+            let size = file.metadata().await.with_context(named)?.len();
+            (Box::new(BufReader::with_capacity(256 << 10, file)), Some(size))
+        };
+        let mut source = Self { reader, partial: vec![], partial_bytes: 0, line: 0, bytes: 0, size };
+        while source.line < after {
+            if source.next().await?.is_none() {
+                bail!(
+                    "{} ends at line {}, but the checkpoint is at line {after}: is it the same file?",
+                    named(),
+                    source.line
+                );
+            }
+        }
+        Ok(source)
+    }
+
+    /// The next line and its number, from 1. May be dropped and called again.
+    pub(super) async fn next(&mut self) -> io::Result<Option<(u64, Line)>> {
+        loop {
+            let buffer = self.reader.fill_buf().await?;
+            if buffer.is_empty() && self.partial_bytes == 0 {
+                return Ok(None);
+            }
+            let end = buffer.iter().position(|&byte| byte == b'\n');
+            let ended = end.is_some() || buffer.is_empty();
+            let taken = end.map_or(buffer.len(), |end| end + 1);
+            self.partial_bytes += taken;
+            if self.partial_bytes <= MAX_LINE_BYTES {
+                self.partial.extend_from_slice(&buffer[..taken]);
+            }
+            self.reader.consume(taken);
+            self.bytes += taken as u64;
+            if ended {
+                self.line += 1;
+                let text = std::mem::take(&mut self.partial);
+                let length = std::mem::take(&mut self.partial_bytes);
+                return Ok(Some((self.line, if length > MAX_LINE_BYTES { Line::TooLong } else { Line::Text(text) })));
+            }
+        }
+    }
+
+    /// How much has been read.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+}
+
+/// How far an input is settled; a small JSON file, replaced atomically.
+pub(super) struct Checkpoint {
+    path: PathBuf,
+    state: State,
+}
+
+#[derive(Serialize, Deserialize)]
+struct State {
+    /// Which input, as it was named.
+    input: String,
+    /// The last line that is settled with all lines before it.
+    line: u64,
+}
+
+impl Checkpoint {
+    /// Reads a checkpoint of `input`; a missing file is one at the beginning.
+    pub(super) fn read(path: &Path, input: &Path) -> anyhow::Result<Self> {
+        let input = input.display().to_string();
+        let state = match std::fs::read(path) {
+            Ok(bytes) => serde_json::from_slice(&bytes)
+                .with_context(|| format!("{}: not a checkpoint; delete it to begin anew", path.display()))?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => State { input: input.clone(), line: 0 },
+            Err(error) => return Err(error).with_context(|| path.display().to_string()),
+        };
+        if state.input != input {
+            bail!(
+                "{} is a checkpoint of {}, not of {input}; use one checkpoint per input",
+                path.display(),
+                state.input
+            );
+        }
+        Ok(Self { path: path.to_owned(), state })
+    }
+
+    pub(super) fn line(&self) -> u64 {
+        self.state.line
+    }
+
+    /// Notes that everything up to `line` is settled.
+    pub(super) fn write(&mut self, line: u64) -> anyhow::Result<()> {
+        self.state.line = line;
+        let beside = self.path.with_extension("checkpoint-tmp");
+        let written = std::fs::write(&beside, serde_json::to_vec(&self.state)?);
+        written.and_then(|()| std::fs::rename(&beside, &self.path)).with_context(|| self.path.display().to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn lines_are_numbered_bounded_and_resumable() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("events.ndjson");
+        let long = "x".repeat(MAX_LINE_BYTES + 1);
+        std::fs::write(&path, format!("a\n\n{long}\nlast")).expect("written");
+
+        let mut source = Source::open(&path, 0).await.expect("opened");
+        let mut lines = vec![];
+        while let Some((number, line)) = source.next().await.expect("read") {
+            lines.push((
+                number,
+                match line {
+                    Line::Text(text) => String::from_utf8(text).expect("text"),
+                    Line::TooLong => "too long".into(),
+                },
+            ));
+        }
+        let expected = [(1, "a\n"), (2, "\n"), (3, "too long"), (4, "last")];
+        assert_eq!(lines, expected.map(|(n, text)| (n, text.to_owned())));
+        assert_eq!(Some(source.bytes()), source.size);
+
+        let mut resumed = Source::open(&path, 3).await.expect("opened");
+        assert!(matches!(resumed.next().await, Ok(Some((4, Line::Text(_))))));
+        assert!(Source::open(&path, 5).await.is_err(), "a checkpoint beyond the end");
+    }
+
+    #[test]
+    fn checkpoints_belong_to_their_input() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("progress");
+        let mut checkpoint = Checkpoint::read(&path, Path::new("a.ndjson")).expect("a new one");
+        assert_eq!(checkpoint.line(), 0);
+        checkpoint.write(17).expect("written");
+        assert_eq!(Checkpoint::read(&path, Path::new("a.ndjson")).expect("there").line(), 17);
+        assert!(Checkpoint::read(&path, Path::new("b.ndjson")).is_err());
+    }
+}
