@@ -40,7 +40,8 @@ pub enum Outcome {
     Applied,
     /// A replay of a stored event: nothing changed.
     Duplicate,
-    /// Older than everything in a full history, past its time to live, or erased: nothing changed.
+    /// Older than everything in a full history, past its time to live, erased, or a click for which the bounds leave no
+    /// place (its search has the earliest `max_clicks` already, or can't come any more): nothing changed.
     TooOld,
     /// The event_id is stored with another payload or time: nothing changed.
     Conflict,

@@ -32,27 +32,28 @@ local list = lists[side]
 local after = #list
 while after > heads[side] and bytes_before(key, key_of(list[after])) do after = after - 1 end
 
-local new_side = {}
-for n = heads[side] + 1, after do new_side[#new_side + 1] = list[n] end
-new_side[#new_side + 1] = element
-local place = #new_side
-for n = after + 1, #list do new_side[#new_side + 1] = list[n] end
+local place = after - heads[side] + 1
 
 for i = 2, 3 do
-  local length = i == side and #new_side or #lists[i] - heads[i]
+  local length = #lists[i] - heads[i] + (i == side and 1 or 0)
   local surplus = math.max(0, length - max_events[i])
   if i == side and place <= surplus then return unchanged('TOO_OLD') end
-  if i == side then
-    new_side = without_head(new_side, surplus)
-  end
   heads[i] = heads[i] + surplus
 end
 
-local searches = side == 3 and new_side or without_head(lists[3], heads[3])
-local clicks = side == 4 and new_side or without_head(lists[4], heads[4])
+-- What will be left of a list, with the new element in its place, which is behind the head that goes.
+local function rest_of(i)
+  if i ~= side then return without_head(lists[i], heads[i]) end
+  local rest = {}
+  for n = heads[i] + 1, after do rest[#rest + 1] = lists[i][n] end
+  rest[#rest + 1] = element
+  for n = after + 1, #lists[i] do rest[#rest + 1] = lists[i][n] end
+  return rest
+end
+
 local dropped = {}
 if side ~= 2 or heads[3] > 0 then
-  dropped = surplus_clicks(searches, clicks)
+  dropped = surplus_clicks(rest_of(3), rest_of(4))
   if side == 4 then
     for i = 1, #dropped do
       if dropped[i] == element then return unchanged('TOO_OLD') end
