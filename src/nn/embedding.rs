@@ -39,7 +39,7 @@ pub fn gather_rows(table: &Tensor, ids: &[u32], row_zero: RowZero) -> Result<Ten
 /// is 0, and row 0 gets no gradient.
 pub fn mean_rows(table: &Tensor, ids: &[u32], group: usize) -> Result<Tensor> {
     check(table, ids)?;
-    let (groups, d) = (if group == 0 { 0 } else { ids.len() / group }, table.dim(1)?);
+    let (groups, d) = (ids.len().checked_div(group).unwrap_or(0), table.dim(1)?);
     if table.device().is_cpu() {
         return table.contiguous()?.apply_op1(Mean { ids: ids.into(), group });
     }
@@ -130,7 +130,7 @@ impl CustomOp1 for Mean {
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let (table, d) = (host::floats(storage, layout)?, layout.dims()[1]);
-        let groups = if self.group == 0 { 0 } else { self.ids.len() / self.group };
+        let groups = self.ids.len().checked_div(self.group).unwrap_or(0);
         let mut out = vec![0.0; groups * d];
         vectorized(
             #[inline(always)]

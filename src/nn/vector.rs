@@ -17,7 +17,7 @@ pub(super) fn exp(x: f32) -> f32 {
     // Adding 1.5·2²³ rounds to an integer, which then sits in the low bits of the sum.
     const ROUND: f32 = 12_582_912.0;
     // ln 2 in two parts, so that n·ln 2 is subtracted without losing bits.
-    const LN2_HIGH: f32 = 0.693_359_375;
+    const LN2_HIGH: f32 = 0.693_359_4;
     const LN2_LOW: f32 = -2.121_944_4e-4;
     let x = x.clamp(-87.0, 88.0);
     let rounded = x.mul_add(std::f32::consts::LOG2_E, ROUND);
@@ -39,7 +39,7 @@ pub(super) fn exp(x: f32) -> f32 {
 pub(super) fn tanh(x: f32) -> f32 {
     // (tanh(x)/x - 1) / x² on |x| ≤ 0.625, interpolated at Chebyshev nodes in x².
     let y = x * x;
-    let p = -0.006_096_714_3_f32;
+    let p = -0.006_096_714_f32;
     let p = p.mul_add(y, 0.020_997_18);
     let p = p.mul_add(y, -0.053_850_91);
     let p = p.mul_add(y, 0.133_327_7);

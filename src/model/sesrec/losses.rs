@@ -69,11 +69,11 @@ fn pairs(batch: &HistoryBatch, click_rows: &[u32]) -> (Vec<u32>, Vec<u32>) {
     let per_user = batch.src_len * batch.click_len;
     let mut pairs = (vec![], vec![]);
     for (user, &searches) in batch.src_lengths.iter().enumerate() {
-        for slot in user * per_user..user * per_user + searches * batch.click_len {
-            if batch.src_clicks[slot] != 0 {
-                pairs.0.push((slot / batch.click_len) as u32);
-                pairs.1.push(click_rows[slot]);
-            }
+        let slots = user * per_user..user * per_user + searches * batch.click_len;
+        let clicks = batch.src_clicks[slots.clone()].iter().zip(&click_rows[slots.clone()]);
+        for (slot, (_, &row)) in slots.zip(clicks).filter(|(_, (click, _))| **click != 0) {
+            pairs.0.push((slot / batch.click_len) as u32);
+            pairs.1.push(row);
         }
     }
     pairs
