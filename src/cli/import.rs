@@ -6,8 +6,8 @@ use anyhow::anyhow;
 use clap::Subcommand;
 
 use crate::data::{
-    DatasetError, Existing,
-    kuaisar::{self, ImportOptions, Imported, Progress, UnclickedSearches},
+    DatasetError, Existing, Progress,
+    kuaisar::{self, ImportOptions, Imported, UnclickedSearches},
 };
 
 /// Options of `sesrec import`.
@@ -30,8 +30,8 @@ enum Layout {
     ///   item_features.csv  item_id, item_type, first_level_category_id, second_level_category_id
     ///   user_features.csv  user_id and any further columns, each a user attribute
     ///
-    /// Clicked recommendations are the interactions; the last of each user is the test target, the one before the
-    /// validation target. Missing or empty attribute values count as "unknown".
+    /// Clicked recommendations are the interactions: a user's last one is for testing, the one before
+    /// for validation, the others for training. Empty attribute values count as unknown.
     #[command(verbatim_doc_comment)]
     Kuaisar(KuaisarArgs),
 }

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `recommendations.parquet` | `user_row`, `item_row` uint32, `time` timestamp\[ms, UTC\], `split` train / validation / test |
 //! | `searches.parquet` | `user_row` uint32, `search_id` string, `time`, `query_row`, `source_row` uint32, `clicked_item_rows` list\<uint32\> |
+//! | `attribute_values.parquet` | `table`, `attribute` string, `row` uint32, `value` string: what the catalogue's attribute rows mean |
 //! | `dataset.json` | format version, statistics, what the import left out, a checksum per file |
 //!
 //! Both tables are sorted by user, then time, then their order in the logs. `split` follows from the order; it is
@@ -27,14 +28,28 @@ pub const DATASET_FORMAT_VERSION: u32 = 1;
 pub(super) const MANIFEST: &str = "dataset.json";
 const RECOMMENDATIONS: &str = "recommendations.parquet";
 const SEARCHES: &str = "searches.parquet";
+const ATTRIBUTE_VALUES: &str = "attribute_values.parquet";
 
-/// How the searches of a [`Dataset`] are called in the logs, in the data set's order: needed on disk, not in memory.
+/// What things are called in the logs that a [`Dataset`] only numbers: needed by readers of the files, not in memory.
 #[derive(Debug, Default)]
-pub struct SearchIds {
-    /// Distinct ids; users may share one.
-    pub ids: Vocabulary,
-    /// The id's number by search.
+pub struct LogNames {
+    /// Distinct ids of searches; users may share one.
+    pub search_ids: Vocabulary,
+    /// The number in `search_ids` by search, in the data set's order.
     pub by_search: Vec<u32>,
+    /// Values of all attributes.
+    pub attributes: Vec<AttributeValues>,
+}
+
+/// What the rows of an attribute mean.
+#[derive(Debug)]
+pub struct AttributeValues {
+    /// "items" or "users".
+    pub table: &'static str,
+    /// The attribute's name.
+    pub attribute: String,
+    /// The value of row 1, 2, ...; row 0 is unknown.
+    pub values: Vocabulary,
 }
 
 /// `dataset.json`.
@@ -102,15 +117,16 @@ impl Dataset {
         &mut self,
         dir: &Path,
         existing: Existing,
-        search_ids: &SearchIds,
+        names: &LogNames,
         import: &impl Serialize,
     ) -> Result<(), DatasetError> {
         let staged = StagedDirectory::begin(dir, MANIFEST, existing)?;
         self.catalogue.write(staged.path())?;
         self.write_recommendations(&staged.path().join(RECOMMENDATIONS))?;
-        self.write_searches(&staged.path().join(SEARCHES), search_ids)?;
+        self.write_searches(&staged.path().join(SEARCHES), names)?;
+        write_attribute_values(&staged.path().join(ATTRIBUTE_VALUES), &names.attributes)?;
         let mut files = BTreeMap::new();
-        for name in Catalogue::FILES.into_iter().chain([RECOMMENDATIONS, SEARCHES]) {
+        for name in Catalogue::FILES.into_iter().chain([RECOMMENDATIONS, SEARCHES, ATTRIBUTE_VALUES]) {
             files.insert(name.to_owned(), file_checksum(&staged.path().join(name))?);
         }
         self.checksum = checksum(&files);
@@ -232,9 +248,9 @@ impl Dataset {
         writer.close()
     }
 
-    fn write_searches(&self, path: &Path, search_ids: &SearchIds) -> Result<(), DatasetError> {
-        if search_ids.by_search.len() != self.src_times.len() {
-            let (ids, searches) = (search_ids.by_search.len(), self.src_times.len());
+    fn write_searches(&self, path: &Path, names: &LogNames) -> Result<(), DatasetError> {
+        if names.by_search.len() != self.src_times.len() {
+            let (ids, searches) = (names.by_search.len(), self.src_times.len());
             return Err(DatasetError::format(path, format!("{ids} search ids for {searches} searches")));
         }
         let fields = vec![
@@ -256,7 +272,7 @@ impl Dataset {
                 user as u32
             });
             let users = u32_column(users);
-            let ids = search_ids.by_search[rows.clone()].iter().map(|&id| search_ids.ids.name(id).unwrap_or_default());
+            let ids = names.by_search[rows.clone()].iter().map(|&id| names.search_ids.name(id).unwrap_or_default());
             writer.write(vec![
                 users,
                 Arc::new(StringArray::from_iter_values(ids)),
@@ -268,6 +284,29 @@ impl Dataset {
         }
         writer.close()
     }
+}
+
+fn write_attribute_values(path: &Path, attributes: &[AttributeValues]) -> Result<(), DatasetError> {
+    let fields = vec![
+        field("table", DataType::Utf8),
+        field("attribute", DataType::Utf8),
+        field("row", DataType::UInt32),
+        field("value", DataType::Utf8),
+    ];
+    let mut writer = TableWriter::create(path.to_owned(), fields)?;
+    for AttributeValues { table, attribute, values } in attributes {
+        let count = values.len() as u32;
+        for start in (0..count).step_by(BATCH_ROWS) {
+            let numbers = start..count.min(start.saturating_add(BATCH_ROWS as u32));
+            writer.write(vec![
+                Arc::new(StringArray::from_iter_values(numbers.clone().map(|_| table))),
+                Arc::new(StringArray::from_iter_values(numbers.clone().map(|_| attribute))),
+                u32_column(numbers.clone().map(|number| number + 1)),
+                Arc::new(StringArray::from_iter_values(numbers.map(|n| values.name(n).unwrap_or_default()))),
+            ])?;
+        }
+    }
+    writer.close()
 }
 
 /// Rows that come sorted by user, then time: checks that, and notes where each user ends.

@@ -15,6 +15,7 @@ pub(crate) mod fixture;
 pub mod kuaisar;
 mod negatives;
 mod parquet_io;
+mod progress;
 mod staging;
 pub mod synthetic;
 mod tokenizer;
@@ -24,11 +25,12 @@ pub use batch::HistoryBatch;
 pub use catalogue::{Attribute, Catalogue, EntityTable};
 pub use catalogue_io::CATALOGUE_FORMAT_VERSION;
 pub use dataset::{Dataset, DatasetError, Split, Statistics, Target};
-pub use dataset_io::{DATASET_FORMAT_VERSION, SearchIds};
+pub use dataset_io::{AttributeValues, DATASET_FORMAT_VERSION, LogNames};
 pub use featurize::{
     Featurized, Featurizer, HistoryLimits, RowHistory, RowSearch, SearchFeatures, UserFeatures, UserRow,
 };
 pub use negatives::{EvaluationNegatives, NegativesError, PopularitySampler};
+pub use progress::Progress;
 pub use staging::{Existing, StagedDirectory};
 pub use tokenizer::Tokenizer;
 pub use vocabulary::Vocabulary;

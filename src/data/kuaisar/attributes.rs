@@ -3,11 +3,10 @@
 use std::path::Path;
 
 use super::{
-    Progress,
     interactions::{intern, used},
     log::{BadRows, Log},
 };
-use crate::data::{Attribute, DatasetError, Vocabulary};
+use crate::data::{Attribute, AttributeValues, DatasetError, Progress, Vocabulary};
 
 /// Which columns of `item_features.csv` become which attributes.
 const ITEM_ATTRIBUTES: [(&str, &str); 3] =
@@ -27,11 +26,13 @@ impl AttributeColumn {
         Self { name: name.to_owned(), column, distinct: Vocabulary::new(), values: vec![0; entities] }
     }
 
-    /// As the catalogue has it: for the entities that `keep` lists, after `padding` rows.
-    pub fn finish(self, keep: impl Iterator<Item = usize>, padding: usize) -> Attribute {
-        let kept = keep.map(|entity| self.values.get(entity).copied().unwrap_or(0));
-        let values = std::iter::repeat_n(0, padding).chain(kept).collect();
-        Attribute { name: self.name, rows: self.distinct.len() as u32 + 1, values }
+    /// As the catalogue has it: for the entities of `table` that are `kept`, after its padding; and what its rows mean.
+    pub fn finish(self, table: &'static str, kept: &[bool], padding: u32) -> (Attribute, AttributeValues) {
+        let kept = (0..kept.len()).filter(|&entity| kept[entity]);
+        let kept = kept.map(|entity| self.values.get(entity).copied().unwrap_or(0));
+        let values = std::iter::repeat_n(0, padding as usize).chain(kept).collect();
+        let attribute = Attribute { name: self.name.clone(), rows: self.distinct.len() as u32 + 1, values };
+        (attribute, AttributeValues { table, attribute: self.name, values: self.distinct })
     }
 }
 

@@ -13,30 +13,21 @@ use super::{
     log::BadRows,
 };
 use crate::data::{
-    Catalogue, Dataset, DatasetError, EntityTable, Existing, SearchIds, StagedDirectory, Tokenizer, Vocabulary,
+    Catalogue, Dataset, DatasetError, EntityTable, Existing, LogNames, Progress, StagedDirectory, Tokenizer,
+    Vocabulary,
     dataset_io::{MANIFEST, UserRows},
 };
 
 /// What a search that led to no click counts as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum UnclickedSearches {
-    /// A search that the first shown result was clicked in: the most relevant one, as in the SESRec release's data.
+    /// As a search whose first shown, most relevant result was clicked: so it is in the SESRec release's data.
     #[default]
     FirstShown,
-    /// A search without clicks: its query is all there is.
+    /// As a search without clicks: its query is all there is.
     Keep,
-    /// Nothing: it is left out.
+    /// As nothing: it is left out.
     Drop,
-}
-
-/// Whether to show how far the import is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Progress {
-    /// No.
-    #[default]
-    Hidden,
-    /// A bar per file on stderr, where that is a terminal.
-    Bars,
 }
 
 /// How to import.
@@ -57,8 +48,8 @@ pub struct ImportOptions {
 pub struct Imported {
     /// The data set; without a checksum until it is written.
     pub dataset: Dataset,
-    /// How its searches are called.
-    pub search_ids: SearchIds,
+    /// How the logs call what it only numbers.
+    pub names: LogNames,
     /// What was read, kept and left out.
     pub report: Report,
 }
@@ -71,7 +62,7 @@ impl Imported {
 
     /// Writes the data set directory, whole or not at all; the report is recorded in its `dataset.json`.
     pub fn write(&mut self, out: &Path, existing: Existing) -> Result<(), DatasetError> {
-        self.dataset.write(out, existing, &self.search_ids, &self.report)
+        self.dataset.write(out, existing, &self.names, &self.report)
     }
 }
 
@@ -106,12 +97,12 @@ pub fn read(dir: &Path, options: &ImportOptions) -> Result<Imported, DatasetErro
         let message = "has no clicked recommendation and no search: is rec_inter.csv's click column right?";
         return Err(DatasetError::format(dir, message));
     }
-    let (dataset, search_ids) = Assembly { names, items_with_features, item_attributes, user_features, tokenizer }
+    let (dataset, names) = Assembly { names, items_with_features, item_attributes, user_features, tokenizer }
         .build(recommendations, searches, &mut report)
         .map_err(|message| DatasetError::format(dir, message))?;
     report.statistics = dataset.statistics;
     report.seconds = started.elapsed().max(Duration::from_millis(1)).as_secs_f64();
-    Ok(Imported { dataset, search_ids, report })
+    Ok(Imported { dataset, names, report })
 }
 
 /// The searches that count, with their clicks.
@@ -184,7 +175,7 @@ impl Assembly {
         mut recommendations: Recommendations,
         kept: Kept,
         report: &mut Report,
-    ) -> Result<(Dataset, SearchIds), String> {
+    ) -> Result<(Dataset, LogNames), String> {
         let clicks = &mut recommendations.clicks;
         // Stable: clicks of one time stay in file order.
         clicks.sort_by_key(|click| (click.user, click.time));
@@ -213,19 +204,18 @@ impl Assembly {
         let without_row = marks.users.iter().zip(&self.user_features.known).filter(|&(&used, &known)| used && !known);
         report.users_without_features = without_row.count() as u64;
 
-        let numbered = |entities: &[bool]| {
-            let keep: Vec<usize> = (0..entities.len()).filter(|&n| entities[n]).collect();
-            keep
-        };
-        let kept_users = numbered(&marks.users);
-        let kept_items = numbered(&marks.items);
         let mut item_table = EntityTable::padded();
         let mut user_table = EntityTable::default();
-        for attribute in self.item_attributes {
-            item_table.attributes.push(attribute.finish(kept_items.iter().copied(), 1));
+        let mut attributes = vec![];
+        for column in self.item_attributes {
+            let (attribute, values) = column.finish("items", &marks.items, item_table.first_row);
+            item_table.attributes.push(attribute);
+            attributes.push(values);
         }
-        for attribute in self.user_features.attributes {
-            user_table.attributes.push(attribute.finish(kept_users.iter().copied(), 0));
+        for column in self.user_features.attributes {
+            let (attribute, values) = column.finish("users", &marks.users, user_table.first_row);
+            user_table.attributes.push(attribute);
+            attributes.push(values);
         }
         let user_rows = Numbering::new(users, &marks.users, 0);
         let item_rows = Numbering::new(items, &marks.items, 1);
@@ -267,7 +257,7 @@ impl Assembly {
         }
         dataset.rec_ends = rows.finish();
         let mut rows = UserRows::new(users);
-        let mut ids = SearchIds { ids: search_ids, by_search: Vec::with_capacity(kept.order.len()) };
+        let mut names = LogNames { search_ids, by_search: Vec::with_capacity(kept.order.len()), attributes };
         for &number in &kept.order {
             let search = &kept.found.searches[number as usize];
             rows.push(user_rows.rows[search.user as usize], search.time)?;
@@ -277,11 +267,11 @@ impl Assembly {
             dataset.src_sources.push(named.unwrap_or(default_source));
             dataset.clicks.extend(kept.clicks(number).iter().map(|&item| item_rows.rows[item as usize]));
             dataset.click_ends.push(dataset.clicks.len() as u64);
-            ids.by_search.push(search.id);
+            names.by_search.push(search.id);
         }
         dataset.src_ends = rows.finish();
         dataset.count();
-        Ok((dataset, ids))
+        Ok((dataset, names))
     }
 }
 

@@ -4,11 +4,8 @@ use std::{hash::BuildHasher, path::Path};
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 
-use super::{
-    Progress,
-    log::{BadRows, Log, Row},
-};
-use crate::data::{DatasetError, Tokenizer, Vocabulary};
+use super::log::{BadRows, Fault, Log, Row};
+use crate::data::{DatasetError, Progress, Tokenizer, Vocabulary};
 
 /// The source of a search that names none.
 pub(super) const NO_SOURCE: u32 = u32::MAX;
@@ -171,7 +168,7 @@ struct SearchResult<'a> {
 }
 
 impl SearchColumns {
-    fn read<'a>(&self, row: Row<'a>) -> Result<SearchResult<'a>, super::log::Fault> {
+    fn read<'a>(&self, row: Row<'a>) -> Result<SearchResult<'a>, Fault> {
         let source = row.text(self.source)?;
         Ok(SearchResult {
             user: row.id(self.user)?,

@@ -11,8 +11,10 @@ use csv::ByteRecord;
 use flate2::read::MultiGzDecoder;
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 
-use super::Progress;
-use crate::{data::DatasetError, domain::MAX_ID_BYTES};
+use crate::{
+    data::{DatasetError, Progress},
+    domain::MAX_ID_BYTES,
+};
 
 /// Rows between two updates of the progress bar's text.
 const ROWS_PER_UPDATE: u64 = 1 << 14;

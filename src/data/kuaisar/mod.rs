@@ -23,5 +23,5 @@ mod interactions;
 mod log;
 mod report;
 
-pub use import::{ImportOptions, Imported, Progress, UnclickedSearches, read};
+pub use import::{ImportOptions, Imported, UnclickedSearches, read};
 pub use report::Report;

@@ -1,0 +1,53 @@
+//! `sesrec synth` and `sesrec import`, as a user runs them.
+
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Output},
+};
+
+use crate::fixtures::*;
+
+fn sesrec(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_sesrec")).args(args).output().unwrap()
+}
+
+#[test]
+fn the_commands_tell_what_they_did_and_what_to_do_next() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let (logs, data) = (path("logs"), path("data"));
+    let output = sesrec(&["synth", "--users", "30", "--items", "200", "--seed", "5", "--out", &logs]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success() && text.contains(&format!("sesrec import kuaisar {logs}")), "{text}");
+
+    let output = sesrec(&["import", "kuaisar", &logs, "--out", &data]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success() && text.contains(&format!("sesrec train --data {data}")), "{text}");
+    let table: Vec<&str> = text.lines().take(2).collect();
+    assert_eq!(table[0].len(), table[1].len(), "columns are aligned: {text}");
+    assert!(table[0].contains("queries   actions S   actions R"), "{text}");
+    assert!(table[1].trim_start().starts_with("30 "), "{text}");
+    assert!(output.stderr.is_empty(), "no progress bar where there is no terminal");
+
+    let again = sesrec(&["import", "kuaisar", &logs, "--out", &data]);
+    assert!(!again.status.success() && String::from_utf8_lossy(&again.stderr).contains("--force"));
+    assert!(sesrec(&["import", "kuaisar", &logs, "--out", &data, "--force", "--quiet"]).status.success());
+
+    let rec = format!("{logs}/{REC}");
+    let text = fs::read_to_string(&rec).unwrap().replacen(",1,0,", ",maybe,0,", 1);
+    fs::write(&rec, text).unwrap();
+    let bad = sesrec(&["import", "kuaisar", &logs, "--out", &path("other")]);
+    let message = String::from_utf8(bad.stderr).unwrap();
+    assert!(
+        !bad.status.success() && message.contains("column click") && message.contains("--skip-bad-rows"),
+        "{message}"
+    );
+    assert!(!Path::new(&path("other")).exists(), "nothing half-written is left");
+    let skipped = sesrec(&["import", "kuaisar", &logs, "--out", &path("other"), "--skip-bad-rows", "1"]);
+    let text = String::from_utf8(skipped.stdout).unwrap();
+    assert!(
+        skipped.status.success() && text.contains("1 bad rows were skipped") && text.contains("column click"),
+        "{text}"
+    );
+}

@@ -1,0 +1,168 @@
+//! What is kept, how it is grouped and split, and that it is read as it was written.
+
+use std::{collections::HashSet, fs, io::Write};
+
+use flate2::{Compression, write::GzEncoder};
+use sesrec::data::{
+    Dataset, Existing, Split, Target,
+    kuaisar::{self, ImportOptions, UnclickedSearches},
+};
+
+use crate::fixtures::*;
+
+#[test]
+fn keeps_clicks_and_groups_sessions() {
+    let imported = import(write_logs(&LOGS).path());
+    let (dataset, report) = (&imported.dataset, &imported.report);
+    // By time, then file order; the unclicked one is gone.
+    assert_eq!(items(dataset, "u1"), ["i1", "i2", "i4", "i9"]);
+    assert_eq!(items(dataset, "u2"), ["i2"]);
+    assert_eq!(dataset.recommendation_times(dataset.catalogue.users.row("u2").unwrap()), [1500]);
+    // A session is a user's: u1 and u2 share the id 7. Clicks are distinct and in file order.
+    assert_eq!(
+        searches(dataset, "u1"),
+        [search("20 10 20", "TYPED", &["i4"]), search("10 20", "TYPED", &["i3", "i2"])]
+    );
+    assert_eq!(searches(dataset, "u2"), [search("red shoes", "RELATED", &["i3"])]);
+    // No click: the first shown result. No source: the most frequent one. No keyword: a query without words.
+    assert_eq!(searches(dataset, "u3"), [search("", "TYPED", &["i1"])]);
+    assert_eq!(dataset.catalogue.sources.id(dataset.catalogue.default_source), Some("TYPED"));
+
+    let ids: Vec<&str> = dataset.catalogue.items.ids.iter().collect();
+    assert_eq!(ids, ["i1", "i2", "i3", "i4", "i5", "i9"], "all items with features, and the clicked one without");
+    // Row 0 is padding; value 0 is unknown: i9 has no row, i4 no category.
+    assert_eq!(attribute(dataset, "items", "type"), [0, 1, 2, 1, 1, 1, 0]);
+    assert_eq!(attribute(dataset, "items", "category"), [0, 1, 2, 1, 0, 3, 0]);
+    assert_eq!(attribute(dataset, "items", "category2"), [0, 1, 0, 2, 3, 1, 0]);
+    let users: Vec<&str> = dataset.catalogue.users.ids.iter().collect();
+    assert_eq!(users, ["u1", "u2", "u3"]);
+    assert_eq!(attribute(dataset, "users", "search_active_level"), [2, 1, 0]);
+    assert_eq!(attribute(dataset, "users", "onehot_feat1"), [0, 1, 0]);
+
+    let values: Vec<(&str, &str, Vec<&str>)> = imported
+        .names
+        .attributes
+        .iter()
+        .map(|values| (values.table, values.attribute.as_str(), values.values.iter().collect()))
+        .collect();
+    assert_eq!(values[0], ("items", "type", vec!["NORMAL", "AD"]));
+    assert_eq!(values[4], ("users", "onehot_feat1", vec!["3"]), "of users with actions");
+
+    let statistics = dataset.statistics;
+    assert_eq!((statistics.users, statistics.items, statistics.queries), (3, 6, 4));
+    assert_eq!((statistics.actions_search, statistics.actions_recommendation), (4, 5));
+    assert_eq!((report.unclicked_recommendations, report.unclicked_results, report.unclicked_searches), (1, 3, 1));
+    assert_eq!((report.items_without_features, report.users_without_features), (1, 1));
+    assert_eq!((report.users_without_actions, report.bad_rows, report.disagreeing_search_rows), (1, 0, 0));
+}
+
+#[test]
+fn plain_and_zipped_files_are_the_same() {
+    let plain = import(write_logs(&LOGS).path()).dataset;
+    let dir = tempfile::tempdir().unwrap();
+    for (name, text) in LOGS {
+        let file = fs::File::create(dir.path().join(format!("{name}.gz"))).unwrap();
+        // Two members, as bgzip and concatenated files have them.
+        let (head, tail) = text.split_at(text.len() / 2);
+        let mut zip = GzEncoder::new(file, Compression::fast());
+        zip.write_all(head.as_bytes()).unwrap();
+        let mut zip = GzEncoder::new(zip.finish().unwrap(), Compression::fast());
+        zip.write_all(tail.as_bytes()).unwrap();
+        zip.finish().unwrap();
+    }
+    let zipped = import(dir.path()).dataset;
+    assert_eq!(format!("{plain:?}"), format!("{zipped:?}"));
+
+    let rec = dir.path().join("rec_inter.csv.gz");
+    let bytes = fs::read(&rec).unwrap();
+    fs::write(&rec, &bytes[..bytes.len() - 20]).unwrap();
+    let message = refusal(dir.path(), &ImportOptions::default());
+    assert!(message.contains("rec_inter.csv.gz: is cut short"), "{message}");
+    fs::write(dir.path().join(REC), LOGS[0].1).unwrap();
+    let message = refusal(dir.path(), &ImportOptions::default());
+    assert!(message.contains("both rec_inter.csv and rec_inter.csv.gz"), "{message}");
+}
+
+#[test]
+fn searches_without_a_click_are_kept_or_dropped_as_asked() {
+    let dir = write_logs(&LOGS);
+    let with = |unclicked_searches| {
+        kuaisar::read(dir.path(), &ImportOptions { unclicked_searches, ..ImportOptions::default() }).unwrap()
+    };
+    let kept = with(UnclickedSearches::Keep).dataset;
+    assert_eq!(searches(&kept, "u3"), [search("", "TYPED", &[])]);
+    let dropped = with(UnclickedSearches::Drop);
+    assert_eq!(dropped.report.dropped_searches, 1);
+    // Nothing else is known of u3, nor of the empty query.
+    assert_eq!(dropped.dataset.catalogue.users.row("u3"), None);
+    assert_eq!(dropped.dataset.catalogue.queries.row(""), None);
+    assert_eq!(dropped.dataset.statistics.actions_search, 3);
+    assert_eq!(searches(&dropped.dataset, "u2"), [search("red shoes", "RELATED", &["i3"])]);
+}
+
+#[test]
+fn a_data_set_is_read_as_it_was_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("data");
+    let mut imported = import(write_logs(&LOGS).path());
+    imported.write(&out, Existing::Refuse).unwrap();
+    let read = Dataset::read(&out).unwrap();
+    assert_eq!(read.checksum.len(), 64);
+    assert_eq!(format!("{:?}", imported.dataset), format!("{read:?}"));
+    for user in ["u1", "u2", "u3"] {
+        assert_eq!(items(&read, user), items(&imported.dataset, user));
+        assert_eq!(searches(&read, user), searches(&imported.dataset, user));
+    }
+    assert_eq!(attribute(&read, "items", "category"), [0, 1, 2, 1, 0, 3, 0]);
+
+    // Never over something that is there, unless asked to, and then only over a data set.
+    let message = imported.write(&out, Existing::Refuse).unwrap_err().to_string();
+    assert!(message.contains("--force"), "{message}");
+    imported.write(&out, Existing::Replace).unwrap();
+    assert_eq!(Dataset::read(&out).unwrap().checksum, read.checksum, "the same logs, the same checksum");
+    let other = dir.path().join("photos");
+    fs::create_dir(&other).unwrap();
+    fs::write(other.join("cat.jpg"), "").unwrap();
+    assert!(imported.write(&other, Existing::Replace).is_err() && other.join("cat.jpg").exists());
+    let left: HashSet<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, HashSet::from(["data".into(), "photos".into()]), "no temporary directory is left");
+
+    let message = Dataset::read(&other).unwrap_err().to_string();
+    assert!(message.contains("is no data set") && message.contains("sesrec import"), "{message}");
+    for file in ["searches.parquet", "items.parquet", "catalogue.json"] {
+        let good = fs::read(out.join(file)).unwrap();
+        let mut bytes = good.clone();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        fs::write(out.join(file), bytes).unwrap();
+        let message = Dataset::read(&out).unwrap_err().to_string();
+        assert!(message.contains(file) && message.contains("checksum"), "{message}");
+        fs::write(out.join(file), good).unwrap();
+    }
+    let manifest = fs::read_to_string(out.join("dataset.json")).unwrap();
+    fs::write(out.join("dataset.json"), manifest.replace("\"format_version\": 1", "\"format_version\": 9")).unwrap();
+    let message = Dataset::read(&out).unwrap_err().to_string();
+    assert!(message.contains("dataset.json") && message.contains("version 9"), "{message}");
+}
+
+#[test]
+fn the_last_is_test_and_the_one_before_is_validation() {
+    let dataset = import(write_logs(&LOGS).path()).dataset;
+    let u1 = dataset.catalogue.users.row("u1").unwrap();
+    let target = |position| Target { user: u1, position };
+    assert_eq!(dataset.targets(Split::Train), [target(1)]);
+    assert_eq!(dataset.targets(Split::Validation), [target(2)]);
+    assert_eq!(dataset.targets(Split::Test), [target(3)]);
+    for split in [Split::Train, Split::Validation, Split::Test] {
+        for target in dataset.targets(split) {
+            let interactions = dataset.recommendations(target.user).len();
+            assert_eq!(Split::of(target.position as usize, interactions), split);
+        }
+    }
+    // A search at the target's own time is not before it.
+    assert_eq!(dataset.search_times(u1), [1500, 1900]);
+    assert_eq!([1, 2, 3].map(|position| dataset.searches_before(target(position))), [2, 2, 2]);
+    let same_time = changed(SRC, |text| text.replace(",1900,", ",2000,"));
+    let dataset = import(same_time.path()).dataset;
+    assert_eq!([1, 2, 3].map(|position| dataset.searches_before(target(position))), [1, 1, 2]);
+}

@@ -1,0 +1,9 @@
+//! Importing logs: what is kept, what is refused and how it is named, and that training sees what serving would.
+
+mod beauty;
+mod commands;
+mod fixtures;
+mod kept;
+mod refused;
+mod synthetic;
+mod visible;

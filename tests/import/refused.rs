@@ -1,0 +1,92 @@
+//! What is refused, and how it is named.
+
+use std::fs;
+
+use sesrec::data::kuaisar::{self, ImportOptions};
+
+use crate::fixtures::*;
+
+#[test]
+fn a_bad_row_is_named_by_file_line_and_column() {
+    let long = "x".repeat(600);
+    let cases: [(&str, &str, &str, u64, &str, &str); 20] = [
+        (REC, "i3,u1,2,3000,0", "i3,u1,2,3000,yes", 4, "click", "must be 0 or 1"),
+        (REC, "i3,u1,2,3000,0", "i3,u1,2,3000,", 4, "click", "must be 0 or 1"),
+        (REC, "i3,u1,2,3000,0", "i3,u1,2,,0", 4, "timestamp", "not a time"),
+        (REC, "i3,u1,2,3000,0", "i3,u1,2,NaN,0", 4, "timestamp", "not a time"),
+        (REC, "i3,u1,2,3000,0", "i3,u1,2,inf,0", 4, "timestamp", "not a time"),
+        (REC, "i3,u1,2,3000,0", "i3,u1,2,-5,0", 4, "timestamp", "between 1970 and 2262"),
+        (REC, "i3,u1,2,3000,0", "i3,u1,2,1e30,0", 4, "timestamp", "between 1970 and 2262"),
+        (REC, "i3,u1,2,3000,0", "i3,,2,3000,0", 4, "user_id", "is empty"),
+        (REC, "i3,u1,2,3000,0", "i\u{1}3,u1,2,3000,0", 4, "item_id", "control character"),
+        (REC, "i3,u1,2,3000,0", &format!("{long},u1,2,3000,0"), 4, "item_id", "600 bytes"),
+        (REC, "i3,u1,2,3000,0", "i3,u1,2,3000", 4, "click", "4 fields, the header 5"),
+        (REC, "i3,u1,2,3000,0", "i3,u1,2,3000,0,9", 4, "click", "6 fields, the header 5"),
+        (SRC, "u3,9,x,1200,[],,i1,0", "u3,9,x,1200,[],,,0", 8, "item_id", "is empty"),
+        (SRC, "u3,9,x,1200,[],,i1,0", "u3,9,x,1200,[],,i1,many", 8, "click_cnt", "not a count"),
+        (SRC, "u3,9,x,1200,[],,i1,0", "u3,9,x,1200,[],,i1,-1", 8, "click_cnt", "not a count"),
+        (SRC, "u3,9,x,1200,[],,i1,0", "u3,9,x,noon,[],,i1,0", 8, "search_session_timestamp", "not a time"),
+        (SRC, "u3,9,x,1200,[],,i1,0", "u3,,x,1200,[],,i1,0", 8, "search_session_id", "is empty"),
+        (ITEMS, "i5,", "i1,", 6, "item_id", "has a row already"),
+        (ITEMS, "i5,", ",", 6, "item_id", "is empty"),
+        (USERS, "u1,1,", "u2,1,", 3, "user_id", "has a row already"),
+    ];
+    for (file, good, bad, line, column, reason) in cases {
+        let dir = changed(file, |text| text.replacen(good, bad, 1));
+        let message = refusal(dir.path(), &ImportOptions::default());
+        let expected = format!("{}:{line}: column {column}: ", dir.path().join(file).display());
+        assert!(message.starts_with(&expected) && message.contains(reason), "{bad:?}: {message}");
+        // The same row may be left out; one more may not.
+        let skip = ImportOptions { skip_bad_rows: 1, ..ImportOptions::default() };
+        let report = kuaisar::read(dir.path(), &skip).unwrap().report;
+        assert_eq!((report.bad_rows, report.bad_row_examples), (1, vec![message]));
+    }
+}
+
+#[test]
+fn bytes_that_are_no_text_are_a_bad_row() {
+    let dir = write_logs(&LOGS);
+    let mut text = LOGS[1].1.replacen("u2,7,x,1000,Red  SHOES", "u2,7,x,1000,Red ? SHOES", 1).into_bytes();
+    let place = text.iter().position(|&byte| byte == b'?').unwrap();
+    text[place] = 0xff;
+    fs::write(dir.path().join(SRC), text).unwrap();
+    let message = refusal(dir.path(), &ImportOptions::default());
+    assert!(message.contains("src_inter.csv:3: column keyword: is not UTF-8"), "{message}");
+}
+
+#[test]
+fn skips_as_many_bad_rows_as_allowed_and_reports_them() {
+    let dir = changed(REC, |text| {
+        (0..15).fold(text.to_owned(), |text, n| text + &format!("i{n},u1,1,when,1\n")) + "i1,u2,1,7000,1\n"
+    });
+    let skip = |skip_bad_rows| ImportOptions { skip_bad_rows, ..ImportOptions::default() };
+    let message = refusal(dir.path(), &skip(14));
+    assert!(message.contains("rec_inter.csv:22: column timestamp"), "the fifteenth is too many: {message}");
+    let imported = kuaisar::read(dir.path(), &skip(15)).unwrap();
+    assert_eq!(imported.report.bad_rows, 15);
+    assert_eq!(imported.report.bad_row_examples.len(), 10, "the first ones");
+    assert!(imported.report.bad_row_examples[0].contains("rec_inter.csv:8: column timestamp"));
+    assert_eq!(items(&imported.dataset, "u2"), ["i2", "i1"], "rows after a bad one count");
+    assert!(imported.report.to_string().contains("and 5 more"));
+}
+
+#[test]
+fn missing_files_and_columns_are_named() {
+    for (file, column) in [
+        (REC, "timestamp"),
+        (SRC, "search_session_id"),
+        (SRC, "search_source"),
+        (ITEMS, "first_level_category_id"),
+        (USERS, "user_id"),
+    ] {
+        let dir = changed(file, |text| text.replacen(column, "renamed", 1));
+        let message = refusal(dir.path(), &ImportOptions::default());
+        assert!(message.contains(&format!("{file}: has no column {column}")), "{message}");
+        fs::remove_file(dir.path().join(file)).unwrap();
+        let message = refusal(dir.path(), &ImportOptions::default());
+        assert!(message.contains(&format!("has no {file}")), "{message}");
+    }
+    let dir = changed(REC, |text| text.replace(",1\n", ",0\n"));
+    fs::write(dir.path().join(SRC), LOGS[1].1.lines().next().unwrap()).unwrap();
+    assert!(refusal(dir.path(), &ImportOptions::default()).contains("no clicked recommendation and no search"));
+}
