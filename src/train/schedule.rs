@@ -78,9 +78,9 @@ impl EarlyStop {
 mod tests {
     use super::*;
 
-    /// Values and rates from `torch.optim.lr_scheduler.ReduceLROnPlateau(mode="max", factor=0.1, patience=1, min_lr=1e-5)`.
+    /// Rates worked out by hand from the rules of PyTorch's scheduler (factor 0.1, patience 1, floor 1e-5), not by running it.
     #[test]
-    fn follows_pytorch() {
+    fn follows_the_rules_of_pytorchs_scheduler() {
         let mut plateau = ReduceOnPlateau::new(0.1, 1, 1e-4, 1e-5);
         let values = [0.1, 0.2, 0.2, 0.2, 0.20001, 0.2, 0.2, 0.3, 0.1, 0.1, 0.1, 0.1];
         let expected = [1e-3, 1e-3, 1e-3, 1e-4, 1e-4, 1e-5, 1e-5, 1e-5, 1e-5, 1e-5, 1e-5, 1e-5];
