@@ -52,3 +52,11 @@ async fn connect(server: &str, connections: usize) -> anyhow::Result<Vec<Channel
     }
     Ok(channels)
 }
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn flags_of_each_mode_are_distinct() {
+        <super::Args as clap::Args>::augment_args(clap::Command::new("bench")).debug_assert();
+    }
+}

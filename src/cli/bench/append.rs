@@ -41,6 +41,9 @@ pub struct Args {
     users: Users,
     #[command(flatten)]
     load: LoadOptions,
+    /// How long it measures.
+    #[arg(long, default_value = "10s", value_parser = parse_duration, value_name = "DURATION")]
+    duration: Duration,
     /// Write the figures to this file, too.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -55,8 +58,8 @@ pub(super) struct LoadOptions {
     /// Unacknowledged events per stream.
     #[arg(long, default_value_t = 256, value_name = "W")]
     pub(super) window: usize,
-    /// How long it measures.
-    #[arg(long = "append-duration", default_value = "10s", value_parser = parse_duration, value_name = "DURATION")]
+    /// How long it measures; each command has its own flag for it.
+    #[arg(skip)]
     pub(super) duration: Duration,
 }
 
@@ -65,7 +68,8 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     let channels = connect(&args.server, args.load.streams.min(8)).await?;
     let info = model_info(&channels[0]).await?;
     let mut report = Report::new(Some(&info));
-    measure(&channels, &workload, &args.load, "append", &mut report).await?;
+    let load = LoadOptions { duration: args.duration, ..args.load };
+    measure(&channels, &workload, &load, "append", &mut report).await?;
     report.finish(args.json.as_deref())
 }
 

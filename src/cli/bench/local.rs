@@ -120,7 +120,8 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
             }
         }
     }
-    append::measure(&channels, &workload, &args.append, &format!("append, {store_kind}"), &mut report).await?;
+    let appends = append::LoadOptions { duration: args.duration, ..args.append };
+    append::measure(&channels, &workload, &appends, &format!("append, {store_kind}"), &mut report).await?;
     let _ = stop.send(());
     serving.await.context("the server's task")??;
     report.finish(args.json.as_deref())
