@@ -118,8 +118,11 @@ struct TrainingReport<'a> {
 
 pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     let stop = Arc::new(AtomicBool::new(false));
-    tokio::spawn(stop_on_signal(Arc::clone(&stop)));
-    tokio::task::spawn_blocking(move || train(&args, stop)).await?
+    let listening = tokio::spawn(stop_on_signal(Arc::clone(&stop)));
+    let trained = tokio::task::spawn_blocking(move || train(&args, stop)).await;
+    // What comes after training in this process (the demo serves) has its own meaning for Ctrl-C.
+    listening.abort();
+    trained?
 }
 
 /// The first signal ends the run in order, the second at once.

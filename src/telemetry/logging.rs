@@ -21,7 +21,8 @@ pub struct LogOptions {
     #[arg(long, value_enum, default_value_t)]
     pub log_format: LogFormat,
     /// What is logged, as tracing directives: `info`, or `info,sesrec=debug`. User content appears at debug only.
-    #[arg(long, default_value = "info", value_name = "FILTER")]
+    /// The embedded store's engine is quieted to warnings.
+    #[arg(long, default_value = "info,fjall=warn,lsm_tree=warn", value_name = "FILTER")]
     pub log: String,
 }
 

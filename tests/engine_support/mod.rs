@@ -270,7 +270,7 @@ pub fn sesrec_job(model: &Arc<LoadedModel>, n: usize) -> RankJob {
             recommendations: (0..n % 16).map(row).collect(),
             searches: (0..(n / 3) % 16).map(search).collect(),
         },
-        cache_key: (n % 3 > 0).then(|| key(n, 1)),
+        cache_key: (!n.is_multiple_of(3)).then(|| key(n, 1)),
         items: (0..1 + n * 2).map(|k| row(k * 5)).collect(),
         explain: Explain::Yes,
         ..job(model, n, 0)
