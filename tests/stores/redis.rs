@@ -241,9 +241,9 @@ async fn sentinel_names_the_new_primary() {
     .await;
     let store = connect(&format!("redis+sentinel://127.0.0.1:{}/main", sentinel.port())).await;
     let version = append(&store, &recommendation("a", 1, "i")).await.version;
-    // Replication is asynchronous: this event is to have arrived.
-    let _: i64 = redis::cmd("WAIT").arg(1).arg(5000).query(&mut primary.connection()).unwrap();
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    // Replication is asynchronous, and WAIT speaks only for its own connection's writes: look at the replica itself.
+    until("the event is replicated", async || redis_cli(&["-p", &replica.port().to_string(), "dbsize"]).trim() != "0")
+        .await;
     primary.kill();
     let event = [recommendation("b", 2, "i")];
     until("the replica takes over", async || store.append(&event, soon()).await[0].is_ok()).await;

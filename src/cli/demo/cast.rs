@@ -10,64 +10,63 @@ pub(super) struct Cast {
     pub(super) user_row: u32,
     /// The user's id.
     pub(super) user: String,
-    /// What there is to rank: popular items of the user's categories and of the new one.
+    /// What there is to rank: popular items of the user's topics and of the new one.
     pub(super) candidates: Vec<String>,
-    /// The category that is new to the user, as the catalogue numbers it.
-    pub(super) new_category: u32,
-    /// Searches in the new category: query text, source, a clicked item.
+    /// The topic that is new to the user, as the catalogue numbers it.
+    pub(super) new_topic: u32,
+    /// Searches in the new topic: query text, source, a clicked item.
     pub(super) searches: Vec<(String, String, String)>,
 }
 
-const CATEGORY: &str = "category";
-const PER_CATEGORY: usize = 5;
+/// The attribute that stands for a topic: fine enough that every user has topics that are new to them.
+pub(super) const TOPIC: &str = "category2";
+const PER_TOPIC: usize = 5;
 const SEARCHES: usize = 4;
 
 impl Cast {
-    /// Picks by fixed rules: the first user with a history worth showing and the most searched category new to them.
-    pub(super) fn pick(data: &Dataset) -> anyhow::Result<Self> {
-        let categories =
-            &data.catalogue.items.attribute(CATEGORY).context("the data set's items have no category")?.values;
-        let category = |item: u32| categories[item as usize];
-        let searched = searched_categories(data, categories);
-        let user_row = (0..data.users() as u32)
-            .find(|&user| data.recommendations(user).len() >= 12 && data.search_times(user).len() >= 4)
-            .context("no user has 12 recommendations and 4 searches: make a larger set of logs")?;
+    /// Users with a history worth showing, in order.
+    pub(super) fn users(data: &Dataset) -> impl Iterator<Item = u32> {
+        let shows = |&user: &u32| data.recommendations(user).len() >= 12 && data.search_times(user).len() >= 4;
+        (0..data.users() as u32).filter(shows)
+    }
 
-        let mut touched: Vec<u32> = data.recommendations(user_row).iter().map(|&item| category(item)).collect();
-        touched.extend(data.searches(user_row).iter().flat_map(|search| search.clicks).map(|&item| category(item)));
-        let new_category = searched
+    /// Candidates and searches for a user, by fixed rules: the topic is the most searched one that is new to them.
+    pub(super) fn pick(data: &Dataset, user_row: u32) -> anyhow::Result<Self> {
+        let topics = &data.catalogue.items.attribute(TOPIC).context("the data set's items have no topics")?.values;
+        let topic = |item: u32| topics[item as usize];
+        let searched = searched_topics(data, topics);
+        let mut touched: Vec<u32> = data.recommendations(user_row).iter().map(|&item| topic(item)).collect();
+        touched.extend(data.searches(user_row).iter().flat_map(|search| search.clicks).map(|&item| topic(item)));
+        let new_topic = searched
             .iter()
-            .map(|&(category, _)| category)
-            .find(|category| !touched.contains(category))
-            .context("this user has an interest in every category: make logs with more items")?;
+            .map(|&(topic, _)| topic)
+            .find(|topic| !touched.contains(topic))
+            .context("this user has an interest in every topic: make logs with more items")?;
 
         let popularity = data.popularity();
         let mut shown = favourites(&touched);
         shown.truncate(3);
-        shown.push(new_category);
-        let popular: Vec<Vec<u32>> =
-            shown.iter().map(|&category| most_popular(&popularity, categories, category)).collect();
-        let candidates = popular
-            .iter()
-            .flat_map(|items| items.iter().take(PER_CATEGORY))
-            .map(|&item| id(&data.catalogue.items, item));
+        shown.push(new_topic);
+        let popular: Vec<Vec<u32>> = shown.iter().map(|&topic| most_popular(&popularity, topics, topic)).collect();
+        let candidates =
+            popular.iter().flat_map(|items| items.iter().take(PER_TOPIC)).map(|&item| id(&data.catalogue.items, item));
         let candidates: Vec<String> = candidates.collect();
-        let searches = searches_in(data, categories, new_category, &candidates);
-        anyhow::ensure!(!searches.is_empty(), "nobody searched in category {new_category}: make a larger set of logs");
-        Ok(Self { user_row, user: id(&data.catalogue.users, user_row), candidates, new_category, searches })
+        let searches = searches_in(data, topics, new_topic, &candidates);
+        anyhow::ensure!(!searches.is_empty(), "nobody searched in topic {new_topic}: make a larger set of logs");
+        Ok(Self { user_row, user: id(&data.catalogue.users, user_row), candidates, new_topic, searches })
     }
 }
 
 /// Categories by number of search clicks, most first; 0 stands for "unknown" and is left out.
-fn searched_categories(data: &Dataset, categories: &[u32]) -> Vec<(u32, usize)> {
-    let mut clicks = vec![0; categories.iter().max().map_or(0, |&highest| highest as usize + 1)];
+fn searched_topics(data: &Dataset, topics: &[u32]) -> Vec<(u32, usize)> {
+    let mut clicks = vec![0; topics.iter().max().map_or(0, |&highest| highest as usize + 1)];
     for user in 0..data.users() as u32 {
         for search in data.searches(user) {
-            search.clicks.iter().for_each(|&item| clicks[categories[item as usize] as usize] += 1);
+            search.clicks.iter().for_each(|&item| clicks[topics[item as usize] as usize] += 1);
         }
     }
     let mut counted: Vec<(u32, usize)> =
-        (0u32..).zip(clicks).filter(|&(category, count)| category > 0 && count > 0).collect();
+        (0u32..).zip(clicks).filter(|&(topic, count)| topic > 0 && count > 0).collect();
     counted.sort_by_key(|&(_, count)| std::cmp::Reverse(count));
     counted
 }
@@ -81,25 +80,19 @@ fn favourites(values: &[u32]) -> Vec<u32> {
     distinct
 }
 
-fn most_popular(popularity: &[u32], categories: &[u32], category: u32) -> Vec<u32> {
-    let mut items: Vec<u32> =
-        (1..popularity.len() as u32).filter(|&item| categories[item as usize] == category).collect();
+fn most_popular(popularity: &[u32], topics: &[u32], topic: u32) -> Vec<u32> {
+    let mut items: Vec<u32> = (1..popularity.len() as u32).filter(|&item| topics[item as usize] == topic).collect();
     items.sort_by_key(|&item| std::cmp::Reverse(popularity[item as usize]));
     items
 }
 
-/// Other users' searches that ended in the category, distinct by query; their clicked items are not candidates, so that
+/// Other users' searches that ended in the topic, distinct by query; their clicked items are not candidates, so that
 /// a candidate that rises does so by what it has in common with the clicked one.
-fn searches_in(
-    data: &Dataset,
-    categories: &[u32],
-    category: u32,
-    candidates: &[String],
-) -> Vec<(String, String, String)> {
+fn searches_in(data: &Dataset, topics: &[u32], topic: u32, candidates: &[String]) -> Vec<(String, String, String)> {
     let mut found: Vec<(String, String, String)> = vec![];
     for user in 0..data.users() as u32 {
         for search in data.searches(user) {
-            let click = search.clicks.iter().find(|&&item| categories[item as usize] == category);
+            let click = search.clicks.iter().find(|&&item| topics[item as usize] == topic);
             let (Some(&click), Some(query)) = (click, data.catalogue.queries.id(search.query)) else { continue };
             let item = id(&data.catalogue.items, click);
             if !candidates.contains(&item) && found.iter().all(|(other, _, _)| other != query) {

@@ -55,12 +55,12 @@ pub(in crate::cli) async fn run(args: Args) -> anyhow::Result<()> {
     let stages = Stages::new(args.dir);
     stages.prepare(args.users, args.items, args.seed).await?;
     let data = Dataset::read(&stages.data())?;
-    let cast = Cast::pick(&data)?;
 
     section("5. Serve, with histories in an embedded store");
     let (stop, server) = serve(&stages, listener).await?;
     let story = async {
         let mut client = connect(address.port()).await?;
+        let cast = Cast::pick(&data, story::new_user(&mut client, &data).await?)?;
         story::tell(&mut client, &data, &cast).await?;
         print_hints(&cast, address.port());
         if !args.once {
@@ -84,7 +84,8 @@ type Served = JoinHandle<anyhow::Result<()>>;
 async fn serve(stages: &Stages, grpc: TcpListener) -> anyhow::Result<(oneshot::Sender<()>, Served)> {
     let (model, store, address) =
         (stages.bundle().display().to_string(), format!("embedded:{}", stages.store().display()), grpc.local_addr()?);
-    let arguments = ["serve", "--model", &model, "--store", &store];
+    // The logs are of another year than the machine.
+    let arguments = ["serve", "--model", &model, "--store", &store, "--time-to-live", "0s"];
     println!("$ sesrec {} --listen {address}", arguments.join(" "));
     let cli = Cli::try_parse_from(std::iter::once("sesrec").chain(arguments))?;
     let Command::Serve(args) = cli.command else { bail!("`serve` did not parse as itself") };
@@ -118,11 +119,12 @@ fn print_hints(cast: &Cast, port: u16) {
     let candidates: Vec<&str> = cast.candidates.iter().take(6).map(String::as_str).collect();
     let quoted = candidates.iter().map(|id| format!("\"{id}\"")).collect::<Vec<_>>().join(",");
     let (query, source, clicked) = &cast.searches[0];
+    let now = jiff::Timestamp::now().round(jiff::Unit::Second).unwrap_or_default();
     let user = &cast.user;
     println!(
         "grpcurl -plaintext localhost:{port} describe sesrec.v1.RankingService\n\
          grpcurl -plaintext -d '{{\"user_id\":\"{user}\",\"candidate_item_ids\":[{quoted}],\"top_k\":3}}' localhost:{port} sesrec.v1.RankingService/Rank\n\
-         grpcurl -plaintext -d '{{\"event\":{{\"event_id\":\"try-1\",\"user_id\":\"{user}\",\"time\":\"2030-01-01T00:00:00Z\",\"search\":{{\"search_id\":\"try-1\",\"query\":\"{query}\",\"source\":\"{source}\",\"clicked_item_ids\":[\"{clicked}\"]}}}}}}' localhost:{port} sesrec.v1.RankingService/AppendEvent\n\
+         grpcurl -plaintext -d '{{\"event\":{{\"event_id\":\"try-1\",\"user_id\":\"{user}\",\"time\":\"{now}\",\"search\":{{\"search_id\":\"try-1\",\"query\":\"{query}\",\"source\":\"{source}\",\"clicked_item_ids\":[\"{clicked}\"]}}}}}}' localhost:{port} sesrec.v1.RankingService/AppendEvent\n\
          grpcurl -plaintext -d '{{\"user_id\":\"{user}\"}}' localhost:{port} sesrec.v1.RankingService/GetHistory\n\
          sesrec rank --server http://localhost:{port} --explain {user} {}",
         candidates.join(" ")

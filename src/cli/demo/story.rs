@@ -7,13 +7,16 @@ use pbjson_types::Timestamp;
 use tokio_stream::StreamExt;
 use tonic::transport::Channel;
 
-use super::{cast::Cast, stages::section};
+use super::{
+    cast::{Cast, TOPIC},
+    stages::section,
+};
 use crate::{
     data::Dataset,
     domain::EventTime,
     proto::v1::{
-        AppendEventRequest, Event, EventExplanation, Outcome, RankRequest, RankResponse, Recommendation, Search, event,
-        event_explanation, ranking_service_client::RankingServiceClient, search,
+        AppendEventRequest, Event, EventExplanation, GetHistoryRequest, Outcome, RankRequest, RankResponse,
+        Recommendation, Search, event, event_explanation, ranking_service_client::RankingServiceClient, search,
     },
 };
 
@@ -22,7 +25,6 @@ type Client = RankingServiceClient<Channel>;
 /// Tells it once.
 pub(super) async fn tell(client: &mut Client, data: &Dataset, cast: &Cast) -> anyhow::Result<()> {
     section("6. Stream in the user's own log (AppendEvents)");
-    // A second run changes nothing: the events are stored already, and their ids say so.
     report(&append(client, log_of(data, cast)).await?);
 
     section("7. Rank");
@@ -33,7 +35,7 @@ pub(super) async fn tell(client: &mut Client, data: &Dataset, cast: &Cast) -> an
     section("8. The user searches for something new, and clicks");
     let searches = new_searches(cast);
     for (query, _, clicked) in &cast.searches {
-        println!("  searched {query:?}, clicked item {clicked} (category {}, never touched before)", cast.new_category);
+        println!("  searched {query:?}, clicked item {clicked} (topic {}, never touched before)", cast.new_topic);
     }
     let token = report(&append(client, searches).await?);
 
@@ -43,6 +45,20 @@ pub(super) async fn tell(client: &mut Client, data: &Dataset, cast: &Cast) -> an
     print_timings(&after);
     print_reasons(&after);
     Ok(())
+}
+
+/// The first suitable user that the store knows nothing of: each run tells the story of another one.
+pub(super) async fn new_user(client: &mut Client, data: &Dataset) -> anyhow::Result<u32> {
+    for row in Cast::users(data) {
+        let user_id = data.catalogue.users.id(row).unwrap_or_default().to_owned();
+        let known = client.get_history(GetHistoryRequest { user_id, ..Default::default() }).await?.into_inner();
+        if known.stored_recommendations == 0 && known.stored_searches == 0 {
+            return Ok(row);
+        }
+    }
+    anyhow::bail!(
+        "the store has a history of every user worth showing: delete the demo's directory, or enlarge --users"
+    )
 }
 
 /// Sends events and collects the acknowledgements, which come in the same order.
@@ -130,20 +146,20 @@ fn timestamp(millis: i64) -> Timestamp {
 fn print_moves(data: &Dataset, cast: &Cast, before: &RankResponse, after: &RankResponse) {
     let old: HashMap<&str, (usize, f32)> =
         before.items.iter().enumerate().map(|(place, item)| (&*item.item_id, (place + 1, item.score))).collect();
-    let categories = data.catalogue.items.attribute("category").map(|attribute| &attribute.values);
-    println!("  place  was  item      category   score    change");
+    let topics = data.catalogue.items.attribute(TOPIC).map(|attribute| &attribute.values);
+    println!("  place  was  item      topic   score    change");
     for (place, item) in after.items.iter().enumerate() {
         let (was, score) = old[&*item.item_id];
         let row = data.catalogue.items.row(&item.item_id);
-        let category = categories.zip(row).map_or(0, |(categories, row)| categories[row as usize]);
-        let new = if category == cast.new_category { "new" } else { "   " };
+        let topic = topics.zip(row).map_or(0, |(topics, row)| topics[row as usize]);
+        let new = if topic == cast.new_topic { "new" } else { "   " };
         let arrow = match (place + 1).cmp(&was) {
             std::cmp::Ordering::Less => "▲",
             std::cmp::Ordering::Equal => " ",
             std::cmp::Ordering::Greater => "▼",
         };
         println!(
-            "  {:>4} {arrow} {was:>3}   {:<8} {category:>5} {new}   {:.4}  {:+.4}",
+            "  {:>4} {arrow} {was:>3}   {:<8} {topic:>5} {new}   {:.4}  {:+.4}",
             place + 1,
             item.item_id,
             item.score,
@@ -153,7 +169,7 @@ fn print_moves(data: &Dataset, cast: &Cast, before: &RankResponse, after: &RankR
     let mean_place = |answer: &RankResponse| {
         let is_new = |id: &str| {
             let row = data.catalogue.items.row(id);
-            categories.zip(row).is_some_and(|(categories, row)| categories[row as usize] == cast.new_category)
+            topics.zip(row).is_some_and(|(topics, row)| topics[row as usize] == cast.new_topic)
         };
         let places: Vec<usize> = answer
             .items
@@ -165,7 +181,7 @@ fn print_moves(data: &Dataset, cast: &Cast, before: &RankResponse, after: &RankR
         places.iter().sum::<usize>() as f32 / places.len().max(1) as f32
     };
     println!(
-        "  mean place of the searched category's items: {:.1} before, {:.1} after",
+        "  mean place of the searched topic's items: {:.1} before, {:.1} after",
         mean_place(before),
         mean_place(after)
     );
