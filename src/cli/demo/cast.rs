@@ -10,7 +10,7 @@ pub(super) struct Cast {
     pub(super) user_row: u32,
     /// The user's id.
     pub(super) user: String,
-    /// What there is to rank: popular items of the user's topics and of the new one.
+    /// What there is to rank: popular items of two topics the user likes, of topics the user never touched, of the new one.
     pub(super) candidates: Vec<String>,
     /// The topic that is new to the user, as the catalogue numbers it.
     pub(super) new_topic: u32,
@@ -20,7 +20,7 @@ pub(super) struct Cast {
 
 /// The attribute that stands for a topic: fine enough that every user has topics that are new to them.
 pub(super) const TOPIC: &str = "category2";
-const PER_TOPIC: usize = 5;
+const PER_GROUP: usize = 5;
 const SEARCHES: usize = 4;
 
 impl Cast {
@@ -44,13 +44,15 @@ impl Cast {
             .context("this user has an interest in every topic: make logs with more items")?;
 
         let popularity = data.popularity();
-        let mut shown = favourites(&touched);
-        shown.truncate(3);
-        shown.push(new_topic);
-        let popular: Vec<Vec<u32>> = shown.iter().map(|&topic| most_popular(&popularity, topics, topic)).collect();
-        let candidates =
-            popular.iter().flat_map(|items| items.iter().take(PER_TOPIC)).map(|&item| id(&data.catalogue.items, item));
-        let candidates: Vec<String> = candidates.collect();
+        let favourites = favourites(&touched);
+        let popular = |topic: &dyn Fn(u32) -> bool| most_popular(&popularity, |item| topic(topics[item as usize]));
+        let mut rows = vec![];
+        for &favourite in favourites.iter().take(2) {
+            rows.extend(popular(&|topic| topic == favourite));
+        }
+        rows.extend(popular(&|topic| topic != new_topic && !touched.contains(&topic)));
+        rows.extend(popular(&|topic| topic == new_topic));
+        let candidates: Vec<String> = rows.into_iter().map(|item| id(&data.catalogue.items, item)).collect();
         let searches = searches_in(data, topics, new_topic, &candidates);
         anyhow::ensure!(!searches.is_empty(), "nobody searched in topic {new_topic}: make a larger set of logs");
         Ok(Self { user_row, user: id(&data.catalogue.users, user_row), candidates, new_topic, searches })
@@ -80,9 +82,11 @@ fn favourites(values: &[u32]) -> Vec<u32> {
     distinct
 }
 
-fn most_popular(popularity: &[u32], topics: &[u32], topic: u32) -> Vec<u32> {
-    let mut items: Vec<u32> = (1..popularity.len() as u32).filter(|&item| topics[item as usize] == topic).collect();
+/// The few most clicked items among those that `belongs` accepts.
+fn most_popular(popularity: &[u32], belongs: impl Fn(u32) -> bool) -> Vec<u32> {
+    let mut items: Vec<u32> = (1..popularity.len() as u32).filter(|&item| belongs(item)).collect();
     items.sort_by_key(|&item| std::cmp::Reverse(popularity[item as usize]));
+    items.truncate(PER_GROUP);
     items
 }
 

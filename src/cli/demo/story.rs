@@ -166,24 +166,25 @@ fn print_moves(data: &Dataset, cast: &Cast, before: &RankResponse, after: &RankR
             item.score - score,
         );
     }
-    let mean_place = |answer: &RankResponse| {
+    let mean = |answer: &RankResponse| {
         let is_new = |id: &str| {
             let row = data.catalogue.items.row(id);
             topics.zip(row).is_some_and(|(topics, row)| topics[row as usize] == cast.new_topic)
         };
-        let places: Vec<usize> = answer
+        let items: Vec<(usize, f32)> = answer
             .items
             .iter()
             .enumerate()
             .filter(|(_, item)| is_new(&item.item_id))
-            .map(|(place, _)| place + 1)
+            .map(|(place, item)| (place + 1, item.score))
             .collect();
-        places.iter().sum::<usize>() as f32 / places.len().max(1) as f32
+        let count = items.len().max(1) as f32;
+        let (place, score) = items.iter().fold((0.0, 0.0), |sum, item| (sum.0 + item.0 as f32, sum.1 + item.1));
+        (place / count, score / count)
     };
+    let ((place_before, score_before), (place_after, score_after)) = (mean(before), mean(after));
     println!(
-        "  mean place of the searched topic's items: {:.1} before, {:.1} after",
-        mean_place(before),
-        mean_place(after)
+        "  items of the searched topic, on average: place {place_before:.1} → {place_after:.1}, score {score_before:.3} → {score_after:.3}"
     );
 }
 
