@@ -182,7 +182,6 @@ impl Assembly {
         let Names { users, items, queries, sources, search_ids } = self.names;
 
         let mut marks = Marks::new(&users, &items, &queries, &sources);
-        marks.items[..self.items_with_features].fill(true);
         for click in &*clicks {
             used(&mut marks.users, click.user);
             used(&mut marks.items, click.item);
@@ -200,6 +199,9 @@ impl Assembly {
                 used(&mut marks.items, item);
             }
         }
+        report.items_acted_upon = count(&marks.items);
+        // The others can be ranked, too: every item with features is in the catalogue.
+        marks.items[..self.items_with_features].fill(true);
         report.items_without_features = count(&marks.items[self.items_with_features..]);
         let without_row = marks.users.iter().zip(&self.user_features.known).filter(|&(&used, &known)| used && !known);
         report.users_without_features = without_row.count() as u64;
