@@ -21,10 +21,12 @@ use crate::data::{
 /// What a search that led to no click counts as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum UnclickedSearches {
-    /// As a search whose first shown, most relevant result was clicked: so it is in the SESRec release's data.
+    /// As a search whose first shown, most relevant result was clicked: so it is in the SESRec release's data, whose
+    /// figures this reproduces. The service gives such a search no click: a model that you serve on live events learns from
+    /// what it will see with `keep`.
     #[default]
     FirstShown,
-    /// As a search without clicks: its query is all there is.
+    /// As a search without clicks, as in the service: its query is all there is.
     Keep,
     /// As nothing: it is left out.
     Drop,
