@@ -1,11 +1,12 @@
 //! Settings: flags over environment over file over defaults.
 //!
 //! Every flag of every subcommand is also an environment variable (`SESREC_SERVE_LISTEN` for `serve --listen`) and a key of
-//! the TOML file given by `--config` (`[serve] listen = "…"`). Flags are declared once, in `cli`; the rest follows from that.
+//! the TOML file given by `--config` (`[serve] listen = "…"`); flags without a value are 1, yes, on or true there, or 0, no,
+//! off or false. Flags are declared once, in `cli`; the rest follows from that.
 
 use std::path::{Path, PathBuf};
 
-use clap::{Command, CommandFactory, FromArgMatches};
+use clap::{Arg, ArgAction, Command, CommandFactory, FromArgMatches, builder::BoolishValueParser};
 
 use crate::cli::Cli;
 
@@ -50,12 +51,20 @@ fn environment_of(command: Command, prefix: &str) -> Command {
         .mut_args(move |arg| {
             if arg.get_long().is_some_and(|long| !matches!(long, "help" | "version" | "config")) {
                 let name = format!("{flags}_{}", shout(arg.get_long().unwrap_or_default()));
-                arg.env(name).hide_env_values(true)
+                boolish(arg).env(name).hide_env_values(true)
             } else {
                 arg
             }
         })
         .mut_subcommands(move |subcommand| environment_of(subcommand, &prefix))
+}
+
+/// Flags without a value have one in the environment and in files: 1, yes and on are as good as true there.
+fn boolish(arg: Arg) -> Arg {
+    match arg.get_action() {
+        ArgAction::SetTrue | ArgAction::SetFalse => arg.value_parser(BoolishValueParser::new()),
+        _ => arg,
+    }
 }
 
 fn shout(name: &str) -> String {
@@ -131,5 +140,56 @@ fn texts(value: &toml::Value) -> Option<Vec<String>> {
         toml::Value::Datetime(time) => Some(vec![time.to_string()]),
         toml::Value::Array(values) => Some(values.iter().map(texts).collect::<Option<Vec<_>>>()?.concat()),
         toml::Value::Table(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(words: &str) -> Option<String> {
+        let words: Vec<String> = words.split(' ').map(Into::into).collect();
+        file_argument(&words).map(|path| path.display().to_string())
+    }
+
+    #[test]
+    fn the_file_is_found_wherever_it_stands() {
+        for words in [
+            "sesrec --config a.toml serve --model m",
+            "sesrec --config=a.toml serve",
+            "sesrec serve --config a.toml --model m",
+            "sesrec serve --model m --config=a.toml",
+            "sesrec import kuaisar logs --config a.toml",
+            "sesrec --config a.toml convert --config model.json",
+        ] {
+            assert_eq!(file(words).as_deref(), Some("a.toml"), "{words}");
+        }
+        for words in ["sesrec", "sesrec serve --model m", "sesrec convert --config model.json", "sesrec serve --config"]
+        {
+            assert_eq!(file(words), None, "{words}");
+        }
+    }
+
+    #[test]
+    fn every_flag_is_a_variable_and_has_one_name() {
+        fn names(command: &Command, found: &mut Vec<String>) {
+            let flags = command
+                .get_arguments()
+                .filter(|arg| arg.get_long().is_some_and(|long| !matches!(long, "help" | "version" | "config")));
+            for flag in flags {
+                let name = flag.get_env().unwrap_or_else(|| panic!("{flag} has no variable"));
+                found.push(name.to_string_lossy().into_owned());
+            }
+            command.get_subcommands().for_each(|subcommand| names(subcommand, found));
+        }
+        let mut found = vec![];
+        with_environment(Cli::command()).get_subcommands().for_each(|command| names(command, &mut found));
+        for name in ["SESREC_SERVE_LISTEN", "SESREC_IMPORT_KUAISAR_SKIP_BAD_ROWS", "SESREC_TRAIN_QUIET"] {
+            assert!(found.iter().any(|other| other == name), "{name} is not among {found:?}");
+        }
+        let all = found.len();
+        found.sort();
+        found.dedup();
+        assert_eq!(found.len(), all);
     }
 }

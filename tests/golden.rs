@@ -3,6 +3,9 @@
 //!
 //! `SESREC_GOLDEN` names the folders (default `../shared/golden`), `SESREC_TEST_DEVICE` the device (default `cpu`).
 
+#[path = "support/golden.rs"]
+mod support;
+
 use std::{
     collections::HashMap,
     path::{Path, PathBuf},
@@ -33,17 +36,21 @@ struct Golden {
     device: Device,
 }
 
-/// Every golden folder; none, said aloud, where they are absent.
+/// Every golden folder, read.
 fn folders() -> Vec<Golden> {
-    let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/golden");
-    let root = PathBuf::from(std::env::var("SESREC_GOLDEN").unwrap_or_else(|_| default.into()));
-    let Ok(entries) = std::fs::read_dir(&root) else {
-        println!("skipped: no golden values at {}", root.display());
-        return vec![];
-    };
-    let mut dirs: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()).collect();
-    dirs.sort();
-    dirs.into_iter().map(Golden::read).collect()
+    support::folders().into_iter().map(Golden::read).collect()
+}
+
+#[test]
+fn a_directory_without_golden_values_does_not_pass() {
+    let directory = tempfile::tempdir().unwrap();
+    let absent = directory.path().join("absent");
+    std::fs::create_dir(directory.path().join("empty")).unwrap();
+    for root in [directory.path(), &absent] {
+        assert!(std::panic::catch_unwind(|| support::folders_in(root)).is_err(), "{}", root.display());
+    }
+    std::fs::write(directory.path().join("empty/config.json"), "{}").unwrap();
+    assert_eq!(support::folders_in(directory.path()), [directory.path().join("empty")]);
 }
 
 impl Golden {

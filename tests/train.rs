@@ -1,10 +1,13 @@
 //! Training end to end: the release's optimizer step, SESRec through the trainer, and the command line.
 
+#[path = "support/golden.rs"]
+mod golden;
+
 use std::{
     collections::HashMap,
     fmt::Write,
     fs,
-    path::{Path, PathBuf},
+    path::Path,
     process::{Command, Output},
     sync::Arc,
 };
@@ -23,22 +26,9 @@ use sesrec::{
     train::{Checkpoint, Ending, HistoryPadding, Recipe, Reporting, Trainer, TrainingFiles},
 };
 
-/// The golden folders, or nothing where they are not there.
-fn golden() -> Vec<PathBuf> {
-    let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/golden");
-    let root = std::env::var_os("SESREC_GOLDEN").map_or(default, PathBuf::from);
-    let folders: Vec<PathBuf> = fs::read_dir(&root)
-        .map(|entries| entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()).collect())
-        .unwrap_or_default();
-    if folders.is_empty() {
-        eprintln!("skipped: no golden values at {} (set SESREC_GOLDEN)", root.display());
-    }
-    folders
-}
-
 #[test]
 fn one_step_from_the_golden_gradients_gives_the_golden_weights() {
-    for folder in golden() {
+    for folder in golden::folders() {
         let load = |name: &str| candle_core::safetensors::load(folder.join(name), &Device::Cpu).unwrap();
         let config: serde_json::Value = serde_json::from_slice(&fs::read(folder.join("config.json")).unwrap()).unwrap();
         let constant = |pointer: &str| config.pointer(pointer).unwrap().as_f64().unwrap();

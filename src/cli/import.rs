@@ -47,7 +47,8 @@ struct KuaisarArgs {
     /// Leave out up to N rows that can't be used, over all files, and report them; one more is an error.
     #[arg(long, value_name = "N", default_value_t = 0)]
     skip_bad_rows: u64,
-    /// What a search without a click counts as.
+    /// What a search without a click counts as. The default is that of the published data, for comparable figures; the
+    /// service sees such a search without a click: for a model to be served, `keep` trains on what serving will show it.
     #[arg(long, value_enum, default_value_t)]
     unclicked_searches: UnclickedSearches,
     /// Replace the data set if it exists; a directory that holds anything else is never replaced.

@@ -52,6 +52,9 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     };
     let summary = flow.finish()?;
     summary.print();
+    if let Some(hint) = summary.hint() {
+        eprintln!("{hint}");
+    }
     ended.with_context(|| match &args.checkpoint {
         Some(path) => format!("stopped after line {}; {} says where to go on", summary.settled_line, path.display()),
         None => format!("stopped after line {}; sending the file again is harmless", summary.settled_line),

@@ -244,6 +244,21 @@ impl Summary {
         );
     }
 
+    /// What to do, where most events were dropped for their age: that is rarely what was meant.
+    pub(super) fn hint(&self) -> Option<String> {
+        let events: u64 = self.outcomes.values().sum();
+        let too_old = self.outcomes.get(Outcome::TooOld.as_str_name()).copied().unwrap_or(0);
+        (too_old > events / 2).then(|| {
+            format!(
+                "hint: {} of {} events were TOO_OLD and are not stored: they are older than the server's --time-to-live, \
+                 or than all that it keeps of their users. To replay old logs, start the server with \
+                 `serve --time-to-live 0s`",
+                HumanCount(too_old),
+                HumanCount(events)
+            )
+        })
+    }
+
     /// Events that the server refused for good.
     pub(super) fn rejected(&self) -> u64 {
         ["INVALID", "CONFLICT"].iter().filter_map(|name| self.outcomes.get(name)).sum()
@@ -256,4 +271,23 @@ fn list(outcomes: &BTreeMap<&'static str, u64>) -> String {
 
 fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn most_events_too_old_is_worth_a_hint() {
+        let hint = |outcomes: &[(&'static str, u64)]| {
+            let outcomes = outcomes.iter().copied().collect();
+            Summary { outcomes, elapsed: Duration::ZERO, settled_line: 0 }.hint()
+        };
+        let told = hint(&[("TOO_OLD", 1_001), ("APPLIED", 999)]).expect("a hint");
+        assert!(told.contains("1,001 of 2,000") && told.contains("serve --time-to-live 0s"), "{told}");
+        assert!(hint(&[("TOO_OLD", 1)]).is_some());
+        assert_eq!(hint(&[("TOO_OLD", 1_000), ("APPLIED", 900), ("INVALID", 100)]), None);
+        assert_eq!(hint(&[("APPLIED", 5)]), None);
+        assert_eq!(hint(&[]), None);
+    }
 }

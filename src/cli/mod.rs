@@ -13,6 +13,7 @@ mod ingest;
 mod ingest_flow;
 mod ingest_source;
 mod rank;
+mod redis_args;
 mod score;
 mod serve;
 mod serve_args;

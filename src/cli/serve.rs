@@ -51,7 +51,7 @@ pub async fn serve_until(
     let items = model.featurizer.catalogue().items.ids.len();
     tracing::info!(device = device_name(&device), kind = model.info.kind, items, ?limits, "serving");
     let history_options = at_least(options.history, limits);
-    let store = history::open(&options.store, history_options).await.context("--store")?;
+    let store = history::open(&options.store, history_options, options.redis).await.context("--store")?;
     tracing::info!(
         kind = store.kind(),
         recommendations = history_options.max_recommendations,

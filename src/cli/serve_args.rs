@@ -4,9 +4,10 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::Args;
 
+use super::redis_args::RedisArgs;
 use crate::{
     engine::{EngineOptions, parse_bytes, parse_duration},
-    history::{HistoryOptions, StoreUrl},
+    history::{HistoryOptions, RedisOptions, StoreUrl},
     nn::DeviceChoice,
     service::{Concurrency, OnStoreOutage, ServerOptions, ServiceOptions, Timeouts},
     telemetry::logging::LogOptions,
@@ -37,6 +38,8 @@ pub struct ServeArgs {
     pub(super) requests: RequestArgs,
     #[command(flatten, next_help_heading = "Histories")]
     pub(super) histories: HistoryArgs,
+    #[command(flatten, next_help_heading = "Redis")]
+    pub(super) redis: RedisArgs,
     #[command(flatten, next_help_heading = "Engine")]
     pub(super) engine: EngineOptions,
     #[command(flatten, next_help_heading = "Connections")]
@@ -105,8 +108,8 @@ pub(super) struct HistoryArgs {
     /// Clicks that wait for their search, per user.
     #[arg(long, default_value_t = HistoryOptions::default().max_pending_clicks, value_name = "N")]
     max_pending_clicks: usize,
-    /// Events older than this are dropped and refused; `0s` keeps them for ever.
-    #[arg(long, default_value = "8760h", value_parser = parse_duration, value_name = "DURATION")]
+    /// Events older than this are dropped and refused as TOO_OLD; `0s` keeps them for ever, as a replay of old logs needs.
+    #[arg(long, default_value = "365d", value_parser = parse_duration, value_name = "DURATION")]
     time_to_live: Duration,
     /// How long the store may take for a call before it counts as unavailable.
     #[arg(long, default_value = "500ms", value_parser = parse_duration, value_name = "DURATION")]
@@ -165,6 +168,8 @@ pub struct ServeOptions {
     pub device: DeviceChoice,
     /// Bounds of histories.
     pub history: HistoryOptions,
+    /// How Redis is used, where it is the store.
+    pub redis: RedisOptions,
     /// The engine.
     pub engine: EngineOptions,
     /// The methods.
@@ -181,6 +186,7 @@ impl ServeOptions {
             store,
             device: DeviceChoice::default(),
             history: HistoryOptions::default(),
+            redis: RedisOptions::default(),
             engine: EngineOptions::default(),
             service: ServiceOptions::default(),
             server: ServerOptions::default(),
@@ -203,6 +209,7 @@ impl ServeArgs {
                 max_pending_clicks: histories.max_pending_clicks,
                 time_to_live: (!histories.time_to_live.is_zero()).then_some(histories.time_to_live),
             },
+            redis: self.redis.options(),
             engine: self.engine.clone(),
             service: ServiceOptions {
                 max_candidates: requests.max_candidates,

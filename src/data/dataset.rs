@@ -52,7 +52,8 @@ pub enum DatasetError {
 pub struct Statistics {
     /// Users with at least one action.
     pub users: u64,
-    /// Items of the catalogue.
+    /// Items of the catalogue: every row of `item_features.csv`, acted upon or not, and clicked items that it lacks. How
+    /// many were acted upon is in the import's report.
     pub items: u64,
     /// Distinct queries.
     pub queries: u64,

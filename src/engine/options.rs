@@ -64,10 +64,21 @@ impl EngineOptions {
     }
 }
 
-/// "250us", "2ms", "1s", "1m 30s".
+/// "250us", "2ms", "1s", "1m 30s"; also "365d": days of 24 hours.
 pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
+    const DAY_SECONDS: u64 = 24 * 60 * 60;
+    // Calendars have longer and shorter days, so the parser below refuses them.
+    let days = text.trim().strip_suffix('d').map(str::trim_end);
+    if let Some(days) = days.filter(|days| !days.is_empty() && days.bytes().all(|byte| byte.is_ascii_digit())) {
+        let seconds = days.parse::<u64>().ok().and_then(|days| days.checked_mul(DAY_SECONDS));
+        // What the signed seconds of all other durations hold.
+        return seconds
+            .filter(|&seconds| i64::try_from(seconds).is_ok())
+            .map(Duration::from_secs)
+            .ok_or_else(|| format!("{text} is too long"));
+    }
     let duration: jiff::SignedDuration =
-        text.parse().map_err(|error| format!("{error}; write e.g. 250us, 2ms, 30s"))?;
+        text.parse().map_err(|error| format!("{error}; write e.g. 250us, 2ms, 30s, 365d"))?;
     Duration::try_from(duration).map_err(|_| "must not be negative".to_owned())
 }
 
@@ -109,7 +120,9 @@ mod tests {
         }
         assert_eq!(parse_duration("250us"), Ok(Duration::from_micros(250)));
         assert_eq!(parse_duration("0s"), Ok(Duration::ZERO));
-        for bad in ["", "5", "-1s", "soon"] {
+        assert_eq!(parse_duration("365d"), parse_duration("8760h"));
+        assert_eq!(parse_duration("1 d"), Ok(Duration::from_secs(86_400)));
+        for bad in ["", "5", "-1s", "soon", "d", "-1d", "1.5d", "99999999999999999999d", "200000000000000d"] {
             assert!(parse_duration(bad).is_err(), "{bad}");
         }
     }

@@ -191,14 +191,19 @@ impl std::str::FromStr for StoreUrl {
     }
 }
 
-/// Opens a store.
-pub async fn open(url: &StoreUrl, options: HistoryOptions) -> Result<Arc<dyn HistoryStore>, StoreError> {
+/// Opens a store; `redis` counts where the URL names a Redis.
+///
+/// # Errors
+/// As the store's own `open` or `connect`.
+pub async fn open(
+    url: &StoreUrl,
+    options: HistoryOptions,
+    redis: super::RedisOptions,
+) -> Result<Arc<dyn HistoryStore>, StoreError> {
     let clock = Arc::new(SystemClock);
     Ok(match url {
         StoreUrl::Memory => Arc::new(super::MemoryStore::new(options, clock)),
         StoreUrl::Embedded(dir) => Arc::new(super::EmbeddedStore::open(dir, options, clock)?),
-        StoreUrl::Redis(url) => {
-            Arc::new(super::RedisStore::connect(url, super::RedisOptions::default(), options).await?)
-        }
+        StoreUrl::Redis(url) => Arc::new(super::RedisStore::connect(url, redis, options).await?),
     })
 }

@@ -26,6 +26,7 @@ fn amazon_beauty_has_the_size_its_readme_says() {
     let dataset = Dataset::read(&dir.path().join("data")).unwrap();
     let statistics = dataset.statistics;
     assert_eq!((statistics.users, statistics.items), (22_363, 12_101));
+    assert_eq!(imported.report.items_acted_upon, 12_101);
     assert_eq!((statistics.actions_recommendation, statistics.actions_search), (198_502, 145_264));
     // Every user has at least five interactions, so that each is tested once.
     assert_eq!(dataset.targets(Split::Test).len(), 22_363);

@@ -53,6 +53,8 @@ fn keeps_clicks_and_groups_sessions() {
     assert_eq!((statistics.actions_search, statistics.actions_recommendation), (4, 5));
     assert_eq!((report.unclicked_recommendations, report.unclicked_results, report.unclicked_searches), (1, 3, 1));
     assert_eq!((report.items_without_features, report.users_without_features), (1, 1));
+    assert_eq!((report.items_acted_upon, report.statistics.items), (5, 6), "nobody touched i5");
+    assert!(report.to_string().contains("5 of the 6 items"), "{report}");
     assert_eq!((report.users_without_actions, report.bad_rows, report.disagreeing_search_rows), (1, 0, 0));
 }
 

@@ -90,3 +90,30 @@ fn missing_files_and_columns_are_named() {
     fs::write(dir.path().join(SRC), LOGS[1].1.lines().next().unwrap()).unwrap();
     assert!(refusal(dir.path(), &ImportOptions::default()).contains("no clicked recommendation and no search"));
 }
+
+/// A quote that nobody closes takes the rest of the file with it: that is not one bad row.
+#[test]
+fn a_row_that_swallows_others_is_never_skipped() {
+    let skip = ImportOptions { skip_bad_rows: 1_000, ..ImportOptions::default() };
+    let opened = |rows: usize| {
+        changed(REC, |text| {
+            let more = (0..rows).map(|n| format!("i2,u2,1.5,{n},1\n"));
+            text.replacen("i3,u1,2,3000,0", "\"i3,u1,2,3000,0", 1) + &more.collect::<String>()
+        })
+    };
+    // To the end of a short file, over 100 lines, over 64 KiB, and more than is held in memory for one row.
+    for rows in [3, 2_000, 20_000, 200_000] {
+        let dir = opened(rows);
+        let message = refusal(dir.path(), &skip);
+        assert!(message.contains("rec_inter.csv: line 4: ") && message.contains("close the quote"), "{message}");
+        assert!(message.len() < 1_000, "the row itself is not repeated: {message}");
+    }
+    // Not to the end, but over so many lines that it is no row either, whether its columns are right or not.
+    let dir = changed(REC, |text| text.replacen("u1,1.5,1000", &format!("u1,\"{}\",1000", "1\n".repeat(100)), 1));
+    assert!(refusal(dir.path(), &skip).contains("rec_inter.csv: line 2: "));
+    // Text of several lines is fine where nothing is wrong with it.
+    let dir = changed(REC, |text| text.replacen("u1,1.5,1000", "u1,\"1\n2\r\n3\",1000", 1));
+    assert_eq!(kuaisar::read(dir.path(), &skip).unwrap().report.bad_rows, 0);
+    let dir = changed(REC, |text| text.replace('\n', "\n\n\n"));
+    assert_eq!(kuaisar::read(dir.path(), &skip).unwrap().report.bad_rows, 0, "nor are blank lines");
+}

@@ -14,6 +14,7 @@ use super::{
     workload::{HistoryMode, Users, Workload},
 };
 use crate::{
+    cli::redis_args::RedisArgs,
     data::{Attribute, Catalogue, EntityTable},
     engine::{Engine, EngineOptions, LoadedModel, ModelSlot, parse_duration},
     history::{self, HistoryOptions, StoreUrl},
@@ -52,6 +53,8 @@ pub struct Args {
     #[arg(long, value_name = "URL")]
     store: Option<StoreUrl>,
     #[command(flatten)]
+    redis: RedisArgs,
+    #[command(flatten)]
     users: Users,
     #[command(flatten)]
     append: append::LoadOptions,
@@ -81,7 +84,9 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     let slot = Arc::new(ModelSlot::new(model, metrics.clone()));
     let engine = Engine::start(slot.clone(), args.engine, metrics.clone());
     let store = args.store.unwrap_or_else(|| StoreUrl::Embedded(directory.0.join("histories")));
-    let store = history::open(&store, HistoryOptions::default()).await.context("opening the history store")?;
+    let store = history::open(&store, HistoryOptions::default(), args.redis.options())
+        .await
+        .context("opening the history store")?;
     let store_kind = store.kind();
     let service = RankingServer::new(store, engine, slot, metrics, ServiceOptions::default());
     let listener = TcpListener::bind("127.0.0.1:0").await.context("binding a local port")?;

@@ -21,10 +21,12 @@ use crate::data::{
 /// What a search that led to no click counts as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum UnclickedSearches {
-    /// As a search whose first shown, most relevant result was clicked: so it is in the SESRec release's data.
+    /// As a search whose first shown, most relevant result was clicked: so it is in the SESRec release's data, whose
+    /// figures this reproduces. The service gives such a search no click: a model that you serve on live events learns from
+    /// what it will see with `keep`.
     #[default]
     FirstShown,
-    /// As a search without clicks: its query is all there is.
+    /// As a search without clicks, as in the service: its query is all there is.
     Keep,
     /// As nothing: it is left out.
     Drop,
@@ -182,7 +184,6 @@ impl Assembly {
         let Names { users, items, queries, sources, search_ids } = self.names;
 
         let mut marks = Marks::new(&users, &items, &queries, &sources);
-        marks.items[..self.items_with_features].fill(true);
         for click in &*clicks {
             used(&mut marks.users, click.user);
             used(&mut marks.items, click.item);
@@ -200,6 +201,9 @@ impl Assembly {
                 used(&mut marks.items, item);
             }
         }
+        report.items_acted_upon = count(&marks.items);
+        // The others can be ranked, too: every item with features is in the catalogue.
+        marks.items[..self.items_with_features].fill(true);
         report.items_without_features = count(&marks.items[self.items_with_features..]);
         let without_row = marks.users.iter().zip(&self.user_features.known).filter(|&(&used, &known)| used && !known);
         report.users_without_features = without_row.count() as u64;

@@ -1,9 +1,11 @@
 //! One CSV file, streamed row by row; whatever is wrong with a row is told by file, line and column.
 
 use std::{
+    cell::Cell,
     fs::File,
     io::{self, Read},
     path::{Path, PathBuf},
+    rc::Rc,
     time::Instant,
 };
 
@@ -20,6 +22,12 @@ use crate::{
 const ROWS_PER_UPDATE: u64 = 1 << 14;
 /// Bad rows that are kept for the report.
 const BAD_ROW_EXAMPLES: usize = 10;
+/// A row with more bytes or more lines than this is no row: a quote that nobody closes has swallowed what follows it.
+const MAX_ROW_BYTES: usize = 64 << 10;
+const MAX_ROW_LINES: usize = 100;
+/// What is read for one row at most before it is given up: what bounds the memory that such a row takes. More than the
+/// above by far, because the reader fills its buffer in large steps.
+const MAX_BYTES_READ_FOR_ROW: u64 = 1 << 20;
 
 /// What is wrong with a row.
 pub(super) struct Fault {
@@ -56,9 +64,33 @@ impl BadRows {
 /// A log file.
 pub(super) struct Log {
     path: PathBuf,
-    reader: csv::Reader<Box<dyn Read>>,
+    reader: csv::Reader<RowLimit>,
     header: Vec<String>,
+    /// Bytes that were read since the last complete row.
+    read_for_row: Rc<Cell<u64>>,
     bar: ProgressBar,
+}
+
+/// What [`RowLimit`] fails with.
+#[derive(Debug, thiserror::Error)]
+#[error("a row without an end")]
+struct RowWithoutEnd;
+
+/// Ends in an error where a row has no end.
+struct RowLimit {
+    input: Box<dyn Read>,
+    read_for_row: Rc<Cell<u64>>,
+}
+
+impl Read for RowLimit {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.read_for_row.get() > MAX_BYTES_READ_FOR_ROW {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, RowWithoutEnd));
+        }
+        let read = self.input.read(buffer)?;
+        self.read_for_row.set(self.read_for_row.get() + read as u64);
+        Ok(read)
+    }
 }
 
 impl Log {
@@ -82,13 +114,15 @@ impl Log {
             Some(extension) if extension == "gz" => Box::new(MultiGzDecoder::new(io::BufReader::new(file))),
             _ => Box::new(file),
         };
+        let read_for_row = Rc::new(Cell::new(0));
+        let input = RowLimit { input, read_for_row: Rc::clone(&read_for_row) };
         let mut reader = csv::ReaderBuilder::new().flexible(true).buffer_capacity(1 << 17).from_reader(input);
-        let header = reader.byte_headers().map_err(|error| unreadable(&path, error))?;
+        let header = reader.byte_headers().map_err(|error| unreadable(&path, 1, error))?;
         let header: Vec<String> = header
             .iter()
             .map(|name| String::from_utf8_lossy(name).trim_start_matches('\u{feff}').trim().to_owned())
             .collect();
-        Ok(Self { path, reader, header, bar })
+        Ok(Self { path, reader, header, read_for_row, bar })
     }
 
     /// The names of all columns.
@@ -119,12 +153,19 @@ impl Log {
         let mut record = ByteRecord::new();
         let mut rows = 0u64;
         loop {
+            let line = self.reader.position().line();
             match self.reader.read_byte_record(&mut record) {
                 Ok(true) => {}
                 Ok(false) => break,
-                Err(error) => return Err(unreadable(&self.path, error)),
+                Err(error) => return Err(unreadable(&self.path, line, error)),
             }
+            self.read_for_row.set(0);
             rows += 1;
+            let text = record.as_slice();
+            let further_lines = text.iter().filter(|&&byte| byte == b'\n').count();
+            if text.len() > MAX_ROW_BYTES || further_lines >= MAX_ROW_LINES {
+                return Err(endless(&self.path, line));
+            }
             if rows.is_multiple_of(ROWS_PER_UPDATE) {
                 let rate = rows as f64 / started.elapsed().as_secs_f64().max(1e-3);
                 self.bar.set_message(format!("{} rows, {}/s", HumanCount(rows), HumanCount(rate as u64)));
@@ -132,7 +173,14 @@ impl Log {
             let row = Row { record: &record, header: &self.header };
             let taken = row.check_width().and_then(|()| take(row));
             if let Err(Fault { column, message }) = taken {
-                let line = record.position().map_or(0, csv::Position::line);
+                if further_lines > 0 {
+                    // To skip it would be to lose rows that nobody counts.
+                    let message = format!(
+                        "line {line}: column {column}: {message}; the row goes on for {further_lines} more lines, so it \
+                         can't be skipped: close the quote (\") that is open, or put the row on one line"
+                    );
+                    return Err(DatasetError::format(&self.path, message));
+                }
                 bad.tolerate(DatasetError::Row { path: self.path.clone(), line, column, message })?;
             }
         }
@@ -221,15 +269,27 @@ impl<'a> Row<'a> {
     }
 }
 
-fn unreadable(path: &Path, error: csv::Error) -> DatasetError {
-    let line = error.position().map_or(0, csv::Position::line);
+fn unreadable(path: &Path, line: u64, error: csv::Error) -> DatasetError {
     match error.into_kind() {
         csv::ErrorKind::Io(source) if source.kind() == io::ErrorKind::UnexpectedEof => {
             DatasetError::format(path, format!("is cut short ({source}): copy it again"))
         }
+        csv::ErrorKind::Io(source) if source.get_ref().is_some_and(|inner| inner.is::<RowWithoutEnd>()) => {
+            endless(path, line)
+        }
         csv::ErrorKind::Io(source) => DatasetError::Io { path: path.to_owned(), source },
         kind => DatasetError::format(path, format!("line {line}: {kind:?}")),
     }
+}
+
+/// A row that never ends is not one bad row but the loss of all that it swallowed: it is never skipped.
+fn endless(path: &Path, line: u64) -> DatasetError {
+    let message = format!(
+        "line {line}: the row that begins here goes on for more than {} KiB or {MAX_ROW_LINES} lines: close the quote \
+         (\") that is open. Such a row is never skipped: it would take good ones with it",
+        MAX_ROW_BYTES >> 10
+    );
+    DatasetError::format(path, message)
 }
 
 fn progress_bar(name: &str, bytes: u64, progress: Progress) -> ProgressBar {

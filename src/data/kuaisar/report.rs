@@ -12,6 +12,9 @@ use crate::data::Statistics;
 pub struct Report {
     /// Table 1.
     pub statistics: Statistics,
+    /// Items with at least one action: clicked as a recommendation, or clicked in a search (`--unclicked-searches
+    /// first-shown` counts the first shown result as clicked). The others are in the catalogue and can be ranked.
+    pub items_acted_upon: u64,
     /// Rows of `rec_inter.csv`.
     pub recommendation_rows: u64,
     /// Those with `click` = 0: left out.
@@ -58,6 +61,8 @@ impl fmt::Display for Report {
         };
         line(f, &|(name, _)| (*name).to_owned())?;
         line(f, &|(_, count)| count.clone())?;
+        let acted_upon = HumanCount(self.items_acted_upon);
+        writeln!(f, "  {acted_upon} of the {} items in the catalogue were acted upon", HumanCount(items))?;
         writeln!(f)?;
         let rows = self.recommendation_rows + self.search_rows;
         let rate = HumanFloatCount((rows as f64 / self.seconds.max(1e-3)).round());

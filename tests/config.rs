@@ -1,0 +1,117 @@
+//! Flags over environment over file over defaults, as a user meets them: `synth` shows in its files what it was told.
+
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Output},
+};
+
+/// `sesrec` with variables of its own and none of the surroundings'.
+fn sesrec(args: &[&str], variables: &[(&str, &str)]) -> Output {
+    let inherited = std::env::vars_os().map(|(name, _)| name);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sesrec"));
+    for name in inherited.filter(|name| name.to_string_lossy().starts_with("SESREC_")) {
+        command.env_remove(name);
+    }
+    command.args(args).envs(variables.iter().copied()).output().unwrap()
+}
+
+fn refusal(args: &[&str], variables: &[(&str, &str)]) -> String {
+    let output = sesrec(args, variables);
+    assert_eq!(output.status.code(), Some(2), "{args:?} {variables:?}");
+    String::from_utf8(output.stderr).unwrap()
+}
+
+/// Makes logs; how many users they have.
+fn users(out: &Path, args: &[&str], variables: &[(&str, &str)]) -> usize {
+    let out = out.to_str().unwrap();
+    let all = [&["synth", "--items", "100", "--clicks-per-user", "3", "--force", "--out", out], args].concat();
+    let output = sesrec(&all, variables);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    fs::read_to_string(Path::new(out).join("user_features.csv")).unwrap().lines().count() - 1
+}
+
+#[test]
+fn flags_win_over_the_environment_over_the_file_over_defaults() {
+    let dir = tempfile::tempdir().unwrap();
+    let (out, file) = (dir.path().join("logs"), dir.path().join("sesrec.toml"));
+    fs::write(&file, "[synth]\nusers = 21\n").unwrap();
+    let file = file.to_str().unwrap();
+    let variable = ("SESREC_SYNTH_USERS", "22");
+    assert_eq!(users(&out, &["--config", file, "--users", "23"], &[variable]), 23);
+    assert_eq!(users(&out, &["--config", file], &[variable]), 22);
+    assert_eq!(users(&out, &["--config", file], &[]), 21);
+    assert_eq!(users(&out, &[], &[("SESREC_CONFIG", file)]), 21, "the file is named by a variable, too");
+    assert_eq!(users(&out, &[], &[]), 1_000, "the default");
+}
+
+#[test]
+fn flags_without_a_value_are_yes_or_no_elsewhere() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("logs");
+    users(&out, &["--users", "20"], &[]);
+    let file = dir.path().join("sesrec.toml");
+    let args = ["synth", "--items", "100", "--users", "20", "--out", out.to_str().unwrap()];
+    let replaces = |args: &[&str], variables: &[(&str, &str)]| {
+        let output = sesrec(args, variables);
+        let message = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success() || message.contains("--force"), "{message}");
+        output.status.success()
+    };
+    assert!(!replaces(&args, &[]));
+    assert!(replaces(&[&args[..], &["--force"]].concat(), &[]));
+    for (value, replaced) in [("1", true), ("yes", true), ("on", true), ("true", true), ("0", false), ("off", false)] {
+        assert_eq!(replaces(&args, &[("SESREC_SYNTH_FORCE", value)]), replaced, "{value}");
+    }
+    assert!(replaces(&[&args[..], &["--force"]].concat(), &[("SESREC_SYNTH_FORCE", "no")]), "the flag wins");
+    for (value, replaced) in [("true", true), ("1", true), ("\"on\"", true), ("false", false), ("0", false)] {
+        fs::write(&file, format!("[synth]\nforce = {value}\n")).unwrap();
+        let args = [&["--config", file.to_str().unwrap()], &args[..]].concat();
+        assert_eq!(replaces(&args, &[]), replaced, "{value}");
+        assert_eq!(replaces(&args, &[("SESREC_SYNTH_FORCE", "1")]), true, "the variable wins over {value}");
+    }
+    let message = refusal(&args, &[("SESREC_SYNTH_FORCE", "perhaps")]);
+    assert!(message.contains("perhaps") && message.contains("--force"), "{message}");
+}
+
+#[test]
+fn tables_of_nested_subcommands() {
+    let dir = tempfile::tempdir().unwrap();
+    let (logs, file) = (dir.path().join("logs"), dir.path().join("sesrec.toml"));
+    users(&logs, &["--users", "20"], &[]);
+    let data = dir.path().join("data");
+    fs::write(&file, format!("[import.kuaisar]\nout = {data:?}\nunclicked_searches = \"keep\"\nquiet = 1\n")).unwrap();
+    let import = ["import", "kuaisar", logs.to_str().unwrap(), "--config", file.to_str().unwrap()];
+    // A required flag may stand in the file.
+    let output = sesrec(&import, &[]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(data.join("dataset.json").exists());
+    assert!(!sesrec(&import, &[]).status.success());
+    assert!(sesrec(&import, &[("SESREC_IMPORT_KUAISAR_FORCE", "1")]).status.success());
+}
+
+#[test]
+fn what_no_flag_corresponds_to_is_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("sesrec.toml");
+    let out = dir.path().join("logs");
+    let path = file.to_str().unwrap();
+    for (text, reason) in [
+        ("[sinth]\nusers = 20", "[sinth]: there is no such subcommand"),
+        ("users = 20", "there is no such subcommand"),
+        ("synth = 20", "synth: must be a table, as in [synth]"),
+        ("[synth]\nuser = 20", "[synth] user: `sesrec synth` has no flag --user"),
+        ("[synth.users]\nn = 20", "[synth] users: tables are no values here"),
+        ("[import.kuaisar]\nskip = 1", "[kuaisar] skip"),
+        ("[import.amazon]\nquiet = true", "[import] amazon"),
+        ("[synth]\nusers = \"many\"", "invalid value 'many' for '--users"),
+        ("[synth", "sesrec.toml"),
+    ] {
+        fs::write(&file, text).unwrap();
+        let message = refusal(&["synth", "--out", out.to_str().unwrap(), "--config", path], &[]);
+        assert!(message.contains(reason), "{text}: {message}");
+    }
+    fs::remove_file(&file).unwrap();
+    assert!(refusal(&["synth", "--out", "x", "--config", path], &[]).contains("sesrec.toml: "));
+    assert!(refusal(&["synth", "--out", "x"], &[("SESREC_CONFIG", path)]).contains("sesrec.toml: "));
+}
