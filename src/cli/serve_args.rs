@@ -198,6 +198,7 @@ impl ServeArgs {
     /// The sections as the parts want them.
     pub(super) fn options(&self) -> ServeOptions {
         let Self { requests, histories, connections, .. } = self;
+        let time_to_live = (!histories.time_to_live.is_zero()).then_some(histories.time_to_live);
         ServeOptions {
             model: self.model.clone(),
             store: self.store.clone(),
@@ -207,13 +208,14 @@ impl ServeArgs {
                 max_searches: histories.max_searches,
                 max_clicks: histories.max_clicks,
                 max_pending_clicks: histories.max_pending_clicks,
-                time_to_live: (!histories.time_to_live.is_zero()).then_some(histories.time_to_live),
+                time_to_live,
             },
             redis: self.redis.options(),
             engine: self.engine.clone(),
             service: ServiceOptions {
                 max_candidates: requests.max_candidates,
                 max_event_lead: requests.max_event_lead,
+                history_time_to_live: time_to_live,
                 timeouts: Timeouts {
                     default: requests.default_timeout,
                     maximum: requests.max_timeout,

@@ -84,6 +84,11 @@ impl Split {
         }
     }
 
+    /// How many of a user's `interactions` are training: all but the last two, or all of fewer than three.
+    pub fn training(interactions: usize) -> usize {
+        if interactions >= 3 { interactions - 2 } else { interactions }
+    }
+
     /// As in `recommendations.parquet`.
     pub fn name(self) -> &'static str {
         match self {
@@ -193,8 +198,7 @@ impl Dataset {
         let mut clicks = vec![0; self.catalogue.items.rows()];
         for user in 0..self.users() as u32 {
             let items = self.recommendations(user);
-            let training = if items.len() >= 3 { items.len() - 2 } else { items.len() };
-            items[..training].iter().for_each(|&item| clicks[item as usize] += 1);
+            items[..Split::training(items.len())].iter().for_each(|&item| clicks[item as usize] += 1);
         }
         clicks
     }

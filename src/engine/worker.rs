@@ -124,7 +124,11 @@ impl Worker {
             .collect();
         let scores = self.score(&*model.ranker, &requests);
         self.metrics.device_time(Stage::Score, score_started.elapsed());
-        for (encoded, scores) in encoded.into_iter().zip(scores) {
+        // Explaining is more work on the device: nobody who asked for scores only waits for it.
+        let answers = encoded.into_iter().zip(scores);
+        let (plain, explained): (Vec<_>, Vec<_>) =
+            answers.partition(|(encoded, _)| encoded.member.entry.job.explain == Explain::No);
+        for (encoded, scores) in plain.into_iter().chain(explained) {
             self.answer(&*model.ranker, encoded, scores, score_started);
         }
     }
@@ -204,6 +208,8 @@ impl Worker {
         let (job, reply) = (member.entry.job, member.entry.reply);
         let ranking = scores.and_then(|scores| match job.explain {
             Explain::No => Ok(Ranking::Scores(scores)),
+            // Nobody waits for the rest, and it would take model time.
+            Explain::Yes if reply.is_closed() || job.deadline.is_past() => Err(EngineError::DeadlineExceeded),
             Explain::Yes => {
                 let items = order(&scores, job.top_k);
                 let explained = items.iter().take(self.max_explained);

@@ -1,6 +1,6 @@
 //! The histories that this replica saw last: they make unchanged reads cheap, and answer while the store is away.
 
-use std::sync::Arc;
+use std::{cmp::Ordering, sync::Arc};
 
 use quick_cache::{
     Weighter,
@@ -58,19 +58,25 @@ impl LastKnown {
     /// Keeps the newer of `view` and what is there: reads overtake each other, also the one that an erasure ends.
     /// `confirmed` is when the read began: an erasure that it missed can't have been acknowledged before.
     pub(super) fn keep(&self, user: &UserId, view: &Arc<UserHistoryView>, confirmed: Instant) {
-        let mut new = Some(Kept { view: view.clone(), confirmed, bytes: bytes(user, view) });
-        let entry = self.0.entry(user, None, |_, known| {
-            if known.view.version < view.version {
-                new.take().into_iter().for_each(|new| *known = new);
-            } else if known.view.version == view.version {
+        let new = Kept { view: view.clone(), confirmed, bytes: bytes(user, view) };
+        let entry = self.0.entry(user, None, |_, known| match known.view.version.cmp(&view.version) {
+            // Not changed in place: only an insert makes room for a history that has grown.
+            Ordering::Less => EntryAction::ReplaceWithGuard,
+            Ordering::Equal => {
                 known.confirmed = known.confirmed.max(confirmed);
+                EntryAction::Retain(())
             }
-            EntryAction::Retain(())
+            Ordering::Greater => EntryAction::Retain(()),
         });
-        if let (EntryResult::Vacant(guard), Some(new)) = (entry, new) {
+        if let EntryResult::Vacant(guard) | EntryResult::Replaced(guard, _) = entry {
             // Fails only where the entry was removed meanwhile; then there is nothing to keep.
             let _ = guard.insert(new);
         }
+    }
+
+    /// Forgets a user of whom the store has nothing left: the history expired.
+    pub(super) fn expired(&self, user: &UserId) {
+        self.0.remove(user);
     }
 
     /// Forgets a user whose history was erased at `version`. An empty history of that version takes the place, so that
@@ -155,5 +161,22 @@ mod tests {
         }
         assert!(cache.0.weight() <= 64 << 10, "{}", cache.0.weight());
         assert!(cache.0.len() > 50, "{}", cache.0.len());
+    }
+
+    #[test]
+    fn memory_stays_bounded_when_histories_grow() {
+        let cache = LastKnown::new(64 << 10);
+        let users: Vec<UserId> = (0..100).map(|n| UserId::new(&n.to_string()).expect("an id")).collect();
+        for length in 1..50 {
+            let short = view(length);
+            let mut grown = UserHistoryView { version: HistoryVersion(length), ..(*short).clone() };
+            for _ in 0..length {
+                grown.history.recommendations.extend_from_slice(&short.history.recommendations);
+                grown.recommendation_events.extend_from_slice(&short.recommendation_events);
+            }
+            let grown = Arc::new(grown);
+            users.iter().for_each(|user| cache.keep(user, &grown, Instant::now()));
+            assert!(cache.0.weight() <= 64 << 10, "{} at {length}", cache.0.weight());
+        }
     }
 }

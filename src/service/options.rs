@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::convert::DEFAULT_MAX_CANDIDATES;
+use crate::history::HistoryOptions;
 
 /// What the ranking service does with requests.
 #[derive(Debug, Clone)]
@@ -11,6 +12,8 @@ pub struct ServiceOptions {
     pub max_candidates: usize,
     /// How far an event's time may be ahead of this server's clock.
     pub max_event_lead: Duration,
+    /// How long the store keeps a history that nothing is added to; `None` is for ever.
+    pub history_time_to_live: Option<Duration>,
     /// How long requests may take.
     pub timeouts: Timeouts,
     /// How much runs at once, besides the engine's own admission.
@@ -63,6 +66,7 @@ impl Default for ServiceOptions {
         Self {
             max_candidates: DEFAULT_MAX_CANDIDATES,
             max_event_lead: Duration::from_secs(24 * 3600),
+            history_time_to_live: HistoryOptions::default().time_to_live,
             timeouts: Timeouts::default(),
             concurrency: Concurrency::default(),
             on_store_outage: OnStoreOutage::default(),

@@ -22,7 +22,7 @@ use super::{
     last_known::{Known, LastKnown},
 };
 use crate::{
-    domain::{Deadline, HistoryVersion, UserHistoryView, UserId},
+    domain::{Deadline, EventTime, HistoryVersion, UserHistoryView, UserId},
     engine::{Engine, ModelSlot},
     history::{HistoryStore, Loaded, StoreError},
     telemetry::{Metrics, StoreOperation},
@@ -145,11 +145,14 @@ impl Shared {
                 }
                 Err(error) => return Err(error),
             };
-            // A user that the store has never seen is not worth a place.
+            // A user of whom the store has nothing is not worth a place, and a copy of what expired must not answer.
             if view.version > HistoryVersion::default() {
                 self.last_known.keep(user, &view, started);
+            } else if known_version.is_some() {
+                self.last_known.expired(user);
             }
-            if view.version >= at_least {
+            let time_to_live = self.options.history_time_to_live;
+            if view.version >= at_least || has_expired(view.version, at_least, time_to_live, EventTime::now()) {
                 return Ok(StoredHistory { view, freshness: Freshness::Current });
             }
             // The read may have come from a Redis replica that lags by milliseconds: worth a few more looks, no more.
@@ -213,5 +216,36 @@ impl Shared {
             StoreError::Deadline => ServiceError::Store(StoreError::Unavailable("no answer in time".into())),
             error => ServiceError::Store(error),
         }
+    }
+}
+
+/// Whether the store has nothing of a user any more because nothing was added since a state as old as `at_least`:
+/// versions are times in microseconds. That is a later state than any that a token can ask for.
+fn has_expired(
+    stored: HistoryVersion,
+    at_least: HistoryVersion,
+    time_to_live: Option<Duration>,
+    now: EventTime,
+) -> bool {
+    let changed = EventTime::from_nanos(at_least.0.saturating_mul(1000));
+    stored == HistoryVersion::default()
+        && matches!((changed, time_to_live), (Ok(changed), Some(age)) if changed < now.saturating_sub(age))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_older_than_the_time_to_live_asks_for_nothing_more() {
+        let hour = Some(Duration::from_secs(3600));
+        let now = EventTime::from_millis(10_000_000).expect("a time");
+        let ago = |seconds: u64| HistoryVersion((10_000 - seconds) * 1_000_000);
+        let nothing = HistoryVersion::default();
+        assert!(has_expired(nothing, ago(3601), hour, now));
+        assert!(!has_expired(nothing, ago(3599), hour, now), "it can't have expired: the store lost it");
+        assert!(!has_expired(nothing, ago(3601), None, now));
+        assert!(!has_expired(ago(4000), ago(3601), hour, now), "an older state is not an expired one");
+        assert!(!has_expired(nothing, HistoryVersion(u64::MAX), hour, now));
     }
 }

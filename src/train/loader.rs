@@ -5,7 +5,7 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use rand::{RngExt, seq::SliceRandom};
 
 use super::{
-    Recipe, TrainingError, TrainingTargets,
+    OwnClicks, Recipe, TrainingError, TrainingTargets,
     randomness::{Purpose, generator},
 };
 use crate::{
@@ -111,10 +111,15 @@ impl<'a> Loader<'a> {
         let mut rng = generator(self.recipe.seed, Purpose::Negatives, epoch, step);
         let mut negatives = Vec::with_capacity(targets.len() * self.recipe.negatives);
         for target in targets {
-            // Everything up to the target, the target last. What the user clicks later may be drawn: to leave it out would
-            // tell the model about the future, test items included.
-            let clicked = &self.dataset.recommendations(target.user)[..=target.position as usize];
-            self.sampler.sample(clicked, self.recipe.negatives, &mut rng, &mut negatives);
+            let clicked = self.dataset.recommendations(target.user);
+            let end = match self.recipe.own_clicks {
+                OwnClicks::Earlier => target.position as usize + 1,
+                OwnClicks::Training => Split::training(clicked.len()),
+                OwnClicks::All => clicked.len(),
+            };
+            // The sampler wants the target last.
+            let excluded = [&clicked[..end], &clicked[target.position as usize..=target.position as usize]].concat();
+            self.sampler.sample(&excluded, self.recipe.negatives, &mut rng, &mut negatives);
         }
         let mut rng = generator(self.recipe.seed, Purpose::AlignmentNegatives, epoch, step);
         let mut rows = |first: u32, end: u32| -> Vec<u32> {

@@ -53,6 +53,8 @@ pub struct Recipe {
     pub selection: Selection,
     /// Which interactions are learned from.
     pub targets: TrainingTargets,
+    /// Which of a user's own clicks are never drawn as negatives.
+    pub own_clicks: OwnClicks,
     /// Users that each epoch is validated on, the same ones every time; 0 for all.
     pub validation_users: usize,
 }
@@ -78,6 +80,7 @@ impl Default for Recipe {
             early_stop_patience: 5,
             selection: Selection::default(),
             targets: TrainingTargets::default(),
+            own_clicks: OwnClicks::default(),
             validation_users: 0,
         }
     }
@@ -158,6 +161,20 @@ pub enum TrainingTargets {
     #[default]
     AfterSearch,
     /// Also those without: more data, and a model that has seen users who never search.
+    All,
+}
+
+/// Which of a user's own clicks are never drawn as negatives for a target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum OwnClicks {
+    /// Those up to the target, as the release's code does: an item that the user clicks later may be a negative before.
+    #[default]
+    Earlier,
+    /// All clicks of the training split: nothing that is known to be clicked is learned to be a negative.
+    Training,
+    /// All clicks, the validation and test items included, as sampled negatives of many published results do. It tells
+    /// the model a little about the items to come: for comparing with those results only.
     All,
 }
 

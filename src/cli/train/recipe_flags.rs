@@ -1,7 +1,7 @@
 //! The recipe as flags.
 
 use super::Preset;
-use crate::train::{Recipe, Selection, TrainingTargets};
+use crate::train::{OwnClicks, Recipe, Selection, TrainingTargets};
 
 /// How the model is trained.
 #[derive(Debug, Clone, clap::Args)]
@@ -63,6 +63,9 @@ pub struct RecipeFlags {
     /// Which interactions are learned from.
     #[arg(long, value_enum, default_value_t)]
     targets: TrainingTargets,
+    /// Which of a user's own clicks are never drawn as negatives.
+    #[arg(long, value_enum, default_value_t)]
+    own_clicks: OwnClicks,
     /// Validate each epoch on this many users, always the same ones; 0 for all. Fewer make epochs shorter.
     #[arg(long, default_value_t = 0, value_name = "USERS")]
     validation_users: usize,
@@ -93,6 +96,7 @@ impl RecipeFlags {
             early_stop_patience: self.early_stop_patience.unwrap_or(early_stop_patience),
             selection: self.selection,
             targets: self.targets,
+            own_clicks: self.own_clicks,
             validation_users: self.validation_users,
         }
     }
