@@ -113,6 +113,10 @@ pub(super) struct HistoryArgs {
     /// What Rank answers while the store is away and this replica has no copy of the history.
     #[arg(long, value_enum, default_value_t, value_name = "ANSWER")]
     on_store_outage: OnStoreOutage,
+    /// How long a copy of a history may answer (stale_history) after the store confirmed it last; `0s` is never. A user
+    /// who was erased through another replica is not served from this one's copy later than that.
+    #[arg(long, default_value = "10m", value_parser = parse_duration, value_name = "DURATION")]
+    max_stale: Duration,
     /// Memory for this replica's copies of histories, e.g. "256MiB".
     #[arg(long, default_value = "256MiB", value_parser = parse_bytes, value_name = "BYTES")]
     history_cache_bytes: u64,
@@ -203,6 +207,7 @@ impl ServeArgs {
                     maximum: requests.max_timeout,
                     store: histories.store_timeout,
                     token: requests.token_wait,
+                    stale: histories.max_stale,
                 },
                 concurrency: Concurrency {
                     appends: requests.max_appends,

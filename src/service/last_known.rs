@@ -7,12 +7,15 @@ use quick_cache::{
     sync::{Cache, EntryAction, EntryResult},
 };
 
+use tokio::time::Instant;
+
 use crate::domain::{HistoryVersion, Query, UserHistoryView, UserId};
 
 /// Bounded in bytes; a clone is a handle on the same cache.
 ///
-/// Nothing is trusted because it is in here: every read asks the store whether the version is still current, unless the
-/// store can't be reached.
+/// Nothing is trusted because it is in here: every read asks the store whether the version is still current. Only while the
+/// store can't be reached a copy answers by itself, and only as long as it is not too old: another replica may have
+/// erased the user since.
 #[derive(Clone)]
 pub(super) struct LastKnown(Arc<Cache<UserId, Kept, Bytes>>);
 
@@ -20,7 +23,16 @@ pub(super) struct LastKnown(Arc<Cache<UserId, Kept, Bytes>>);
 #[derive(Clone)]
 struct Kept {
     view: Arc<UserHistoryView>,
+    /// When the store vouched for it last.
+    confirmed: Instant,
     bytes: u64,
+}
+
+/// A copy, and when the store vouched for it last.
+#[derive(Clone)]
+pub(super) struct Known {
+    pub(super) view: Arc<UserHistoryView>,
+    pub(super) confirmed: Instant,
 }
 
 #[derive(Clone)]
@@ -39,16 +51,19 @@ impl LastKnown {
         Self(Arc::new(Cache::with_weighter(entries, capacity_bytes, Bytes)))
     }
 
-    pub(super) fn get(&self, user: &UserId) -> Option<Arc<UserHistoryView>> {
-        self.0.get(user).map(|kept| kept.view)
+    pub(super) fn get(&self, user: &UserId) -> Option<Known> {
+        self.0.get(user).map(|Kept { view, confirmed, .. }| Known { view, confirmed })
     }
 
     /// Keeps the newer of `view` and what is there: reads overtake each other, also the one that an erasure ends.
-    pub(super) fn keep(&self, user: &UserId, view: &Arc<UserHistoryView>) {
-        let mut new = Some(Kept { view: view.clone(), bytes: bytes(user, view) });
+    /// `confirmed` is when the read began: an erasure that it missed can't have been acknowledged before.
+    pub(super) fn keep(&self, user: &UserId, view: &Arc<UserHistoryView>, confirmed: Instant) {
+        let mut new = Some(Kept { view: view.clone(), confirmed, bytes: bytes(user, view) });
         let entry = self.0.entry(user, None, |_, known| {
             if known.view.version < view.version {
                 new.take().into_iter().for_each(|new| *known = new);
+            } else if known.view.version == view.version {
+                known.confirmed = known.confirmed.max(confirmed);
             }
             EntryAction::Retain(())
         });
@@ -61,7 +76,7 @@ impl LastKnown {
     /// Forgets a user whose history was erased at `version`. An empty history of that version takes the place, so that
     /// a read that began before the erasure can't bring the old one back.
     pub(super) fn erase(&self, user: &UserId, version: HistoryVersion) {
-        self.keep(user, &Arc::new(UserHistoryView { version, ..UserHistoryView::default() }));
+        self.keep(user, &Arc::new(UserHistoryView { version, ..UserHistoryView::default() }), Instant::now());
     }
 }
 
@@ -105,21 +120,37 @@ mod tests {
     fn the_newest_view_stays_and_erasure_wins() {
         let cache = LastKnown::new(1 << 20);
         let user = UserId::new("u").expect("an id");
-        cache.keep(&user, &view(5));
-        cache.keep(&user, &view(3));
-        assert_eq!(cache.get(&user).expect("kept").version, HistoryVersion(5));
+        let now = Instant::now();
+        cache.keep(&user, &view(5), now);
+        cache.keep(&user, &view(3), now);
+        assert_eq!(cache.get(&user).expect("kept").view.version, HistoryVersion(5));
         cache.erase(&user, HistoryVersion(6));
-        cache.keep(&user, &view(5));
-        assert!(cache.get(&user).expect("a tombstone").history.is_empty(), "a late read brought the user back");
-        cache.keep(&user, &view(7));
-        assert_eq!(cache.get(&user).expect("kept").version, HistoryVersion(7));
+        cache.keep(&user, &view(5), now);
+        assert!(cache.get(&user).expect("a tombstone").view.history.is_empty(), "a late read brought the user back");
+        cache.keep(&user, &view(7), now);
+        assert_eq!(cache.get(&user).expect("kept").view.version, HistoryVersion(7));
+    }
+
+    #[test]
+    fn a_confirmation_renews_only_its_own_version() {
+        let cache = LastKnown::new(1 << 20);
+        let (user, first) = (UserId::new("u").expect("an id"), Instant::now());
+        let later = |seconds| first + std::time::Duration::from_secs(seconds);
+        let confirmed = || cache.get(&user).expect("kept").confirmed;
+        cache.keep(&user, &view(5), later(1));
+        cache.keep(&user, &view(5), first);
+        assert_eq!(confirmed(), later(1), "reads overtake each other");
+        cache.keep(&user, &view(4), later(2));
+        assert_eq!(confirmed(), later(1), "an older state says nothing about this one");
+        cache.keep(&user, &view(5), later(3));
+        assert_eq!(confirmed(), later(3));
     }
 
     #[test]
     fn memory_is_bounded() {
         let cache = LastKnown::new(64 << 10);
         for n in 0..10_000 {
-            cache.keep(&UserId::new(&n.to_string()).expect("an id"), &view(1));
+            cache.keep(&UserId::new(&n.to_string()).expect("an id"), &view(1), Instant::now());
         }
         assert!(cache.0.weight() <= 64 << 10, "{}", cache.0.weight());
         assert!(cache.0.len() > 50, "{}", cache.0.len());

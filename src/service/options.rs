@@ -30,6 +30,9 @@ pub struct Timeouts {
     pub store: Duration,
     /// How long a Rank waits for the history to reach its token's state: a replica's lag.
     pub token: Duration,
+    /// How long after its last confirmation by the store a replica's copy may answer while the store is away. No user
+    /// who was erased through another replica is answered from a copy later than that.
+    pub stale: Duration,
 }
 
 /// How much runs at once.
@@ -72,6 +75,7 @@ impl Default for Timeouts {
             maximum: Duration::from_secs(60),
             store: Duration::from_millis(500),
             token: Duration::from_millis(100),
+            stale: Duration::from_secs(600),
         }
     }
 }

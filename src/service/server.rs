@@ -1,6 +1,11 @@
 //! The server: services, layers and limits on one port, health that follows the store, and an end that is bounded.
 
-use std::{future::Future, io, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    io,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use tokio::{
     net::TcpListener,
@@ -176,7 +181,9 @@ impl Probe {
             loop {
                 let patience = Deadline::after(self.shared.options.timeouts.store);
                 let ping = self.shared.store.ping(patience);
-                match self.shared.store_call(StoreOperation::Ping, patience, ping).await {
+                let answer = self.shared.store_call(StoreOperation::Ping, patience, ping).await;
+                self.shared.store_away.store(answer.is_err(), Ordering::Relaxed);
+                match answer {
                     Ok(()) => self.readiness.ready(),
                     Err(error) => {
                         tracing::warn!(%error, "not ready");

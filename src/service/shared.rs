@@ -1,6 +1,13 @@
 //! What all methods work with, and the reads and waits that they have in common.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use tokio::{
     sync::Semaphore,
@@ -9,13 +16,21 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::Request;
 
-use super::{ServiceError, ServiceOptions, errors::store_failure, last_known::LastKnown};
+use super::{
+    OnStoreOutage, ServiceError, ServiceOptions,
+    errors::store_failure,
+    last_known::{Known, LastKnown},
+};
 use crate::{
     domain::{Deadline, HistoryVersion, UserHistoryView, UserId},
     engine::{Engine, ModelSlot},
     history::{HistoryStore, Loaded, StoreError},
     telemetry::{Metrics, StoreOperation},
 };
+
+/// How long a read may take while the probe says that the store is away: enough for a store that has just come back, and
+/// little enough that an outage doesn't slow down every Rank.
+const OUTAGE_PATIENCE: Duration = Duration::from_millis(30);
 
 /// The ranking service. A clone is a handle on the same service.
 #[derive(Clone)]
@@ -30,6 +45,8 @@ pub(super) struct Shared {
     pub(super) metrics: Metrics,
     pub(super) options: ServiceOptions,
     pub(super) last_known: LastKnown,
+    /// What the readiness probe found last.
+    pub(super) store_away: AtomicBool,
     pub(super) appends: Semaphore,
     pub(super) streams: Arc<Semaphore>,
     /// Cancelled when the server drains: streams stop reading.
@@ -49,6 +66,7 @@ impl RankingServer {
     ) -> Self {
         let shared = Shared {
             last_known: LastKnown::new(options.history_cache_bytes),
+            store_away: AtomicBool::new(false),
             appends: Semaphore::new(options.concurrency.appends),
             streams: Arc::new(Semaphore::new(options.concurrency.streams)),
             draining: CancellationToken::new(),
@@ -107,23 +125,30 @@ impl Shared {
         let mut pause = Duration::from_millis(1);
         loop {
             let known = self.last_known.get(user);
-            let view = match self.load(user, known.as_deref(), deadline).await {
-                Ok(Loaded::Unchanged) => known.unwrap_or_default(),
-                Ok(Loaded::History(view)) => {
-                    // A user that the store has never seen is not worth a place.
-                    if view.version > HistoryVersion::default() {
-                        self.last_known.keep(user, &view);
-                    }
-                    view
-                }
+            let usable = |known: &Known| {
+                known.view.version >= at_least && known.confirmed.elapsed() < self.options.timeouts.stale
+            };
+            let fallback = known.as_ref().is_some_and(usable)
+                || (self.options.on_store_outage == OnStoreOutage::ColdStart && at_least == HistoryVersion::default());
+            let patience = self.read_deadline(deadline, fallback);
+            let started = Instant::now();
+            let known_version = known.as_ref().map(|known| known.view.version);
+            let load = self.store.load(user, known_version, patience);
+            let view = match self.store_call_until(StoreOperation::Load, patience, deadline, load).await {
+                Ok(Loaded::Unchanged) => known.map(|known| known.view).unwrap_or_default(),
+                Ok(Loaded::History(view)) => view,
                 Err(ServiceError::Store(error @ StoreError::Unavailable(_))) => {
-                    return match known.filter(|known| known.version >= at_least) {
-                        Some(view) => Ok(StoredHistory { view, freshness: Freshness::Stale }),
+                    return match known.filter(usable) {
+                        Some(known) => Ok(StoredHistory { view: known.view, freshness: Freshness::Stale }),
                         None => Err(error.into()),
                     };
                 }
                 Err(error) => return Err(error),
             };
+            // A user that the store has never seen is not worth a place.
+            if view.version > HistoryVersion::default() {
+                self.last_known.keep(user, &view, started);
+            }
             if view.version >= at_least {
                 return Ok(StoredHistory { view, freshness: Freshness::Current });
             }
@@ -137,15 +162,17 @@ impl Shared {
         }
     }
 
-    async fn load(
-        &self,
-        user: &UserId,
-        known: Option<&UserHistoryView>,
-        deadline: Deadline,
-    ) -> Result<Loaded, ServiceError> {
-        let known = known.map(|known| known.version);
-        let store_deadline = self.store_deadline(deadline);
-        self.store_call(StoreOperation::Load, deadline, self.store.load(user, known, store_deadline)).await
+    /// Until when a read may take. Where there is something to fall back to, half of the request's time stays for it: a
+    /// stalled store must not use up all the time of callers that have less than its timeout.
+    fn read_deadline(&self, deadline: Deadline, fallback: bool) -> Deadline {
+        let mut patience = self.options.timeouts.store;
+        if self.store_away.load(Ordering::Relaxed) {
+            patience = patience.min(OUTAGE_PATIENCE);
+        }
+        if fallback {
+            patience = patience.min(deadline.remaining() / 2);
+        }
+        deadline.min(Deadline::after(patience))
     }
 
     /// Until when a store call may take: the request's deadline, or the patience for the store if that ends sooner.
@@ -161,10 +188,20 @@ impl Shared {
         deadline: Deadline,
         call: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, ServiceError> {
+        self.store_call_until(operation, self.store_deadline(deadline), deadline, call).await
+    }
+
+    /// The same with a patience of the caller's choice.
+    async fn store_call_until<T>(
+        &self,
+        operation: StoreOperation,
+        patience: Deadline,
+        deadline: Deadline,
+        call: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, ServiceError> {
         let guard = self.metrics.store_call(operation);
         // Stores keep the deadline themselves; this one holds if a store should not.
-        let result =
-            timeout_at(self.store_deadline(deadline).instant(), call).await.unwrap_or(Err(StoreError::Deadline));
+        let result = timeout_at(patience.instant(), call).await.unwrap_or(Err(StoreError::Deadline));
         guard.finish(result.as_ref().map(|_| ()).map_err(store_failure));
         result.map_err(|error| self.blame(error, deadline))
     }
@@ -173,10 +210,7 @@ impl Shared {
     pub(super) fn blame(&self, error: StoreError, deadline: Deadline) -> ServiceError {
         match error {
             StoreError::Deadline if deadline.is_past() => ServiceError::DeadlineExceeded,
-            StoreError::Deadline => {
-                let limit = self.options.timeouts.store;
-                ServiceError::Store(StoreError::Unavailable(format!("no answer within {limit:?}")))
-            }
+            StoreError::Deadline => ServiceError::Store(StoreError::Unavailable("no answer in time".into())),
             error => ServiceError::Store(error),
         }
     }

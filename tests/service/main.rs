@@ -9,5 +9,6 @@ mod support;
 mod append;
 mod errors;
 mod lifecycle;
+mod outage;
 mod rank;
 mod reflection;

@@ -1,0 +1,89 @@
+//! A store that is slow or away: what is refused at once, what is answered from copies, and until when.
+
+use std::time::{Duration, Instant};
+
+use sesrec::{proto::v1, service::OnStoreOutage};
+use tonic::{Code, Request};
+
+use crate::support::{Client, Fault, TestServer, event, rank_request, recommendation};
+
+/// A Rank with a deadline of its caller's, and how long its answer took.
+async fn rank(client: &mut Client, user: &str, timeout: Duration) -> (Result<v1::RankResponse, Code>, Duration) {
+    let mut request = Request::new(rank_request(user, &["i1"]));
+    request.set_timeout(timeout);
+    let started = Instant::now();
+    let answer = client.rank(request).await;
+    (answer.map(tonic::Response::into_inner).map_err(|status| status.code()), started.elapsed())
+}
+
+/// A server that has a copy of the history of user `u`, and whose probe does not notice an outage by itself.
+async fn with_a_copy() -> (TestServer, Client) {
+    let server = TestServer::with(|setup| setup.server.ping_interval = Duration::from_secs(3600)).await;
+    let mut client = server.client().await;
+    client.append_event(event("u", "e", 1, recommendation("i1"))).await.unwrap();
+    let (answer, _) = rank(&mut client, "u", Duration::from_secs(5)).await;
+    assert!(!answer.unwrap().stale_history);
+    (server, client)
+}
+
+#[tokio::test]
+async fn a_stalled_store_leaves_time_for_the_last_copy() {
+    let (server, mut client) = with_a_copy().await;
+    server.store.fail(Fault::Stalled);
+    let (answer, time) = rank(&mut client, "u", Duration::from_millis(300)).await;
+    let answer = answer.expect("less time than the store's timeout of 500 ms, and a copy");
+    assert!(answer.stale_history && !answer.cold_start, "{time:?}");
+    // Without a copy there is nothing to fall back to.
+    let code = rank(&mut client, "stranger", Duration::from_millis(300)).await.0.unwrap_err();
+    // The client's own timer may be first.
+    assert!(matches!(code, Code::DeadlineExceeded | Code::Cancelled), "{code:?}");
+}
+
+#[tokio::test]
+async fn a_stalled_store_leaves_time_for_a_cold_start() {
+    let server = TestServer::with(|setup| setup.service.on_store_outage = OnStoreOutage::ColdStart).await;
+    let mut client = server.client().await;
+    server.store.fail(Fault::Stalled);
+    let (answer, _) = rank(&mut client, "stranger", Duration::from_millis(300)).await;
+    let answer = answer.expect("a cold start");
+    assert!(answer.cold_start && answer.stale_history);
+}
+
+#[tokio::test]
+async fn a_known_outage_is_not_waited_for() {
+    let server = TestServer::with(|setup| setup.service.timeouts.store = Duration::from_secs(2)).await;
+    let mut client = server.client().await;
+    client.append_event(event("u", "e", 1, recommendation("i1"))).await.unwrap();
+    rank(&mut client, "u", Duration::from_secs(5)).await.0.unwrap();
+    server.store.fail(Fault::Stalled);
+    server.until("not ready", || async { server.http("/readyz").await.starts_with("HTTP/1.1 503") }).await;
+    let (answer, time) = rank(&mut client, "u", Duration::from_secs(5)).await;
+    assert!(answer.unwrap().stale_history);
+    assert!(time < Duration::from_millis(500), "{time:?}");
+    let (answer, time) = rank(&mut client, "stranger", Duration::from_secs(5)).await;
+    assert_eq!(answer.unwrap_err(), Code::Unavailable);
+    assert!(time < Duration::from_millis(500), "{time:?}");
+
+    server.store.fail(Fault::None);
+    server.until("ready", || async { server.http("/readyz").await.starts_with("HTTP/1.1 200") }).await;
+    assert!(!rank(&mut client, "u", Duration::from_secs(5)).await.0.unwrap().stale_history);
+}
+
+#[tokio::test]
+async fn copies_answer_for_ten_minutes_and_no_longer() {
+    let (server, _) = with_a_copy().await;
+    // On a connection of its own: keepalives of older ones have run out.
+    let rank_after = async |seconds| {
+        tokio::time::pause();
+        tokio::time::advance(Duration::from_secs(seconds)).await;
+        tokio::time::resume();
+        rank(&mut server.client().await, "u", Duration::from_secs(5)).await.0
+    };
+    // An unchanged history is confirmed anew; a stale answer confirms nothing.
+    assert!(!rank_after(500).await.unwrap().stale_history);
+    server.store.fail(Fault::Unavailable);
+    assert!(rank_after(590).await.unwrap().stale_history);
+    assert_eq!(rank_after(20).await.unwrap_err(), Code::Unavailable);
+    server.store.fail(Fault::None);
+    assert!(!rank_after(1).await.unwrap().stale_history);
+}
