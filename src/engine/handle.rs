@@ -9,12 +9,12 @@ use tokio::{
 
 use super::{
     EngineError, EngineOptions, ModelSlot, RankJob, Ranked,
-    admission::Admission,
+    admission::{Admission, Permit},
     batcher::BatchLimits,
     order::order,
     pace::Pace,
     queue::{Closed, Queue, Ticket},
-    user_cache::UserCache,
+    user_cache::{ErasureEpoch, UserCache},
     worker::{Ranking, Reply, Worker},
 };
 use crate::{
@@ -36,6 +36,13 @@ struct Shared {
     metrics: Metrics,
     /// Each device thread holds a receiver while it runs.
     running: watch::Sender<()>,
+}
+
+/// A request that was admitted: from here until its answer it counts against the limits. Dropping it makes room.
+pub struct AdmittedRank {
+    permit: Permit,
+    /// From before the history is read: what is made of a history that is erased meanwhile is not cached.
+    epoch: ErasureEpoch,
 }
 
 impl Drop for Shared {
@@ -89,22 +96,40 @@ impl Engine {
         }))
     }
 
-    /// Scores and orders a job's candidates.
+    /// Decides at once whether a request with so many candidates may wait. Asked before anything that takes time, such
+    /// as reading the history, so that what is under way is bounded and a refusal never comes late.
+    ///
+    /// # Errors
+    /// [`EngineError::Overloaded`].
+    pub fn admit(&self, candidates: usize) -> Result<AdmittedRank, EngineError> {
+        let epoch = self.0.cache.epoch();
+        Ok(AdmittedRank { permit: self.0.admission.admit(candidates)?, epoch })
+    }
+
+    /// Admits a job and ranks: for callers that have everything at hand.
+    ///
+    /// # Errors
+    /// [`EngineError::Overloaded`] at once, never after waiting; the other ones as they say.
+    pub async fn rank(&self, job: RankJob) -> Result<Ranked, EngineError> {
+        let admitted = self.admit(job.items.len())?;
+        self.rank_admitted(admitted, job).await
+    }
+
+    /// Scores and orders the candidates of a job that was admitted with as many.
     ///
     /// Answers at its deadline at the latest. Dropping the future takes the job out of the queue; a job that left the
     /// queue like that, or by its deadline, costs no model time.
     ///
     /// # Errors
-    /// [`EngineError::Overloaded`] at once, never after waiting; the other ones as they say.
-    pub async fn rank(&self, job: RankJob) -> Result<Ranked, EngineError> {
-        let Shared { admission, queue, cache, metrics, .. } = &*self.0;
+    /// Any but [`EngineError::Overloaded`].
+    pub async fn rank_admitted(&self, admitted: AdmittedRank, job: RankJob) -> Result<Ranked, EngineError> {
+        let Shared { queue, metrics, .. } = &*self.0;
+        let AdmittedRank { permit, epoch } = admitted;
         check_rows(&job)?;
         if job.deadline.is_past() {
             metrics.abandoned(Abandoned::Deadline, Phase::Queued);
             return Err(EngineError::DeadlineExceeded);
         }
-        let epoch = cache.epoch();
-        let permit = admission.admit(job.items.len())?;
         let (top_k, deadline) = (job.top_k, job.deadline.instant());
         let (ticket, mut receiver) = queue.push(job, permit, epoch).map_err(|Closed| {
             metrics.rejected(Rejection::ShuttingDown);

@@ -8,7 +8,7 @@ use crate::{
     domain::{Deadline, HistoryVersion, HistoryWeights, ItemAttention, RankedItem, StageTimings, UserId},
 };
 
-/// One Rank: one queue entry, one admission decision.
+/// One Rank: one queue entry, after one admission decision.
 #[derive(Clone)]
 pub struct RankJob {
     /// The model that made `features` and `items`; it will answer, whatever is live by then.

@@ -22,7 +22,7 @@ mod slot;
 mod user_cache;
 mod worker;
 
-pub use handle::Engine;
+pub use handle::{AdmittedRank, Engine};
 pub use job::{EngineError, Explain, RankJob, Ranked};
 pub use live::{LoadedModel, ModelInfo};
 pub use load::LoadError;

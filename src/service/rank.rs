@@ -1,4 +1,4 @@
-//! Rank: the user's history, the candidates' rows, one job for the engine, an answer.
+//! Rank: the candidates' rows, a place in the engine, the user's history, one job, an answer.
 
 use std::sync::Arc;
 
@@ -25,6 +25,9 @@ pub(super) async fn rank(
 ) -> Result<v1::RankResponse, ServiceError> {
     let question = RankQuestion::parse(request, shared.options.max_candidates)?;
     let model = shared.live_model(&question)?;
+    let resolved = question.candidates.resolve(model.featurizer.catalogue());
+    // Before anything is waited for: a refusal comes at once, and Ranks that wait for the store are bounded too.
+    let admitted = shared.engine.admit(resolved.rows.len()).map_err(|error| shared.engine_error(error))?;
 
     let history_started = Instant::now();
     let user = question.user_id;
@@ -43,7 +46,6 @@ pub(super) async fn rank(
         (HistorySource::Stored { .. }, None) => return Err(ServiceError::Internal),
     };
     let seen = model.featurizer.features(&user, history);
-    let resolved = question.candidates.resolve(model.featurizer.catalogue());
     shared.count_items(history, &seen, &resolved);
 
     // A stale copy is a state that the user once had: as cacheable as a current one. No copy at all is version 0.
@@ -60,7 +62,7 @@ pub(super) async fn rank(
             explain: question.explain,
             deadline,
         };
-        shared.engine.rank(job).await.map_err(|error| shared.engine_error(error))?
+        shared.engine.rank_admitted(admitted, job).await.map_err(|error| shared.engine_error(error))?
     };
 
     let as_seen = SeenHistory { history, view, seen: &seen, featurizer: &model.featurizer };

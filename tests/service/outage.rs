@@ -27,6 +27,30 @@ async fn with_a_copy() -> (TestServer, Client) {
 }
 
 #[tokio::test]
+async fn a_full_server_refuses_before_it_asks_the_store() {
+    let server = TestServer::with(|setup| {
+        setup.engine.max_queued_requests = 1;
+        setup.service.timeouts.store = Duration::from_secs(10);
+    })
+    .await;
+    server.store.fail(Fault::Stalled);
+    let mut client = server.client().await;
+    let mut other = client.clone();
+    let waiting = tokio::spawn(async move { rank(&mut other, "u", Duration::from_millis(800)).await });
+    server.until("waiting for the store", || async { server.store.load_calls() == 1 }).await;
+
+    let (answer, time) = rank(&mut client, "v", Duration::from_secs(5)).await;
+    assert_eq!(answer.unwrap_err(), Code::ResourceExhausted);
+    assert!(time < Duration::from_millis(200), "refused after {time:?}");
+    assert_eq!(server.store.load_calls(), 1, "the store was asked for a request that was refused");
+
+    // A place is free again once its holder has its answer.
+    assert!(waiting.await.unwrap().0.is_err());
+    server.store.fail(Fault::None);
+    assert!(rank(&mut client, "v", Duration::from_secs(5)).await.0.is_ok());
+}
+
+#[tokio::test]
 async fn a_stalled_store_leaves_time_for_the_last_copy() {
     let (server, mut client) = with_a_copy().await;
     server.store.fail(Fault::Stalled);

@@ -30,12 +30,18 @@ pub struct FaultyStore {
     inner: MemoryStore,
     fault: Mutex<Fault>,
     append_calls: AtomicUsize,
+    load_calls: AtomicUsize,
 }
 
 impl FaultyStore {
     pub fn new() -> Self {
         let inner = MemoryStore::new(HistoryOptions::default(), Arc::new(SystemClock));
-        Self { inner, fault: Mutex::new(Fault::None), append_calls: AtomicUsize::new(0) }
+        Self {
+            inner,
+            fault: Mutex::new(Fault::None),
+            append_calls: AtomicUsize::new(0),
+            load_calls: AtomicUsize::new(0),
+        }
     }
 
     pub fn fail(&self, fault: Fault) {
@@ -45,6 +51,11 @@ impl FaultyStore {
     /// How often `append` was called.
     pub fn append_calls(&self) -> usize {
         self.append_calls.load(Ordering::SeqCst)
+    }
+
+    /// How often `load` was called.
+    pub fn load_calls(&self) -> usize {
+        self.load_calls.load(Ordering::SeqCst)
     }
 
     async fn broken(&self) -> Result<(), StoreError> {
@@ -77,6 +88,7 @@ impl HistoryStore for FaultyStore {
         known: Option<HistoryVersion>,
         deadline: Deadline,
     ) -> Result<Loaded, StoreError> {
+        self.load_calls.fetch_add(1, Ordering::SeqCst);
         self.broken().await?;
         if let Fault::LaggingLoads(n @ 1..) = &mut *self.fault.lock().unwrap() {
             *n -= 1;
