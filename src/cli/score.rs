@@ -147,7 +147,7 @@ impl Scorer {
         Ok(v1::RankResponse {
             items: ranked_items(resolved, &ranked),
             model_version: self.model_version.clone(),
-            cold_start: history.is_empty(),
+            cold_start: seen.features.is_cold(),
             unknown_item_ids: resolved.unknown.clone(),
             explanation: history_explanation,
             ..v1::RankResponse::default()

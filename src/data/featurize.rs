@@ -44,6 +44,13 @@ pub struct UserFeatures {
     pub searches: Vec<SearchFeatures>,
 }
 
+impl UserFeatures {
+    /// Whether the model sees no event at all: it ranks from user and item features alone.
+    pub fn is_cold(&self) -> bool {
+        self.recommendations.is_empty() && self.searches.is_empty()
+    }
+}
+
 /// One search as the model sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SearchFeatures {

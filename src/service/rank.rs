@@ -68,7 +68,7 @@ pub(super) async fn rank(
     let as_seen = SeenHistory { history, view, seen: &seen, featurizer: &model.featurizer };
     let explanation = ranked.explanation.as_ref().map(|(weights, _)| as_seen.explanation(weights));
     let stale_history = stored.as_ref().is_some_and(|stored| stored.freshness == Freshness::Stale);
-    let cold_start = history.is_empty();
+    let cold_start = seen.features.is_cold();
     let mut response = v1::RankResponse {
         items: present::ranked_items(&resolved, &ranked),
         history_token: view.map(|view| HistoryToken::new(view.version).encode()).unwrap_or_default(),

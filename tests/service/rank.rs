@@ -134,6 +134,17 @@ async fn explains_the_events_that_the_model_sees() {
 }
 
 #[tokio::test]
+async fn a_history_that_the_model_does_not_see_is_a_cold_start() {
+    let server = TestServer::start().await;
+    let mut client = server.client().await;
+    append(&mut client, event("u", "e1", 1, recommendation("missing"))).await;
+    assert!(rank(&mut client, rank_request("u", &["i1"])).await.cold_start);
+    // A search counts even if none of its words are known.
+    append(&mut client, event("u", "e2", 2, search("s", "unheard of", &["missing"]))).await;
+    assert!(!rank(&mut client, rank_request("u", &["i1"])).await.cold_start);
+}
+
+#[tokio::test]
 async fn timings_are_disjoint_and_add_up() {
     let server = TestServer::start().await;
     server.model.slow(std::time::Duration::from_millis(20));
