@@ -171,17 +171,6 @@ impl Featurizer {
         UserFeatures { user, recommendations, searches }
     }
 
-    /// The words of a query's text that the model knows.
-    pub fn known_words(&self, query: &Query) -> Vec<&str> {
-        let words = match query {
-            Query::Text(text) => self.text_words(text),
-            Query::Id(id) => {
-                self.catalogue.queries.row(id.as_str()).map_or(vec![], |r| self.catalogue.words_of(r).to_vec())
-            }
-        };
-        words.into_iter().filter_map(|row| self.catalogue.words.id(row)).collect()
-    }
-
     fn search(&self, search: RowSearch<'_>) -> SearchFeatures {
         SearchFeatures {
             query: search.query,

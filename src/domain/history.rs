@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{EventId, EventTime, HistoryVersion, ItemId, Query};
+use super::{EventId, EventTime, HistoryVersion, ItemId, Query, SearchId};
 
 /// Both sides, oldest first. Inline histories of requests and stored ones look alike from here on.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -23,6 +23,8 @@ impl History {
 /// One search with its clicks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HistorySearch {
+    /// How its clicks refer to it; inline histories may leave it out. The model doesn't see it.
+    pub search_id: Option<SearchId>,
     /// What was searched for.
     pub query: Query,
     /// How it began.

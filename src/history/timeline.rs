@@ -212,6 +212,7 @@ impl UserTimeline {
                 }
             }
             searches.push(HistorySearch {
+                search_id: Some(search.search_id.clone()),
                 query: search.query.clone(),
                 source: search.source.clone(),
                 clicked_item_ids,

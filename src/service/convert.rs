@@ -149,16 +149,16 @@ pub fn event(request: v1::AppendEventRequest) -> Result<Event, Violations> {
             item_id.map(|item_id| Payload::Recommendation(Recommendation { item_id }))
         }
         Some(v1::event::Payload::Search(search)) => {
-            let search_id = violations.take("event.search.search_id", SearchId::new(&search.search_id));
+            if search.search_id.is_empty() {
+                violations.add("event.search.search_id", "must not be empty");
+            }
             if search.query_form.is_none() {
                 // A pipeline that lost its query field would otherwise go unnoticed; "" says that there was no text.
                 violations.add("event.search.query", "or query_id is required; an explicit empty query is allowed");
             }
             let search = history_search(search, "event.search", &mut violations);
-            search_id.map(|search_id| {
-                let HistorySearch { query, source, clicked_item_ids } = search;
-                Payload::Search(Search { search_id, query, source, clicked_item_ids })
-            })
+            let HistorySearch { search_id, query, source, clicked_item_ids } = search;
+            search_id.map(|search_id| Payload::Search(Search { search_id, query, source, clicked_item_ids }))
         }
         Some(v1::event::Payload::SearchClick(click)) => {
             let search_id = violations.take("event.search_click.search_id", SearchId::new(&click.search_id));
@@ -224,6 +224,10 @@ fn history_search(search: v1::Search, field: &str, violations: &mut Violations) 
         }
         None => None,
     };
+    let search_id = match &*search.search_id {
+        "" => None,
+        id => violations.take(format_args!("{field}.search_id"), SearchId::new(id)),
+    };
     let source = match &*search.source {
         "" => None,
         source => violations.take(format_args!("{field}.source"), check_id(source).map(|()| source.into())),
@@ -241,6 +245,7 @@ fn history_search(search: v1::Search, field: &str, violations: &mut Violations) 
         .enumerate()
         .filter_map(|(n, id)| violations.take(format_args!("{field}.clicked_item_ids[{n}]"), ItemId::new(id)));
     HistorySearch {
+        search_id,
         query: query.unwrap_or_else(|| Query::Text("".into())),
         source,
         clicked_item_ids: clicked_item_ids.collect(),

@@ -93,6 +93,7 @@ fn bytes(user: &UserId, view: &UserHistoryView) -> u64 {
             Query::Text(query) => query.len(),
             Query::Id(query) => query.as_str().len(),
         };
+        bytes += search.search_id.as_ref().map_or(0, |id| text(id.as_str()));
         bytes += query + search.source.as_deref().map_or(0, text) + text(event.event_id.as_str()) + 128;
         bytes += search.clicked_item_ids.iter().map(|item| text(item.as_str()) + 16).sum::<usize>();
     }

@@ -6,7 +6,7 @@ use pbjson_types::Timestamp;
 
 use super::convert::Resolved;
 use crate::{
-    data::{Featurized, Featurizer},
+    data::{Featurized, Featurizer, SearchFeatures},
     domain::{
         EventAttention, EventTime, EventWeight, History, HistorySearch, HistoryWeights, ItemAttention, Query,
         StageTimings, TimedEvent, UserHistoryView,
@@ -57,8 +57,8 @@ impl SeenHistory<'_> {
             let payload = v1::event_explanation::Payload::Recommendation(self.recommendation(n));
             explained(self.view.map(|view| &view.recommendation_events[n]), payload, weight)
         });
-        let searches = self.seen.search_events.iter().zip(&weights.searches).map(|(&n, weight)| {
-            let payload = v1::event_explanation::Payload::Search(self.search(n));
+        let searches = self.searches().zip(&weights.searches).map(|((n, features), weight)| {
+            let payload = v1::event_explanation::Payload::Search(self.search(n, features));
             explained(self.view.map(|view| &view.search_events[n]), payload, weight)
         });
         v1::HistoryExplanation { recommendations: recommendations.collect(), searches: searches.collect() }
@@ -75,31 +75,37 @@ impl SeenHistory<'_> {
 
     /// The search events that the model sees, oldest first.
     pub fn search_events(&self) -> Vec<v1::HistoryEvent> {
-        let event = |&n: &usize| {
-            let words = self.featurizer.known_words(&self.history.searches[n].query);
-            let words = words.into_iter().take(self.featurizer.limits().words).map(str::to_owned).collect();
-            let payload = v1::history_event::Payload::Search(self.search(n));
+        let words = &self.featurizer.catalogue().words;
+        let event = |(n, features): (usize, &SearchFeatures)| {
+            let words = features.words.iter().filter_map(|&row| words.id(row)).map(str::to_owned).collect();
+            let payload = v1::history_event::Payload::Search(self.search(n, features));
             history_event(self.view.map(|view| &view.search_events[n]), payload, words)
         };
-        self.seen.search_events.iter().map(event).collect()
+        self.searches().map(event).collect()
+    }
+
+    /// Places in the history, with what the model sees there.
+    fn searches(&self) -> impl Iterator<Item = (usize, &SearchFeatures)> {
+        self.seen.search_events.iter().copied().zip(&self.seen.features.searches)
     }
 
     fn recommendation(&self, n: usize) -> v1::Recommendation {
         v1::Recommendation { item_id: self.history.recommendations[n].to_string() }
     }
 
-    /// With the clicks that the model sees.
-    fn search(&self, n: usize) -> v1::Search {
-        let HistorySearch { query, source, clicked_item_ids } = &self.history.searches[n];
-        let clicks = clicked_item_ids.iter().filter(|item| self.featurizer.item(item).is_some());
+    /// With the source and the clicks that the model sees.
+    fn search(&self, n: usize, features: &SearchFeatures) -> v1::Search {
+        let HistorySearch { search_id, query, .. } = &self.history.searches[n];
+        let catalogue = self.featurizer.catalogue();
+        let clicks = features.clicks.iter().filter_map(|&row| catalogue.items.id(row));
         v1::Search {
-            search_id: String::new(),
+            search_id: search_id.as_ref().map(ToString::to_string).unwrap_or_default(),
             query_form: Some(match query {
                 Query::Text(text) => v1::search::QueryForm::Query(text.to_string()),
                 Query::Id(id) => v1::search::QueryForm::QueryId(id.to_string()),
             }),
-            source: source.as_deref().unwrap_or_default().to_owned(),
-            clicked_item_ids: clicks.take(self.featurizer.limits().clicks).map(ToString::to_string).collect(),
+            source: catalogue.sources.id(features.source).unwrap_or_default().to_owned(),
+            clicked_item_ids: clicks.map(str::to_owned).collect(),
         }
     }
 }

@@ -145,6 +145,27 @@ async fn a_history_that_the_model_does_not_see_is_a_cold_start() {
 }
 
 #[tokio::test]
+async fn get_history_tells_what_the_model_sees() {
+    let server = TestServer::start().await;
+    let mut client = server.client().await;
+    // The catalogue's query "red shoes" has its own words; other texts have theirs, at most three.
+    for (n, query) in ["Red  SHOES", "red red red shoes hats"].into_iter().enumerate() {
+        let id = n.to_string();
+        append(&mut client, event("u", &id, n as i64, search(&format!("s{n}"), query, &["i1", "i2", "i3"]))).await;
+    }
+    let request = v1::GetHistoryRequest { user_id: "u".into(), ..Default::default() };
+    let seen = client.get_history(request).await.unwrap().into_inner().searches;
+    assert_eq!(seen[0].known_words, ["shoes", "red"], "the catalogue's, not the text's");
+    assert_eq!(seen[1].known_words, ["red", "red", "red"]);
+    for (n, event) in seen.into_iter().enumerate() {
+        let Some(v1::history_event::Payload::Search(search)) = event.payload else { panic!("a search") };
+        assert_eq!(search.search_id, format!("s{n}"));
+        assert_eq!(search.source, "search_box", "the bundle's default");
+        assert_eq!(search.clicked_item_ids, ["i1", "i2"]);
+    }
+}
+
+#[tokio::test]
 async fn timings_are_disjoint_and_add_up() {
     let server = TestServer::start().await;
     server.model.slow(std::time::Duration::from_millis(20));

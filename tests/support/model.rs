@@ -109,7 +109,8 @@ pub fn loaded(version: &str) -> (LoadedModel, ModelControl) {
         words: EntityTable { ids: ["red", "shoes"].into_iter().collect(), ..EntityTable::padded() },
         sources: EntityTable { ids: ["search_box"].into_iter().collect(), ..EntityTable::default() },
         query_word_ends: vec![0, 2],
-        query_words: vec![1, 2],
+        // Not in the text's order, so that it shows whose words are taken.
+        query_words: vec![2, 1],
         ..Catalogue::default()
     };
     let model = LoadedModel {
