@@ -74,6 +74,7 @@ impl Engine {
                 slot: slot.clone(),
                 pace: pace.clone(),
                 limits,
+                max_explained: options.max_explained,
                 metrics: metrics.clone(),
             };
             let receiver = receiver.clone();

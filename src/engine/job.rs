@@ -32,7 +32,7 @@ pub struct RankJob {
 pub enum Explain {
     /// Scores only.
     No,
-    /// Weights of every event, attention for every returned item.
+    /// Weights of every event, attention for the first returned items, as many as the engine's options say.
     Yes,
 }
 
@@ -41,7 +41,7 @@ pub enum Explain {
 pub struct Ranked {
     /// By descending score, ties by request order, at most `top_k`.
     pub items: Vec<RankedItem>,
-    /// With [`Explain::Yes`]: weights by encoded event, attention parallel to `items`.
+    /// With [`Explain::Yes`]: weights by encoded event, attention parallel to the first `items`.
     pub explanation: Option<(HistoryWeights, Vec<ItemAttention>)>,
     /// Where the time went.
     pub timings: StageTimings,

@@ -33,6 +33,10 @@ pub struct EngineOptions {
     /// second thread would compete for them. More of them help only where requests are so small that a call can't.
     #[arg(long, default_value_t = EngineOptions::default().device_threads, value_name = "N")]
     pub device_threads: NonZeroUsize,
+    /// Items of one answer that are explained, the first of its order. An explanation has six numbers per item and event:
+    /// 10,000 items with long histories would be tens of megabytes.
+    #[arg(long, default_value_t = EngineOptions::default().max_explained, value_name = "N")]
+    pub max_explained: usize,
 }
 
 impl Default for EngineOptions {
@@ -48,6 +52,7 @@ impl Default for EngineOptions {
             max_delay: Duration::ZERO,
             user_cache_bytes: 512 << 20,
             device_threads: count(1),
+            max_explained: 100,
         }
     }
 }

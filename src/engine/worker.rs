@@ -55,6 +55,7 @@ pub(super) struct Worker {
     pub(super) slot: Arc<ModelSlot>,
     pub(super) pace: Arc<Pace>,
     pub(super) limits: BatchLimits,
+    pub(super) max_explained: usize,
     pub(super) metrics: Metrics,
 }
 
@@ -205,7 +206,8 @@ impl Worker {
             Explain::No => Ok(Ranking::Scores(scores)),
             Explain::Yes => {
                 let items = order(&scores, job.top_k);
-                let rows: Vec<u32> = items.iter().map(|item| job.items[item.candidate]).collect();
+                let explained = items.iter().take(self.max_explained);
+                let rows: Vec<u32> = explained.map(|item| job.items[item.candidate]).collect();
                 let explanation = self.guarded(|| ranker.explain(&state, &rows))?;
                 Ok(Ranking::Explained(items, explanation))
             }

@@ -17,14 +17,14 @@ use crate::{
     telemetry::{AppendOutcome, RequestStages},
 };
 
-/// The items of an answer, explained where `ranked` is. `resolved` is what was ranked.
+/// The items of an answer, explained as far as `ranked` is. `resolved` is what was ranked.
 pub fn ranked_items(resolved: &Resolved, ranked: &Ranked) -> Vec<v1::RankedItem> {
     let attention = ranked.explanation.as_ref().map(|(_, attention)| attention);
     let items = ranked.items.iter().enumerate();
     let item = |(n, item): (usize, &crate::domain::RankedItem)| v1::RankedItem {
         item_id: resolved.ids[item.candidate].clone(),
         score: item.score,
-        explanation: attention.map(|attention| item_explanation(&attention[n])),
+        explanation: attention.and_then(|attention| attention.get(n)).map(item_explanation),
     };
     items.map(item).collect()
 }

@@ -166,6 +166,18 @@ async fn get_history_tells_what_the_model_sees() {
 }
 
 #[tokio::test]
+async fn explanations_are_bounded() {
+    let server = TestServer::with(|setup| setup.engine.max_explained = 2).await;
+    let mut client = server.client().await;
+    append(&mut client, event("u", "e1", 1, recommendation("i3"))).await;
+    let request = v1::RankRequest { explain: true, ..rank_request("u", &["i1", "i2", "i3", "i4"]) };
+    let answer = rank(&mut client, request).await;
+    let explained: Vec<bool> = answer.items.iter().map(|item| item.explanation.is_some()).collect();
+    assert_eq!(explained, [true, true, false, false]);
+    assert_eq!(answer.explanation.unwrap().recommendations.len(), 1);
+}
+
+#[tokio::test]
 async fn timings_are_disjoint_and_add_up() {
     let server = TestServer::start().await;
     server.model.slow(std::time::Duration::from_millis(20));
