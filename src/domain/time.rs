@@ -35,6 +35,12 @@ impl EventTime {
         self.0
     }
 
+    /// This time plus `lead`, or the last time there is.
+    pub fn saturating_add(self, lead: Duration) -> Self {
+        let nanos = self.0.saturating_add(u64::try_from(lead.as_nanos()).unwrap_or(u64::MAX));
+        Self(nanos.min(i64::MAX as u64))
+    }
+
     /// This time less `age`, or 1970.
     pub fn saturating_sub(self, age: Duration) -> Self {
         Self(self.0.saturating_sub(u64::try_from(age.as_nanos()).unwrap_or(u64::MAX)))
@@ -48,8 +54,8 @@ pub struct Deadline(Instant);
 impl Deadline {
     /// `timeout` from now.
     pub fn after(timeout: Duration) -> Self {
-        // A caller's "no deadline" may be centuries; an hour is no shorter for an answer that takes milliseconds.
-        Self(Instant::now() + timeout.min(Duration::from_secs(3600)))
+        // A caller's "no deadline" may be centuries, which neither instants nor timers hold; no stream lasts a year.
+        Self(Instant::now() + timeout.min(Duration::from_secs(365 * 24 * 3600)))
     }
 
     /// The instant itself, for timers.
@@ -65,5 +71,23 @@ impl Deadline {
     /// Whether it has passed.
     pub fn is_past(self) -> bool {
         self.remaining().is_zero()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn long_deadlines_are_kept() {
+        let hours = |n: u64| Duration::from_secs(n * 3600);
+        assert_eq!(Deadline::after(hours(30)).remaining(), hours(30));
+        assert!(Deadline::after(Duration::MAX).remaining() >= hours(24 * 300));
+    }
+
+    #[test]
+    fn event_times_have_an_end() {
+        let last = EventTime::from_nanos(i64::MAX as u64).expect("the last one");
+        assert_eq!(EventTime::now().saturating_add(Duration::MAX), last);
     }
 }
