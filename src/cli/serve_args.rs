@@ -76,6 +76,10 @@ pub(super) struct RequestArgs {
     /// How long a Rank waits for the history to reach the state of its history_token.
     #[arg(long, default_value = "100ms", value_parser = parse_duration, value_name = "DURATION")]
     token_wait: Duration,
+    /// How far an event's time may be ahead of this server's clock; later ones are INVALID_ARGUMENT. An event of a far
+    /// future would stay the newest of its user's history for ever.
+    #[arg(long, default_value = "24h", value_parser = parse_duration, value_name = "DURATION")]
+    max_event_lead: Duration,
     /// Unary appends at once; more are RESOURCE_EXHAUSTED.
     #[arg(long, default_value_t = Concurrency::default().appends, value_name = "N")]
     max_appends: usize,
@@ -202,6 +206,7 @@ impl ServeArgs {
             engine: self.engine.clone(),
             service: ServiceOptions {
                 max_candidates: requests.max_candidates,
+                max_event_lead: requests.max_event_lead,
                 timeouts: Timeouts {
                     default: requests.default_timeout,
                     maximum: requests.max_timeout,

@@ -166,7 +166,8 @@ impl EventStream {
 
 impl Shared {
     fn parse(&self, request: v1::AppendEventRequest) -> Result<Event, Violations> {
-        convert::event(request).inspect_err(|_| self.metrics.event(AppendOutcome::Invalid, None))
+        let latest = EventTime::now().saturating_add(self.options.max_event_lead);
+        convert::event(request, latest).inspect_err(|_| self.metrics.event(AppendOutcome::Invalid, None))
     }
 
     /// The event, or the acknowledgement that says what is wrong with it.

@@ -132,13 +132,14 @@ pub fn history_question(request: &v1::GetHistoryRequest) -> Result<(UserId, Hist
     violations.or(user_id.map(|user_id| (user_id, at_least)))
 }
 
-/// Checks an append.
-pub fn event(request: v1::AppendEventRequest) -> Result<Event, Violations> {
+/// Checks an append. An event later than `latest` is refused: it would stay the newest of its user's history for ever, and
+/// its erasure would keep everything before it out.
+pub fn event(request: v1::AppendEventRequest, latest: EventTime) -> Result<Event, Violations> {
     let mut violations = Violations::new();
     let Some(event) = request.event else { return Err(Violations::of("event", "is required")) };
     let event_id = violations.take("event.event_id", EventId::new(&event.event_id));
     let user_id = violations.take("event.user_id", UserId::new(&event.user_id));
-    let time = event_time(event.time, &mut violations);
+    let time = event_time(event.time, latest, &mut violations);
     let payload = match event.payload {
         None => {
             violations.add("event.payload", "is required: one of recommendation, search, search_click");
@@ -170,7 +171,11 @@ pub fn event(request: v1::AppendEventRequest) -> Result<Event, Violations> {
     violations.or(event.map(|(((event_id, user_id), time), payload)| Event { event_id, user_id, time, payload }))
 }
 
-fn event_time(time: Option<pbjson_types::Timestamp>, violations: &mut Violations) -> Option<EventTime> {
+fn event_time(
+    time: Option<pbjson_types::Timestamp>,
+    latest: EventTime,
+    violations: &mut Violations,
+) -> Option<EventTime> {
     let Some(time) = time else {
         violations.add("event.time", "is required");
         return None;
@@ -180,7 +185,11 @@ fn event_time(time: Option<pbjson_types::Timestamp>, violations: &mut Violations
         return None;
     };
     let since_1970 = u64::try_from(time.seconds).ok().and_then(|s| s.checked_mul(1_000_000_000)?.checked_add(nanos));
-    violations.take("event.time", EventTime::from_nanos(since_1970.unwrap_or(u64::MAX)))
+    let time = violations.take("event.time", EventTime::from_nanos(since_1970.unwrap_or(u64::MAX)))?;
+    if time > latest {
+        violations.add("event.time", "lies too far in the future (serve --max-event-lead)");
+    }
+    Some(time)
 }
 
 fn token(token: &str, violations: &mut Violations) -> HistoryVersion {

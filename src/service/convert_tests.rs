@@ -27,6 +27,11 @@ fn append(change: impl FnOnce(&mut v1::Event)) -> v1::AppendEventRequest {
     v1::AppendEventRequest { event: Some(event) }
 }
 
+/// At the end of time, where no event is too early.
+fn event(request: v1::AppendEventRequest) -> Result<Event, Violations> {
+    super::event(request, EventTime::from_nanos(i64::MAX as u64).expect("the last one"))
+}
+
 fn fields(violations: &Violations) -> Vec<&str> {
     violations.listed().iter().map(|violation| violation.field.as_str()).collect()
 }
@@ -118,6 +123,14 @@ fn event_rules_name_their_fields() {
     for (request, expected) in table {
         assert_eq!(fields(&event(request).expect_err(expected[0])), expected);
     }
+}
+
+#[test]
+fn events_may_be_a_little_ahead() {
+    let latest = EventTime::from_nanos(1_700_000_000_000_000_005).expect("a time");
+    super::event(append(|_| ()), latest).expect("the last nanosecond that is allowed");
+    let later = append(|e| e.time = Some(Timestamp { seconds: 1_700_000_000, nanos: 6 }));
+    assert_eq!(fields(&super::event(later, latest).expect_err("too far ahead")), ["event.time"]);
 }
 
 #[test]

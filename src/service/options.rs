@@ -9,6 +9,8 @@ use super::convert::DEFAULT_MAX_CANDIDATES;
 pub struct ServiceOptions {
     /// Most candidates of one Rank.
     pub max_candidates: usize,
+    /// How far an event's time may be ahead of this server's clock.
+    pub max_event_lead: Duration,
     /// How long requests may take.
     pub timeouts: Timeouts,
     /// How much runs at once, besides the engine's own admission.
@@ -60,6 +62,7 @@ impl Default for ServiceOptions {
     fn default() -> Self {
         Self {
             max_candidates: DEFAULT_MAX_CANDIDATES,
+            max_event_lead: Duration::from_secs(24 * 3600),
             timeouts: Timeouts::default(),
             concurrency: Concurrency::default(),
             on_store_outage: OnStoreOutage::default(),

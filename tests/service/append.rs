@@ -157,3 +157,27 @@ async fn a_stream_has_its_callers_deadline() {
     let status = tokio::time::timeout(Duration::from_secs(5), answers.next()).await.unwrap().unwrap().unwrap_err();
     assert_eq!(status.code(), Code::DeadlineExceeded);
 }
+
+#[tokio::test]
+async fn events_of_the_future_stay_out() {
+    let server = TestServer::start().await;
+    let day = 86_400;
+    // `time` counts from the start of yesterday.
+    let answers = stream(
+        &server,
+        vec![
+            event("u", "soon", 2 * day - 60, recommendation("i1")),
+            event("u", "far", 400 * day, recommendation("i1")),
+            event("u", "now", day, recommendation("i2")),
+        ],
+    )
+    .await;
+    let expected = [("soon", Outcome::Applied), ("far", Outcome::Invalid), ("now", Outcome::Applied)];
+    assert_eq!(outcomes(&answers), expected);
+    assert_eq!(answers[1].as_ref().unwrap().field_violations[0].field, "event.time");
+    let far = event("u", "far", 400 * day, recommendation("i1"));
+    let status = server.client().await.append_event(far).await.unwrap_err();
+    assert_eq!(status.code(), Code::InvalidArgument);
+    assert_eq!(status.get_details_bad_request().unwrap().field_violations[0].field, "event.time");
+}
+
