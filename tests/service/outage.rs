@@ -58,7 +58,9 @@ async fn a_stalled_store_leaves_time_for_the_last_copy() {
     let answer = answer.expect("less time than the store's timeout of 500 ms, and a copy");
     assert!(answer.stale_history && !answer.cold_start, "{time:?}");
     // Without a copy there is nothing to fall back to.
-    assert_eq!(rank(&mut client, "stranger", Duration::from_millis(300)).await.0.unwrap_err(), Code::DeadlineExceeded);
+    let code = rank(&mut client, "stranger", Duration::from_millis(300)).await.0.unwrap_err();
+    // The client's own timer may be first.
+    assert!(matches!(code, Code::DeadlineExceeded | Code::Cancelled), "{code:?}");
 }
 
 #[tokio::test]
