@@ -25,7 +25,7 @@ fn refusal(args: &[&str], variables: &[(&str, &str)]) -> String {
 /// Makes logs; how many users they have.
 fn users(out: &Path, args: &[&str], variables: &[(&str, &str)]) -> usize {
     let out = out.to_str().unwrap();
-    let all = [&["synth", "--items", "100", "--clicks-per-user", "3", "--force", "--out", out], args].concat();
+    let all = [&["synth", "--items", "100", "--clicks-per-user", "5", "--force", "--out", out], args].concat();
     let output = sesrec(&all, variables);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     fs::read_to_string(Path::new(out).join("user_features.csv")).unwrap().lines().count() - 1
@@ -68,7 +68,7 @@ fn flags_without_a_value_are_yes_or_no_elsewhere() {
         fs::write(&file, format!("[synth]\nforce = {value}\n")).unwrap();
         let args = [&["--config", file.to_str().unwrap()], &args[..]].concat();
         assert_eq!(replaces(&args, &[]), replaced, "{value}");
-        assert_eq!(replaces(&args, &[("SESREC_SYNTH_FORCE", "1")]), true, "the variable wins over {value}");
+        assert!(replaces(&args, &[("SESREC_SYNTH_FORCE", "1")]), "the variable wins over {value}");
     }
     let message = refusal(&args, &[("SESREC_SYNTH_FORCE", "perhaps")]);
     assert!(message.contains("perhaps") && message.contains("--force"), "{message}");

@@ -1,16 +1,41 @@
 //! The newcomer's command, on small logs: from nothing to an answer that moved, and again on what is there.
 
-use std::{path::Path, process::Command};
+use std::{
+    io::{BufRead, BufReader, Read},
+    net::TcpListener,
+    path::Path,
+    process::{Child, Command, Stdio},
+};
+
+fn command(dir: &Path, listen: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sesrec"));
+    command.args(["demo", "--users", "250", "--items", "400", "--listen", listen, "--dir"]).arg(dir);
+    command
+}
 
 /// Runs the demo to its end; returns what it prints.
 fn demo(dir: &Path) -> String {
-    let output = Command::new(env!("CARGO_BIN_EXE_sesrec"))
-        .args(["demo", "--once", "--users", "250", "--items", "400", "--listen", "127.0.0.1:0", "--dir"])
-        .arg(dir)
-        .output()
-        .unwrap();
+    let output = command(dir, "127.0.0.1:0").arg("--once").output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
+}
+
+/// Reads what the demo prints until a line begins with `beginning`.
+fn wait_for(running: &mut Child, beginning: &str) -> String {
+    let mut printed = String::new();
+    let mut lines = BufReader::new(running.stdout.as_mut().unwrap());
+    while !printed.lines().last().is_some_and(|line| line.starts_with(beginning)) {
+        if lines.read_line(&mut printed).unwrap() == 0 {
+            let mut errors = String::new();
+            running.stderr.as_mut().unwrap().read_to_string(&mut errors).unwrap();
+            panic!("{beginning:?} was never printed: {printed}\n{errors}");
+        }
+    }
+    printed
+}
+
+fn press_ctrl_c(running: &Child) {
+    assert!(Command::new("kill").args(["-INT", &running.id().to_string()]).status().unwrap().success());
 }
 
 /// The numbers in the line that begins with `name`, after the last occurrence of `heading`.
@@ -24,6 +49,14 @@ fn row(printed: &str, heading: &str, name: &str) -> Vec<f64> {
 fn from_logs_to_an_answer_that_moved() {
     let dir = tempfile::tempdir().unwrap();
     let first = demo(dir.path());
+
+    // Its commands can be pasted: there is no `sesrec` on the PATH of those who have just built it.
+    let program = Path::new(env!("CARGO_BIN_EXE_sesrec"));
+    let program = program.strip_prefix(env!("CARGO_MANIFEST_DIR")).unwrap_or(program).display();
+    for line in [format!("$ {program} train --data"), format!("$ {program} serve"), format!("{program} rank --server")]
+    {
+        assert!(first.contains(&line), "{line} is not in {first}");
+    }
 
     // Eight epochs on a few hundred users already beat popularity: NDCG@10 is the second number.
     let (bundle, popularity) = (row(&first, "── 4.", "bundle"), row(&first, "── 4.", "popularity"));
@@ -41,4 +74,39 @@ fn from_logs_to_an_answer_that_moved() {
     assert_eq!(second.matches("is there already: reusing it").count(), 3, "{second}");
     assert_eq!(row(&second, "── 4.", "bundle"), bundle);
     assert_eq!(second.matches("\"APPLIED\"").count(), 2, "another user's story: {second}");
+
+    // Nothing of other flags is reused in silence.
+    let other = command(dir.path(), "127.0.0.1:0").args(["--once", "--seed", "8"]).output().unwrap();
+    let message = String::from_utf8(other.stderr).unwrap();
+    assert!(!other.status.success() && message.contains("or use the same flags"), "{message}");
+
+    // After the story it serves, wherever it was told to, until Ctrl-C.
+    #[cfg(unix)]
+    {
+        let listen = if TcpListener::bind("[::1]:0").is_ok() { "[::1]:0" } else { "0.0.0.0:0" };
+        let mut running = command(dir.path(), listen).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        wait_for(&mut running, "serving on ");
+        press_ctrl_c(&running);
+        let output = running.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_ends_the_demo_while_it_trains() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut running = command(dir.path(), "127.0.0.1:0").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    wait_for(&mut running, "── 3.");
+    // Where the data set is told, training listens for signals.
+    let mut told = BufReader::new(running.stderr.take().unwrap());
+    let mut line = String::new();
+    told.read_line(&mut line).unwrap();
+    press_ctrl_c(&running);
+    let mut printed = String::new();
+    running.stdout.take().unwrap().read_to_string(&mut printed).unwrap();
+    told.read_to_string(&mut line).unwrap();
+    assert!(!running.wait().unwrap().success());
+    assert!(line.contains("the same command goes on from here"), "{line}");
+    assert!(!printed.contains("── 4.") && !dir.path().join("bundle").exists(), "{printed}");
 }

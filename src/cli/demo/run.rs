@@ -1,14 +1,24 @@
 //! Options and order of the demo.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use clap::Parser;
-use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
+use tokio::{
+    net::TcpListener,
+    sync::oneshot,
+    task::{JoinError, JoinHandle},
+};
 
 use super::{
     cast::Cast,
-    stages::{Stages, section},
+    interrupt::Interrupt,
+    program,
+    stages::{Scale, Stages, section},
     story,
 };
 use crate::{
@@ -52,52 +62,96 @@ pub(in crate::cli) async fn run(args: Args) -> anyhow::Result<()> {
         .await
         .with_context(|| format!("--listen {}: choose another port with --listen 127.0.0.1:0", args.listen))?;
     let address = listener.local_addr()?;
-    let stages = Stages::new(args.dir);
-    stages.prepare(args.users, args.items, args.seed).await?;
+    let interrupt = Interrupt::listen();
+    let scale = Scale { users: args.users, items: args.items, seed: args.seed };
+    let stages = Stages::new(args.dir, scale, interrupt.clone());
+    stages.prepare().await?;
     let data = Dataset::read(&stages.data())?;
 
     section("5. Serve, with histories in an embedded store");
-    let (stop, server) = serve(&stages, listener).await?;
+    let mut served = serve(&stages, listener).await?;
     let story = async {
-        let mut client = connect(address.port()).await?;
+        let reached = reachable(address);
+        let mut client = connect(reached).await?;
         let cast = Cast::pick(&data, story::new_user(&mut client, &data).await?)?;
         story::tell(&mut client, &data, &cast).await?;
-        print_hints(&cast, address.port());
-        if !args.once {
-            println!("\nserving on {address} until Ctrl-C");
-            tokio::signal::ctrl_c().await?;
-        }
+        print_hints(&cast, reached);
         anyhow::Ok(())
     };
     let told = tokio::select! {
         told = story => told,
-        ended = server => bail!("the server ended: {}", ended?.err().map_or("without an error".into(), |error| format!("{error:#}"))),
+        ended = &mut served.server => return Err(ended_early(ended)),
+        () = interrupt.pressed() => Err(anyhow!("stopped before the end of the story")),
     };
-    // The server may be gone already; then there is nothing to stop.
-    let _ = stop.send(());
-    told
+    if told.is_ok() && !args.once {
+        println!("\nserving on {address} until Ctrl-C");
+        tokio::select! {
+            () = interrupt.pressed() => {}
+            ended = &mut served.server => return Err(ended_early(ended)),
+        }
+    }
+    told.and(served.stop().await)
 }
 
-type Served = JoinHandle<anyhow::Result<()>>;
+/// The server in this process.
+struct Served {
+    stop: oneshot::Sender<()>,
+    server: JoinHandle<anyhow::Result<()>>,
+    /// How long it may take to stop.
+    patience: Duration,
+}
+
+impl Served {
+    /// Waits until it is drained and its store closed.
+    async fn stop(self) -> anyhow::Result<()> {
+        // The server may be gone already; then there is nothing to stop.
+        let _ = self.stop.send(());
+        match tokio::time::timeout(self.patience, self.server).await {
+            Ok(ended) => ended?,
+            Err(_) => bail!("the server did not stop within {:?}", self.patience),
+        }
+    }
+}
+
+fn ended_early(ended: Result<anyhow::Result<()>, JoinError>) -> anyhow::Error {
+    match ended {
+        Ok(Ok(())) => anyhow!("the server ended by itself"),
+        Ok(Err(error)) => error.context("the server ended"),
+        Err(error) => anyhow!("the server ended: {error}"),
+    }
+}
 
 /// Starts the server in this process, on a port that is bound already.
-async fn serve(stages: &Stages, grpc: TcpListener) -> anyhow::Result<(oneshot::Sender<()>, Served)> {
+async fn serve(stages: &Stages, grpc: TcpListener) -> anyhow::Result<Served> {
     let (model, store, address) =
         (stages.bundle().display().to_string(), format!("embedded:{}", stages.store().display()), grpc.local_addr()?);
     // The logs are of another year than the machine.
     let arguments = ["serve", "--model", &model, "--store", &store, "--time-to-live", "0s"];
-    println!("$ sesrec {} --listen {address}", arguments.join(" "));
+    println!("$ {} {} --listen {address}", program::name(), arguments.join(" "));
     let cli = Cli::try_parse_from(std::iter::once("sesrec").chain(arguments))?;
     let Command::Serve(args) = cli.command else { bail!("`serve` did not parse as itself") };
+    let options = args.options();
+    // The drain, and closing the store after it.
+    let patience = options.server.drain_notice + options.server.drain_timeout + Duration::from_secs(10);
     let (stop, stopped) = oneshot::channel();
     let shutdown = async { drop(stopped.await) };
-    let server = tokio::spawn(serve_until(args.options(), Listeners { grpc, metrics: None }, shutdown));
-    Ok((stop, server))
+    let server = tokio::spawn(serve_until(options, Listeners { grpc, metrics: None }, shutdown));
+    Ok(Served { stop, server, patience })
+}
+
+/// Where a client on this machine finds a server that listens on `address`.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
 }
 
 /// Connects as soon as the model is loaded.
-async fn connect(port: u16) -> anyhow::Result<RankingServiceClient<tonic::transport::Channel>> {
-    let url = format!("http://127.0.0.1:{port}");
+async fn connect(address: SocketAddr) -> anyhow::Result<RankingServiceClient<tonic::transport::Channel>> {
+    let url = format!("http://{address}");
     for _ in 0..300 {
         if let Ok(mut client) = RankingServiceClient::connect(url.clone()).await
             && let Ok(info) = client.get_model_info(GetModelInfoRequest {}).await
@@ -114,7 +168,7 @@ async fn connect(port: u16) -> anyhow::Result<RankingServiceClient<tonic::transp
     bail!("the server did not answer on {url} within 30 s")
 }
 
-fn print_hints(cast: &Cast, port: u16) {
+fn print_hints(cast: &Cast, address: SocketAddr) {
     section("Try it yourself");
     let candidates: Vec<&str> = cast.candidates.iter().take(6).map(String::as_str).collect();
     let quoted = candidates.iter().map(|id| format!("\"{id}\"")).collect::<Vec<_>>().join(",");
@@ -122,11 +176,26 @@ fn print_hints(cast: &Cast, port: u16) {
     let now = jiff::Timestamp::now().round(jiff::Unit::Second).unwrap_or_default();
     let user = &cast.user;
     println!(
-        "grpcurl -plaintext localhost:{port} describe sesrec.v1.RankingService\n\
-         grpcurl -plaintext -d '{{\"user_id\":\"{user}\",\"candidate_item_ids\":[{quoted}],\"top_k\":3}}' localhost:{port} sesrec.v1.RankingService/Rank\n\
-         grpcurl -plaintext -d '{{\"event\":{{\"event_id\":\"try-1\",\"user_id\":\"{user}\",\"time\":\"{now}\",\"search\":{{\"search_id\":\"try-1\",\"query\":\"{query}\",\"source\":\"{source}\",\"clicked_item_ids\":[\"{clicked}\"]}}}}}}' localhost:{port} sesrec.v1.RankingService/AppendEvent\n\
-         grpcurl -plaintext -d '{{\"user_id\":\"{user}\"}}' localhost:{port} sesrec.v1.RankingService/GetHistory\n\
-         sesrec rank --server http://localhost:{port} --explain {user} {}",
+        "grpcurl -plaintext {address} describe sesrec.v1.RankingService\n\
+         grpcurl -plaintext -d '{{\"user_id\":\"{user}\",\"candidate_item_ids\":[{quoted}],\"top_k\":3}}' {address} sesrec.v1.RankingService/Rank\n\
+         grpcurl -plaintext -d '{{\"event\":{{\"event_id\":\"try-1\",\"user_id\":\"{user}\",\"time\":\"{now}\",\"search\":{{\"search_id\":\"try-1\",\"query\":\"{query}\",\"source\":\"{source}\",\"clicked_item_ids\":[\"{clicked}\"]}}}}}}' {address} sesrec.v1.RankingService/AppendEvent\n\
+         grpcurl -plaintext -d '{{\"user_id\":\"{user}\"}}' {address} sesrec.v1.RankingService/GetHistory\n\
+         {} rank --server http://{address} --explain {user} {}",
+        program::name(),
         candidates.join(" ")
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_on_every_address_is_reached_on_this_machine() {
+        for (bound, reached) in
+            [("0.0.0.0:5", "127.0.0.1:5"), ("[::]:5", "[::1]:5"), ("[::1]:5", "[::1]:5"), ("10.0.0.7:5", "10.0.0.7:5")]
+        {
+            assert_eq!(reachable(bound.parse().unwrap()).to_string(), reached);
+        }
+    }
 }
