@@ -12,7 +12,7 @@ use sesrec::{
 
 use crate::{
     fixture::*,
-    redis_server::{RedisServer, Sentinel, redis_cli},
+    redis_server::{RedisServer, Sentinel, free_port, redis_cli},
 };
 
 async fn connect(url: &str) -> RedisStore {
@@ -87,6 +87,29 @@ async fn forgotten_scripts_are_sent_again() {
     for answer in store.append(&events, soon()).await {
         assert_eq!(answer.unwrap().outcome, Outcome::Applied);
     }
+}
+
+/// A primary that came back as a replica, with no script: every attempt is refused on a new connection.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_demoted_server_without_scripts_is_not_hammered() {
+    let server = RedisServer::start(&[]);
+    let store = connect(&server.url()).await;
+    let port = free_port().to_string();
+    let mut connection = server.connection();
+    let _: () = redis::cmd("REPLICAOF").arg("127.0.0.1").arg(port).query(&mut connection).unwrap();
+    let _: () = redis::cmd("SCRIPT").arg("FLUSH").query(&mut connection).unwrap();
+    let mut connections = || -> u64 {
+        let stats: String = redis::cmd("INFO").arg("stats").query(&mut connection).unwrap();
+        let line = stats.lines().find_map(|line| line.strip_prefix("total_connections_received:"));
+        line.unwrap().trim().parse().unwrap()
+    };
+    let (before, started) = (connections(), Instant::now());
+    let error = store.append(&[recommendation("a", 1, "i")], soon()).await.remove(0).unwrap_err();
+    assert!(error.to_string().contains("READONLY"), "{error}");
+    assert!(started.elapsed() < Duration::from_secs(1), "an outage is told soon");
+    // Pauses of 5, 10, 20, … ms fit six times in the 250 ms of retries.
+    let made = connections() - before;
+    assert!((1..=10).contains(&made), "{made} connections");
 }
 
 #[tokio::test(flavor = "multi_thread")]
