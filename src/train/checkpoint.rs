@@ -5,6 +5,7 @@
 
 use std::{
     collections::HashMap,
+    fmt,
     fs::{self, File},
     io,
     path::{Path, PathBuf},
@@ -17,6 +18,7 @@ use super::{
     EarlyStop, EpochReport, Recipe, ReduceOnPlateau, TrainingError,
     trainer::{BestEpoch, EpochSums},
 };
+use crate::data::{Dataset, EvaluationNegatives, NegativesError, Target};
 
 /// Grows when the format changes.
 const FORMAT: u32 = 1;
@@ -43,6 +45,9 @@ pub(super) struct RunState {
     pub recipe: Recipe,
     pub model: serde_json::Value,
     pub data_checksum: String,
+    /// What validation ranks among ([`Candidates`]); unknown in checkpoints of versions that didn't record it.
+    #[serde(default)]
+    pub candidates: Option<Candidates>,
     pub learning_rate: f64,
     pub plateau: ReduceOnPlateau,
     pub early_stop: EarlyStop,
@@ -53,9 +58,43 @@ pub(super) struct RunState {
     pub seconds: f64,
 }
 
+/// What each epoch's clicked items are ranked among: metrics over others can't be compared.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Candidates {
+    pub items: u64,
+    pub users: u64,
+    /// Of users and items, wherever they come from.
+    pub checksum: String,
+}
+
+impl Candidates {
+    /// Of the users that are validated.
+    ///
+    /// # Errors
+    /// If one has no negatives.
+    pub fn of(targets: &[Target], negatives: &EvaluationNegatives, dataset: &Dataset) -> Result<Self, NegativesError> {
+        let (mut items, mut hasher) = (0, blake3::Hasher::new());
+        for target in targets {
+            let rows = negatives.of(target.user, dataset)?;
+            items += rows.len() as u64;
+            for number in [target.user, rows.len() as u32].iter().chain(rows.iter()) {
+                hasher.update(&number.to_le_bytes());
+            }
+        }
+        let checksum = hasher.finalize().to_hex()[..16].to_owned();
+        Ok(Self { items, users: targets.len() as u64, checksum })
+    }
+}
+
+impl fmt::Display for Candidates {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} items for {} users (checksum {})", self.items, self.users, self.checksum)
+    }
+}
+
 impl RunState {
     /// A run before its first step.
-    pub fn new(recipe: &Recipe, model: serde_json::Value, data_checksum: &str) -> Self {
+    pub fn new(recipe: &Recipe, model: serde_json::Value, data_checksum: &str, candidates: Candidates) -> Self {
         let plateau = ReduceOnPlateau::new(
             recipe.plateau_factor,
             recipe.plateau_patience,
@@ -69,6 +108,7 @@ impl RunState {
             recipe: recipe.clone(),
             model,
             data_checksum: data_checksum.to_owned(),
+            candidates: Some(candidates),
             learning_rate: recipe.learning_rate,
             plateau,
             early_stop: EarlyStop::new(recipe.early_stop_patience),
@@ -178,7 +218,8 @@ impl Checkpoint {
     /// Whether a run with these settings may continue from here.
     ///
     /// # Errors
-    /// Names the first setting that differs. `epochs` and the validation settings may.
+    /// Names the first setting that differs. Only `epochs` may: the best epoch is chosen by a comparison with those before,
+    /// so what they are validated on has to stay, too.
     pub(super) fn check(&self, run: &RunState, directory: &Path) -> Result<(), TrainingError> {
         let differs = |what: &str, was: &dyn std::fmt::Display, is: &dyn std::fmt::Display| {
             let message = format!(
@@ -208,7 +249,12 @@ impl Checkpoint {
                 }
             }
         }
-        Ok(())
+        match (&self.state.candidates, &run.candidates) {
+            (Some(was), Some(is)) if was != is => {
+                differs("evaluation negatives (--negatives, --sampled-negatives, --negatives-seed)", was, is)
+            }
+            _ => Ok(()),
+        }
     }
 }
 

@@ -279,6 +279,14 @@ fn a_checkpoint_of_another_run_is_refused() {
     assert!(error.contains("recipe batch_size 32, this run has 16"), "{error}");
     let error = refused(&|trainer| trainer.model_config = serde_json::json!({"model": "other"}));
     assert!(error.contains(r#"model model "factorisation", this run has "other""#), "{error}");
+    let error = refused(&|trainer| trainer.recipe.validation_users = 9);
+    assert!(error.contains("recipe validation_users 0, this run has 9"), "{error}");
+    for other in [EvaluationNegatives::sampled(10, 1), EvaluationNegatives::sampled(20, 2)] {
+        let trainer = trainer(&dataset, &other, recipe(2), directory.path());
+        let error = trainer.run(&model, checkpoint(directory.path())).unwrap_err().to_string();
+        assert!(error.contains("with evaluation negatives (--negatives, --sampled-negatives, "), "{error}");
+        assert!(error.contains(" 800 items for 40 users"), "{error}");
+    }
     let mut other = dataset.clone();
     other.checksum = "another".into();
     let error = trainer(&other, &negatives, recipe(2), directory.path()).run(&model, checkpoint(directory.path()));

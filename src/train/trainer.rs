@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Checkpoint, EventWriter, HistoryPadding, Recipe, Reporting, TrainingError,
-    checkpoint::{Position, RunState},
+    checkpoint::{Candidates, Position, RunState},
     loader::Loader,
     progress::losses_text,
     randomness::{Purpose, generator},
@@ -210,14 +210,16 @@ impl<'a> Run<'a> {
     ) -> Result<Self, TrainingError> {
         let Trainer { dataset, recipe, files, .. } = trainer;
         let optimizer_error = |source| TrainingError::Optimizer { epoch: 1, step: 1, source };
-        let mut state = RunState::new(recipe, trainer.model_config.clone(), &dataset.checksum);
+        let validation = trainer.validation_targets();
+        let candidates = Candidates::of(&validation, trainer.negatives, dataset)?;
+        let mut state = RunState::new(recipe, trainer.model_config.clone(), &dataset.checksum, candidates);
         let mut adam = Adam::new(model.parameters(), recipe.adam()).map_err(optimizer_error)?;
         let mut best = None;
         if let Some(checkpoint) = from {
             checkpoint.check(&state, files.checkpoints.as_deref().unwrap_or_else(|| "checkpoint".as_ref()))?;
             restore(model, &checkpoint.parameters)?;
             adam.restore(&checkpoint.optimizer).map_err(optimizer_error)?;
-            state = RunState { recipe: recipe.clone(), ..checkpoint.state };
+            state = RunState { recipe: recipe.clone(), candidates: state.candidates, ..checkpoint.state };
             adam.set_learning_rate(state.learning_rate);
             best = checkpoint.best;
         }
@@ -229,7 +231,7 @@ impl<'a> Run<'a> {
             featurizer,
             adam,
             events: events.map_err(|(path, source)| TrainingError::Io { path, source })?,
-            validation: trainer.validation_targets(),
+            validation,
             state,
             best,
         })

@@ -12,7 +12,7 @@ use sesrec::{
 
 use crate::{
     fixture::*,
-    redis_server::{RedisServer, Sentinel, redis_cli},
+    redis_server::{RedisServer, Sentinel, free_port, redis_cli},
 };
 
 async fn connect(url: &str) -> RedisStore {
@@ -89,6 +89,29 @@ async fn forgotten_scripts_are_sent_again() {
     }
 }
 
+/// A primary that came back as a replica, with no script: every attempt is refused on a new connection.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_demoted_server_without_scripts_is_not_hammered() {
+    let server = RedisServer::start(&[]);
+    let store = connect(&server.url()).await;
+    let port = free_port().to_string();
+    let mut connection = server.connection();
+    let _: () = redis::cmd("REPLICAOF").arg("127.0.0.1").arg(port).query(&mut connection).unwrap();
+    let _: () = redis::cmd("SCRIPT").arg("FLUSH").query(&mut connection).unwrap();
+    let mut connections = || -> u64 {
+        let stats: String = redis::cmd("INFO").arg("stats").query(&mut connection).unwrap();
+        let line = stats.lines().find_map(|line| line.strip_prefix("total_connections_received:"));
+        line.unwrap().trim().parse().unwrap()
+    };
+    let (before, started) = (connections(), Instant::now());
+    let error = store.append(&[recommendation("a", 1, "i")], soon()).await.remove(0).unwrap_err();
+    assert!(error.to_string().contains("read only replica"), "{error}");
+    assert!(started.elapsed() < Duration::from_secs(1), "an outage is told soon");
+    // Pauses of 5, 10, 20, … ms fit six times in the 250 ms of retries.
+    let made = connections() - before;
+    assert!((1..=10).contains(&made), "{made} connections");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_password_is_said_and_not_repeated() {
     let server = RedisServer::start(&["--requirepass", "right"]);
@@ -135,7 +158,7 @@ async fn nothing_of_an_erased_user_is_left_and_keys_expire() {
     let mut connection = server.connection();
     let mut keys = || redis::cmd("KEYS").arg("*").query::<Vec<String>>(&mut connection).unwrap();
     let full = keys();
-    assert_eq!(full.len(), 4);
+    assert_eq!(full.len(), 5);
     let slot = |key: &String| key.split(['{', '}']).nth(1).unwrap().to_owned();
     assert!(full.iter().all(|key| slot(key) == slot(&full[0]) && !key.contains("user-name")));
     let mut expiry = server.connection();
@@ -150,6 +173,51 @@ async fn nothing_of_an_erased_user_is_left_and_keys_expire() {
     assert_eq!(meta.len(), 24, "version and erasure only");
     let lives: i64 = redis::cmd("PTTL").arg(&left[0]).query(&mut expiry).unwrap();
     assert!(lives >= 3_600_000);
+}
+
+/// The usual append, a new event newer than all others, reads no list, however long they are.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_usual_append_reads_no_list() {
+    let server = RedisServer::start(&[]);
+    let store = connect(&server.url()).await;
+    for n in 0..20 {
+        append(&store, &recommendation(&format!("r{n}"), 10 * n, "i")).await;
+        append(&store, &search(&format!("s{n}"), 10 * n, "s", &[])).await;
+    }
+    let mut connection = server.connection();
+    let _: () = redis::cmd("CONFIG").arg("RESETSTAT").query(&mut connection).unwrap();
+    for n in 20..40 {
+        assert_eq!(append(&store, &recommendation(&format!("r{n}"), 10 * n, "i")).await.outcome, Outcome::Applied);
+        assert_eq!(append(&store, &search(&format!("s{n}"), 10 * n, "s", &[])).await.outcome, Outcome::Applied);
+    }
+    assert_eq!(append(&store, &search("s39", 390, "s", &[])).await.outcome, Outcome::Duplicate);
+    let stats: String = redis::cmd("INFO").arg("commandstats").query(&mut connection).unwrap();
+    assert!(stats.contains("cmdstat_evalsha") && !stats.contains("cmdstat_lrange"), "{stats}");
+}
+
+/// The index of event ids is made anew after it was lost, and after somebody else wrote past it.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_that_is_not_current_is_not_believed() {
+    let server = RedisServer::start(&[]);
+    let store = connect(&server.url()).await;
+    append(&store, &recommendation("a", 10, "i")).await;
+    let mut connection = server.connection();
+    let keys: Vec<String> = redis::cmd("KEYS").arg("*").query(&mut connection).unwrap();
+    let key = |name: &str| keys.iter().find(|key| key.ends_with(name)).unwrap();
+    let _: () = redis::cmd("DEL").arg(key(":i")).query(&mut connection).unwrap();
+    assert_eq!(append(&store, &recommendation("a", 11, "i")).await.outcome, Outcome::Conflict);
+    assert_eq!(append(&store, &recommendation("b", 12, "i")).await.outcome, Outcome::Applied);
+    let indexed: usize = redis::cmd("SCARD").arg(key(":i")).query(&mut connection).unwrap();
+    assert_eq!(indexed, 3, "two events and the version");
+
+    // As a program does that doesn't know of the index: the number of events stays, the version steps.
+    let mut element: Vec<u8> = redis::cmd("LPOP").arg(key(":r")).query(&mut connection).unwrap();
+    element[10] = b'c';
+    let _: () = redis::cmd("LPUSH").arg(key(":r")).arg(element).query(&mut connection).unwrap();
+    let _: () = redis::cmd("SETRANGE").arg(key(":m")).arg(0).arg("8").query(&mut connection).unwrap();
+    assert_eq!(append(&store, &recommendation("c", 13, "i")).await.outcome, Outcome::Conflict);
+    assert_eq!(append(&store, &recommendation("a", 14, "i")).await.outcome, Outcome::Applied);
+    assert_eq!(append(&store, &recommendation("c", 15, "i")).await.outcome, Outcome::Conflict);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,6 +7,7 @@ use std::{
 
 use async_trait::async_trait;
 use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     super::{Appended, Clock, HistoryOptions, HistoryStore, Loaded, StoreError, user_key::UserKey},
@@ -20,6 +21,9 @@ use crate::domain::{Deadline, Event, HistoryVersion, UserId};
 const CACHE_BYTES: u64 = 256 << 20;
 /// Events that wait for the writer; further callers wait for a place, within their deadline.
 const QUEUE_EVENTS: usize = 32_768;
+/// Reads of the files at a time; further ones wait for a place, within their deadline. A disk that stalls holds so many
+/// threads and no more.
+const SCANS: usize = 64;
 
 /// Histories in a directory that this process has to itself.
 ///
@@ -29,6 +33,7 @@ pub struct EmbeddedStore {
     jobs: mpsc::UnboundedSender<Job>,
     /// Bounds the queue in events: the channel itself has no bound.
     places: Arc<Semaphore>,
+    scans: Arc<Semaphore>,
 }
 
 impl EmbeddedStore {
@@ -55,7 +60,8 @@ impl EmbeddedStore {
             .name("history-writer".into())
             .spawn(move || writer::run(&writer, queue))
             .map_err(|error| StoreError::Config(format!("can't start the writer thread: {error}")))?;
-        Ok(Self { shared, jobs, places: Arc::new(Semaphore::new(QUEUE_EVENTS)) })
+        let [places, scans] = [QUEUE_EVENTS, SCANS].map(|permits| Arc::new(Semaphore::new(permits)));
+        Ok(Self { shared, jobs, places, scans })
     }
 
     /// Queues a job of `size` events and waits for its answer, both within the deadline.
@@ -82,8 +88,17 @@ impl EmbeddedStore {
         if let Some(cached) = self.shared.cache.get(&user) {
             return Ok(cached);
         }
+        tokio::time::timeout_at(deadline.instant(), self.scan(user)).await.unwrap_or(Err(StoreError::Deadline))
+    }
+
+    /// A user's durable state from the files. Dropped, it is not begun any more; what has begun keeps its place until it
+    /// ends.
+    async fn scan(&self, user: UserKey) -> Result<Arc<Cached>, StoreError> {
+        let closed = |_| StoreError::Unavailable("the store is closed".into());
+        let place = self.scans.clone().acquire_owned().await.map_err(closed)?;
         let shared = self.shared.clone();
-        let scan = tokio::task::spawn_blocking(move || {
+        let scan = AbortOnDropHandle::new(tokio::task::spawn_blocking(move || {
+            let _place = place;
             let files = shared.files()?;
             let ticket = shared.cache.ticket(&user);
             let found = Cached::new(files.read(&user)?);
@@ -91,12 +106,8 @@ impl EmbeddedStore {
             shared.cache.offer(user, &ticket, &found);
             drop(files);
             Ok(found)
-        });
-        match tokio::time::timeout_at(deadline.instant(), scan).await {
-            Ok(Ok(found)) => found,
-            Ok(Err(failed)) => Err(StoreError::Unavailable(format!("reading failed: {failed}"))),
-            Err(_) => Err(StoreError::Deadline),
-        }
+        }));
+        scan.await.unwrap_or_else(|failed| Err(StoreError::Unavailable(format!("reading failed: {failed}"))))
     }
 }
 
@@ -146,5 +157,58 @@ impl HistoryStore for EmbeddedStore {
 
     fn kind(&self) -> &'static str {
         "embedded"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::history::SystemClock;
+
+    /// How many of 300 loads that met their deadline while the disk stalled are still carried out after it, by a runtime
+    /// with so many threads for blocking work.
+    fn abandoned_scans_that_run(threads: usize) -> usize {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .max_blocking_threads(threads)
+            .enable_all()
+            .build()
+            .unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let store = EmbeddedStore::open(directory.path(), HistoryOptions::default(), Arc::new(SystemClock)).unwrap();
+        let users: Vec<UserId> = (0..300).map(|n| UserId::new(&format!("u{n}")).unwrap()).collect();
+        let stalled = store.shared.files.write().unwrap();
+        runtime.block_on(async {
+            let deadline = Deadline::after(Duration::from_millis(300));
+            let loads = users.iter().map(|user| store.load(user, None, deadline));
+            for answer in futures::future::join_all(loads).await {
+                assert!(matches!(answer, Err(StoreError::Deadline)), "{answer:?}");
+            }
+        });
+        drop(stalled);
+        runtime.block_on(async {
+            // Behind the scans that have begun.
+            let all = tokio::time::timeout(Duration::from_secs(30), store.scans.acquire_many(SCANS as u32)).await;
+            assert!(all.is_ok_and(|places| places.is_ok()), "every place is given back");
+        });
+        let scanned = users.iter().filter(|user| store.shared.cache.get(&UserKey::of(user)).is_some()).count();
+        runtime.block_on(async {
+            let deadline = Deadline::after(Duration::from_secs(30));
+            store.load(&users[299], None, deadline).await.unwrap();
+            store.close().await;
+        });
+        scanned
+    }
+
+    #[test]
+    fn scans_that_were_abandoned_before_they_began_never_run() {
+        assert!((1..=4).contains(&abandoned_scans_that_run(4)));
+    }
+
+    #[test]
+    fn a_stalled_disk_holds_a_bounded_number_of_threads() {
+        assert!((1..=SCANS).contains(&abandoned_scans_that_run(512)));
     }
 }

@@ -57,7 +57,7 @@ impl Call<'_> {
 
     fn command(&self, name: &str, script: &str) -> Cmd {
         let mut command = redis::cmd(name);
-        command.arg(script).arg(4).arg(&self.arguments);
+        command.arg(script).arg(5).arg(&self.arguments);
         command
     }
 }
@@ -81,10 +81,10 @@ impl Scripts {
         }
     }
 
-    /// A call of one of the scripts for a user. All four keys of a user share a hash tag, and so a slot. `now` is
+    /// A call of one of the scripts for a user. All five keys of a user share a hash tag, and so a slot. `now` is
     /// microseconds, or empty for the server's clock.
     pub(super) fn call<'a>(&self, code: &'a Code, user: &UserKey, now: &str) -> Call<'a> {
-        let keys = ["m", "r", "s", "c"].map(|key| format!("{}{{{user}}}:{key}", self.prefix));
+        let keys = ["m", "r", "s", "c", "i"].map(|key| format!("{}{{{user}}}:{key}", self.prefix));
         let arguments = keys.iter().chain(&self.bounds).map(|argument| argument.as_bytes().to_vec());
         Call { code, arguments: arguments.collect() }.arg(now)
     }

@@ -143,6 +143,7 @@ impl RedisStore {
             }
             pipeline.ignore_errors();
             let sent = tokio::time::timeout_at(deadline.instant(), link.send(&pipeline)).await;
+            // What is worth sending again at once; to learn that a script is unknown is, but only the first time.
             let mut progress = false;
             match sent {
                 // The answers that came before stand; the others are unknown.
@@ -150,7 +151,7 @@ impl RedisStore {
                 Ok(Err(error)) => match self.judge(&error) {
                     Verdict::Final(error) => waiting.iter().for_each(|&n| answers[n] = Some(Err(error.clone()))),
                     Verdict::Again(error) => waiting.iter().for_each(|&n| last[n] = error.clone()),
-                    Verdict::SendText => unknown_script = true,
+                    Verdict::SendText => progress = !std::mem::replace(&mut unknown_script, true),
                 },
                 Ok(Ok(received)) => {
                     for (&n, answer) in waiting.iter().zip(received) {
@@ -158,7 +159,7 @@ impl RedisStore {
                             Ok(value) => (answers[n], progress) = (Some(Ok(value)), true),
                             Err(Verdict::Final(error)) => (answers[n], progress) = (Some(Err(error)), true),
                             Err(Verdict::Again(error)) => last[n] = error,
-                            Err(Verdict::SendText) => (unknown_script, progress) = (true, true),
+                            Err(Verdict::SendText) => progress |= !std::mem::replace(&mut unknown_script, true),
                         }
                     }
                 }
@@ -170,7 +171,7 @@ impl RedisStore {
             if matches!(self.grouping, Grouping::ByUser) && !progress {
                 width = 1;
             }
-            if !progress && !unknown_script || Instant::now() >= give_up {
+            if !progress || Instant::now() >= give_up {
                 if Instant::now() + pause >= give_up {
                     break;
                 }

@@ -4,6 +4,7 @@
 --       2 recommendations, 3 searches, 4 clicks   lists, oldest first, of elements:
 --         time (8 bytes, nanoseconds, big endian), length of event id (2), event id, length of search id (2), search id
 --         (empty for recommendations), value (schema byte, protobuf)
+--       5 index   set of integers: 52 bits of a hash of each stored event id, and minus the version that it belongs to
 -- ARGV  1 max recommendations, 2 max searches, 3 max clicks, 4 max pending clicks,
 --       5 time to live in microseconds or '', 6 now in microseconds or '' for the server's clock
 --
@@ -40,6 +41,8 @@ local function id_length(element)
   return high * 256 + low
 end
 
+local function id_of(element) return element:sub(11, 10 + id_length(element)) end
+
 -- What elements are ordered by.
 local function key_of(element) return element:sub(1, 8) .. element:sub(11, 10 + id_length(element)) end
 
@@ -73,7 +76,7 @@ local function version_text() return string.format('%016.0f', version) end
 -- Lets every key live as long as its newest event, or the erasure, may matter; renewed only when that is much longer
 -- than before, since every renewal is replicated. A minute more forgives clocks that differ.
 local function renew_expiry(newest)
-  for i = 1, 4 do
+  for i = 1, 5 do
     local left = redis.call('PTTL', KEYS[i])
     if left ~= -2 then
       if not time_to_live then
@@ -91,6 +94,52 @@ end
 local function step_version()
   version = math.max(version + 1, now)
   redis.call('SET', KEYS[1], version_text() .. erased, 'KEEPTTL')
+end
+
+-- The index tells, without a look at the lists, that an event id is not stored. It may be used only if it belongs to the
+-- present version, so not after a script that doesn't keep it, and if it has one hash per element, so not after the loss
+-- of a key and not while two ids share a hash. Elements of `count` in all lists.
+local function index_is_current(count)
+  return redis.call('SISMEMBER', KEYS[5], string.format('-%.0f', version)) == 1
+    and redis.call('SCARD', KEYS[5]) == count + 1
+end
+
+local function hash_of(element)
+  return string.format('%.0f', tonumber(redis.sha1hex(id_of(element)):sub(1, 13), 16))
+end
+
+local function change_index(command, members)
+  -- Lua's stack has room for so many arguments.
+  for i = 1, #members, 1000 do
+    redis.call(command, KEYS[5], unpack(members, i, math.min(i + 999, #members)))
+  end
+end
+
+-- After step_version: a current index, from what has gone and what has come.
+local function update_index(before, gone, come)
+  local old, new = { string.format('-%.0f', before) }, { string.format('-%.0f', version) }
+  for i = 1, #gone do old[#old + 1] = hash_of(gone[i]) end
+  if come then
+    -- An event that has expired may come again under the same id.
+    new[2] = hash_of(come)
+    change_index('SREM', old)
+    change_index('SADD', new)
+  else
+    -- In this order the key is never empty, and so keeps its expiry.
+    change_index('SADD', new)
+    change_index('SREM', old)
+  end
+end
+
+-- After step_version: a current index, from what is stored.
+local function rebuild_index()
+  local members = { string.format('-%.0f', version) }
+  for i = 2, 4 do
+    local list = redis.call('LRANGE', KEYS[i], 0, -1)
+    for n = 1, #list do members[#members + 1] = hash_of(list[n]) end
+  end
+  redis.call('UNLINK', KEYS[5])
+  change_index('SADD', members)
 end
 
 local function expired(list)
@@ -139,10 +188,15 @@ local function surplus_clicks(searches, clicks)
   return dropped
 end
 
-local function drop_head(i, count)
-  if count > 0 then redis.call('LTRIM', KEYS[i], count, -1) end
+-- Both add what has gone to `gone`.
+local function drop_head(i, count, gone)
+  local head = count > 0 and redis.call('LPOP', KEYS[i], count) or {}
+  for n = 1, #head do gone[#gone + 1] = head[n] end
 end
 
-local function drop_clicks(dropped)
-  for i = 1, #dropped do redis.call('LREM', KEYS[4], 1, dropped[i]) end
+local function drop_clicks(dropped, gone)
+  for i = 1, #dropped do
+    redis.call('LREM', KEYS[4], 1, dropped[i])
+    gone[#gone + 1] = dropped[i]
+  end
 end

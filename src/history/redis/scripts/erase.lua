@@ -7,7 +7,7 @@ for i = 2, 4 do
   if newest and bytes_before(through, time_of(newest)) then through = time_of(newest) end
 end
 erased = through
-redis.call('UNLINK', KEYS[2], KEYS[3], KEYS[4])
+redis.call('UNLINK', KEYS[2], KEYS[3], KEYS[4], KEYS[5])
 step_version()
 renew_expiry(through)
 return version_text()

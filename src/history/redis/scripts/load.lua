@@ -9,16 +9,19 @@ for i = 2, 4 do
 end
 
 if due then
-  local lists = {}
+  local lists, gone, before = {}, {}, version
+  local count = redis.call('LLEN', KEYS[2]) + redis.call('LLEN', KEYS[3]) + redis.call('LLEN', KEYS[4])
+  local indexed = index_is_current(count)
   for i = 2, 4 do
     local list = redis.call('LRANGE', KEYS[i], 0, -1)
     local head = expired(list)
     if i < 4 then head = math.max(head, #list - max_events[i]) end
     lists[i] = without_head(list, head)
-    drop_head(i, head)
+    drop_head(i, head, gone)
   end
-  drop_clicks(surplus_clicks(lists[3], lists[4]))
+  drop_clicks(surplus_clicks(lists[3], lists[4]), gone)
   step_version()
+  if indexed then update_index(before, gone) end
   -- A meta key that was lost is made anew without an expiry.
   if time_to_live and redis.call('PTTL', KEYS[1]) == -1 then
     redis.call('PEXPIRE', KEYS[1], string.format('%.0f', math.ceil(time_to_live / 1000) + 60000))
