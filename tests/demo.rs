@@ -1,4 +1,5 @@
 //! The newcomer's command, on small logs: from nothing to an answer that moved, and again on what is there.
+#![cfg(unix)]
 
 use std::{
     io::{BufRead, BufReader, Read},
@@ -70,29 +71,23 @@ fn from_logs_to_an_answer_that_moved() {
     assert!(before.parse::<f64>().unwrap() < after.parse::<f64>().unwrap(), "{scores}");
     assert!(first.contains("similar") && first.contains("grpcurl -plaintext"), "{first}");
 
-    let second = demo(dir.path());
-    assert_eq!(second.matches("is there already: reusing it").count(), 3, "{second}");
-    assert_eq!(row(&second, "── 4.", "bundle"), bundle);
-    assert_eq!(second.matches("\"APPLIED\"").count(), 2, "another user's story: {second}");
-
     // Nothing of other flags is reused in silence.
     let other = command(dir.path(), "127.0.0.1:0").args(["--once", "--seed", "8"]).output().unwrap();
     let message = String::from_utf8(other.stderr).unwrap();
     assert!(!other.status.success() && message.contains("or use the same flags"), "{message}");
 
-    // After the story it serves, wherever it was told to, until Ctrl-C.
-    #[cfg(unix)]
-    {
-        let listen = if TcpListener::bind("[::1]:0").is_ok() { "[::1]:0" } else { "0.0.0.0:0" };
-        let mut running = command(dir.path(), listen).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        wait_for(&mut running, "serving on ");
-        press_ctrl_c(&running);
-        let output = running.wait_with_output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    }
+    // What is there is reused. After the story it serves, wherever it was told to, until Ctrl-C.
+    let listen = if TcpListener::bind("[::1]:0").is_ok() { "[::1]:0" } else { "0.0.0.0:0" };
+    let mut running = command(dir.path(), listen).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let second = wait_for(&mut running, "serving on ");
+    press_ctrl_c(&running);
+    let output = running.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(second.matches("is there already: reusing it").count(), 3, "{second}");
+    assert_eq!(row(&second, "── 4.", "bundle"), bundle);
+    assert_eq!(second.matches("\"APPLIED\"").count(), 2, "another user's story: {second}");
 }
 
-#[cfg(unix)]
 #[test]
 fn ctrl_c_ends_the_demo_while_it_trains() {
     let dir = tempfile::tempdir().unwrap();
