@@ -5,7 +5,7 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use rand::{RngExt, seq::SliceRandom};
 
 use super::{
-    OwnClicks, Recipe, TrainingError, TrainingTargets,
+    Order, OwnClicks, Recipe, TrainingError, TrainingTargets,
     randomness::{Purpose, generator},
 };
 use crate::{
@@ -28,8 +28,8 @@ pub enum HistoryPadding {
 
 /// A training data set as a sequence of batches.
 ///
-/// Every epoch shuffles the targets anew. The release does not shuffle: its files were shuffled beforehand, once, whereas
-/// the order here is by user, and a batch of a few users' neighbouring targets would be a poor sample. Histories,
+/// By default every epoch shuffles the targets anew. The release does not shuffle; the order here would be by user, and a
+/// batch of a few users' neighbouring targets is a poor sample. Histories,
 /// negatives and order are functions of (seed, epoch, step), so that training can begin at any step.
 #[derive(Debug)]
 pub(super) struct Loader<'a> {
@@ -83,7 +83,7 @@ impl<'a> Loader<'a> {
         std::thread::scope(|scope| {
             let (sender, receiver) = sync_channel(PREFETCH);
             scope.spawn(move || {
-                let targets = self.shuffled(epoch);
+                let targets = self.ordered(epoch);
                 for (step, targets) in targets.chunks(self.recipe.batch_size).enumerate().skip(first_step) {
                     if sender.send(self.batch(targets, epoch, step)).is_err() {
                         break; // The consumer has stopped.
@@ -94,9 +94,11 @@ impl<'a> Loader<'a> {
         })
     }
 
-    fn shuffled(&self, epoch: usize) -> Vec<Target> {
+    fn ordered(&self, epoch: usize) -> Vec<Target> {
         let mut targets = self.targets.clone();
-        targets.shuffle(&mut generator(self.recipe.seed, Purpose::Shuffle, epoch, 0));
+        if self.recipe.order == Order::Shuffled {
+            targets.shuffle(&mut generator(self.recipe.seed, Purpose::Shuffle, epoch, 0));
+        }
         targets
     }
 

@@ -23,7 +23,7 @@ pub use checkpoint::{Checkpoint, Position};
 pub use error::TrainingError;
 pub use loader::HistoryPadding;
 pub use progress::Reporting;
-pub use recipe::{OwnClicks, Recipe, RecipeError, Selection, TrainingTargets};
+pub use recipe::{Order, OwnClicks, Recipe, RecipeError, Selection, TrainingTargets};
 pub use schedule::{EarlyStop, ReduceOnPlateau};
 pub use tensorboard::EventWriter;
 pub use trainer::{Best, Ending, EpochReport, Outcome, Trainer, TrainingFiles};

@@ -53,6 +53,8 @@ pub struct Recipe {
     pub selection: Selection,
     /// Which interactions are learned from.
     pub targets: TrainingTargets,
+    /// In which order the targets are learned from.
+    pub order: Order,
     /// Which of a user's own clicks are never drawn as negatives.
     pub own_clicks: OwnClicks,
     /// Users that each epoch is validated on, the same ones every time; 0 for all.
@@ -80,6 +82,7 @@ impl Default for Recipe {
             early_stop_patience: 5,
             selection: Selection::default(),
             targets: TrainingTargets::default(),
+            order: Order::default(),
             own_clicks: OwnClicks::default(),
             validation_users: 0,
         }
@@ -162,6 +165,17 @@ pub enum TrainingTargets {
     AfterSearch,
     /// Also those without: more data, and a model that has seen users who never search.
     All,
+}
+
+/// In which order an epoch goes through the targets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Order {
+    /// Another one each epoch.
+    #[default]
+    Shuffled,
+    /// By user, then time, in every epoch: the release's loader does not shuffle.
+    ByUser,
 }
 
 /// Which of a user's own clicks are never drawn as negatives for a target.

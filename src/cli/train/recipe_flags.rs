@@ -1,7 +1,7 @@
 //! The recipe as flags.
 
 use super::Preset;
-use crate::train::{OwnClicks, Recipe, Selection, TrainingTargets};
+use crate::train::{Order, OwnClicks, Recipe, Selection, TrainingTargets};
 
 /// How the model is trained.
 #[derive(Debug, Clone, clap::Args)]
@@ -63,6 +63,9 @@ pub struct RecipeFlags {
     /// Which interactions are learned from.
     #[arg(long, value_enum, default_value_t)]
     targets: TrainingTargets,
+    /// In which order an epoch goes through them.
+    #[arg(long, value_enum, default_value_t)]
+    order: Order,
     /// Which of a user's own clicks are never drawn as negatives.
     #[arg(long, value_enum, default_value_t)]
     own_clicks: OwnClicks,
@@ -96,6 +99,7 @@ impl RecipeFlags {
             early_stop_patience: self.early_stop_patience.unwrap_or(early_stop_patience),
             selection: self.selection,
             targets: self.targets,
+            order: self.order,
             own_clicks: self.own_clicks,
             validation_users: self.validation_users,
         }
