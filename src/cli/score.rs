@@ -10,7 +10,7 @@ use anyhow::{Context, bail};
 use crate::{
     data::{Featurized, Featurizer},
     domain::{History, RankedItem},
-    engine::{Explain, Ranked},
+    engine::{Explain, Ranked, order},
     model::{Bundle, RankingModel, ScoreRequest, UserState},
     nn::DeviceChoice,
     proto::v1,
@@ -160,11 +160,5 @@ fn best(scores: &[f32], top_k: usize) -> anyhow::Result<Vec<RankedItem>> {
     if let Some(candidate) = scores.iter().position(|score| score.is_nan()) {
         bail!("the model's score of candidate {candidate} is not a number");
     }
-    let mut items: Vec<_> =
-        scores.iter().enumerate().map(|(candidate, &score)| RankedItem { candidate, score }).collect();
-    items.sort_by(|a, b| b.score.total_cmp(&a.score));
-    if top_k > 0 {
-        items.truncate(top_k);
-    }
-    Ok(items)
+    Ok(order(scores, top_k))
 }

@@ -17,7 +17,7 @@ use arrow_schema::{DataType, TimeUnit};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Catalogue, Dataset, DatasetError, Existing, Split, StagedDirectory, Statistics, Vocabulary,
+    Catalogue, Dataset, DatasetError, Existing, FileChecksum, Split, StagedDirectory, Statistics, Vocabulary,
     catalogue_io::{check_version, write_json},
     parquet_io::{BATCH_ROWS, TableReader, TableWriter, field, list_column, list_field, u32_column},
 };
@@ -63,12 +63,6 @@ struct Manifest {
     files: BTreeMap<String, FileChecksum>,
 }
 
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct FileChecksum {
-    bytes: u64,
-    blake3: String,
-}
-
 impl Dataset {
     /// Reads what [`Self::write`] wrote, and checks every file against its checksum.
     ///
@@ -88,7 +82,7 @@ impl Dataset {
             serde_json::from_slice(&json).map_err(|error| DatasetError::format(&path, error.to_string()))?;
         for (name, expected) in &manifest.files {
             let file = dir.join(name);
-            if file_checksum(&file)? != *expected {
+            if FileChecksum::of(&file).map_err(DatasetError::io(&file))? != *expected {
                 let message = "has changed since the import (its checksum differs): import again";
                 return Err(DatasetError::format(&file, message));
             }
@@ -127,7 +121,8 @@ impl Dataset {
         write_attribute_values(&staged.path().join(ATTRIBUTE_VALUES), &names.attributes)?;
         let mut files = BTreeMap::new();
         for name in Catalogue::FILES.into_iter().chain([RECOMMENDATIONS, SEARCHES, ATTRIBUTE_VALUES]) {
-            files.insert(name.to_owned(), file_checksum(&staged.path().join(name))?);
+            let path = staged.path().join(name);
+            files.insert(name.to_owned(), FileChecksum::of(&path).map_err(DatasetError::io(&path))?);
         }
         self.checksum = checksum(&files);
         let path = staged.path().join(MANIFEST);
@@ -358,13 +353,6 @@ fn time_type() -> DataType {
 
 fn time_column(times: &[i64]) -> ArrayRef {
     Arc::new(TimestampMillisecondArray::from_iter_values(times.iter().copied()).with_timezone("UTC"))
-}
-
-fn file_checksum(path: &Path) -> Result<FileChecksum, DatasetError> {
-    let file = fs::File::open(path).map_err(DatasetError::io(path))?;
-    let mut hasher = blake3::Hasher::new();
-    hasher.update_reader(file).map_err(DatasetError::io(path))?;
-    Ok(FileChecksum { bytes: hasher.count(), blake3: hasher.finalize().to_hex().to_string() })
 }
 
 /// Over names and checksums, so that it changes with any byte of any file.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Catalogue, Dataset, EntityTable, Statistics, Vocabulary};
+use super::{Catalogue, Dataset, EntityTable, Vocabulary};
 
 /// One user's logs.
 #[derive(Debug, Clone, Default)]
@@ -37,20 +37,7 @@ pub(crate) fn dataset(items: usize, queries: usize, users: impl IntoIterator<Ite
         query_words: (1..=queries as u32).collect(),
         ..Catalogue::default()
     };
-    let mut dataset = Dataset {
-        catalogue: Arc::new(catalogue),
-        statistics: Statistics::default(),
-        checksum: "fixture".into(),
-        rec_ends: vec![],
-        rec_items: vec![],
-        rec_times: vec![],
-        src_ends: vec![],
-        src_times: vec![],
-        src_queries: vec![],
-        src_sources: vec![],
-        click_ends: vec![],
-        clicks: vec![],
-    };
+    let mut dataset = Dataset { checksum: "fixture".into(), ..Dataset::empty(Arc::new(catalogue)) };
     for user in users {
         for (time, item) in user.recommendations {
             dataset.rec_times.push(time);

@@ -7,6 +7,7 @@
 mod batch;
 mod catalogue;
 mod catalogue_io;
+mod checksum;
 mod dataset;
 mod dataset_io;
 mod featurize;
@@ -24,6 +25,7 @@ mod vocabulary;
 pub use batch::HistoryBatch;
 pub use catalogue::{Attribute, Catalogue, EntityTable};
 pub use catalogue_io::CATALOGUE_FORMAT_VERSION;
+pub use checksum::FileChecksum;
 pub use dataset::{Dataset, DatasetError, Split, Statistics, Target};
 pub use dataset_io::{AttributeValues, DATASET_FORMAT_VERSION, LogNames};
 pub use featurize::{

@@ -4,8 +4,8 @@ use std::cmp::Ordering;
 
 use crate::domain::RankedItem;
 
-/// The best `top_k` (0: all) by descending score, ties by request order. Scores are not NaN: the worker refuses those.
-pub(super) fn order(scores: &[f32], top_k: usize) -> Vec<RankedItem> {
+/// The best `top_k` (0: all) by descending score, ties by request order. Scores are not NaN: callers refuse those.
+pub(crate) fn order(scores: &[f32], top_k: usize) -> Vec<RankedItem> {
     let by_rank = |a: &RankedItem, b: &RankedItem| -> Ordering {
         b.score.total_cmp(&a.score).then(a.candidate.cmp(&b.candidate))
     };

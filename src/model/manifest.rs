@@ -2,14 +2,14 @@
 
 use std::{
     collections::BTreeMap,
-    fs, io,
+    fs,
     path::{Path, PathBuf},
 };
 
 use serde::{Deserialize, Serialize};
 
 use super::BundleError;
-use crate::domain::ModelVersion;
+use crate::{data::FileChecksum, domain::ModelVersion};
 
 /// The newest bundle layout that this program reads, and the one that it writes.
 const FORMAT_VERSION: u32 = 1;
@@ -19,13 +19,7 @@ const FORMAT_VERSION: u32 = 1;
 pub struct Manifest {
     format_version: u32,
     /// By path relative to the bundle, with `/`.
-    files: BTreeMap<String, FileSum>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct FileSum {
-    bytes: u64,
-    blake3: String,
+    files: BTreeMap<String, FileChecksum>,
 }
 
 impl Manifest {
@@ -37,7 +31,7 @@ impl Manifest {
         let mut files = BTreeMap::new();
         for name in listed(dir, "")? {
             if name != Self::FILE {
-                files.insert(name.clone(), FileSum::of(&dir.join(&name))?);
+                files.insert(name.clone(), checksum(&dir.join(&name))?);
             }
         }
         Ok(Self { format_version: FORMAT_VERSION, files })
@@ -62,7 +56,7 @@ impl Manifest {
             if outside {
                 return Err(BundleError::Format { path, message: format!("{name:?} is not a file of the bundle") });
             }
-            if FileSum::of(&file)? != *sum {
+            if checksum(&file)? != *sum {
                 return Err(BundleError::Checksum { path: file });
             }
         }
@@ -90,13 +84,8 @@ impl Manifest {
     }
 }
 
-impl FileSum {
-    fn of(path: &Path) -> Result<Self, BundleError> {
-        let mut file = fs::File::open(path).map_err(BundleError::io(path))?;
-        let mut hasher = blake3::Hasher::new();
-        let bytes = io::copy(&mut file, &mut hasher).map_err(BundleError::io(path))?;
-        Ok(Self { bytes, blake3: hasher.finalize().to_hex().to_string() })
-    }
+fn checksum(path: &Path) -> Result<FileChecksum, BundleError> {
+    FileChecksum::of(path).map_err(BundleError::io(path))
 }
 
 /// The files below a directory, as paths relative to it.

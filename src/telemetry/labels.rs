@@ -53,7 +53,7 @@ label!(
         Encode = "encode",
         /// User state and candidates to scores.
         Score = "score",
-        /// Decoding, validation, ordering, encoding the answer.
+        /// Everything else until the answer is built: decoding, validation, ordering.
         Other = "other",
     }
 );
