@@ -9,14 +9,11 @@ use rand_chacha::ChaCha8Rng;
 pub enum Initial {
     /// All the same.
     Constant(f32),
-    /// Normal with deviation √(2 / (fan in + fan out)); for an embedding these are its dimension and its rows.
+    /// Normal with deviation √(2 / (fan in + fan out)); for an embedding these are its dimension and its rows. As in
+    /// PyTorch, dimensions after the second are a receptive field, which multiplies both.
     XavierNormal,
     /// Uniform within ±√(6 / (fan in + fan out)).
     XavierUniform,
-    /// Mean 0, deviation 1.
-    StandardNormal,
-    /// Between 0 and 1.
-    UnitUniform,
 }
 
 impl Initial {
@@ -27,7 +24,8 @@ impl Initial {
         let mut key = *blake3::hash(name.as_bytes()).as_bytes();
         key.iter_mut().zip(seed.to_le_bytes()).for_each(|(key, seed)| *key ^= seed);
         let mut rng = ChaCha8Rng::from_seed(key);
-        let fans = shape.iter().rev().take(2).sum::<usize>().max(1) as f64;
+        let (fans, field) = shape.split_at(shape.len().min(2));
+        let fans = (fans.iter().sum::<usize>() * field.iter().product::<usize>()).max(1) as f64;
         let mut normal = |deviation: f64| -> Vec<f32> {
             let mut values = Vec::with_capacity(count + 1);
             while values.len() < count {
@@ -42,12 +40,10 @@ impl Initial {
         let values = match self {
             Self::Constant(value) => vec![value; count],
             Self::XavierNormal => normal((2.0 / fans).sqrt()),
-            Self::StandardNormal => normal(1.0),
             Self::XavierUniform => {
                 let bound = (6.0 / fans).sqrt();
                 (0..count).map(|_| ((2.0 * rng.random::<f64>() - 1.0) * bound) as f32).collect()
             }
-            Self::UnitUniform => (0..count).map(|_| rng.random::<f32>()).collect(),
         };
         Tensor::from_vec(values, shape, &Device::Cpu)
     }
@@ -59,10 +55,12 @@ mod tests {
 
     #[test]
     fn xavier_normal_has_its_deviation_and_repeats() -> Result<()> {
-        let tensor = Initial::XavierNormal.tensor("a", &[300, 100], 7)?;
-        let values = tensor.flatten_all()?.to_vec1::<f32>()?;
-        let variance = values.iter().map(|x| x * x).sum::<f32>() / values.len() as f32;
-        assert!((variance / (2.0 / 400.0) - 1.0).abs() < 0.03);
+        for (shape, fans) in [(&[300, 100][..], 400.0), (&[1, 150, 150], 151.0 * 150.0)] {
+            let values = Initial::XavierNormal.tensor("a", shape, 7)?.flatten_all()?.to_vec1::<f32>()?;
+            let variance = values.iter().map(|x| x * x).sum::<f32>() / values.len() as f32;
+            assert!((variance / (2.0 / fans) - 1.0).abs() < 0.03, "{shape:?}");
+        }
+        let values = Initial::XavierNormal.tensor("a", &[300, 100], 7)?.flatten_all()?.to_vec1::<f32>()?;
         assert_eq!(values, Initial::XavierNormal.tensor("a", &[300, 100], 7)?.flatten_all()?.to_vec1::<f32>()?);
         assert_ne!(values, Initial::XavierNormal.tensor("b", &[300, 100], 7)?.flatten_all()?.to_vec1::<f32>()?);
         assert_ne!(values, Initial::XavierNormal.tensor("a", &[300, 100], 8)?.flatten_all()?.to_vec1::<f32>()?);

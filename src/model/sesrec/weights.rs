@@ -20,10 +20,10 @@ pub struct Parameter {
 
 /// Every tensor of a model with this configuration.
 ///
-/// Beginnings follow the release as it runs: Xavier normal for Linear and Embedding weights (padding rows included) and
-/// for the alignment matrix, PyTorch's own Xavier uniform for the packed attention projection. Its co-attention and
-/// pooling matrices are plain `nn.Parameter`s, which its initialiser never reaches: they stay uniform in [0, 1] (`W1`)
-/// and standard normal (`Wq`, `Wd`, pooling `W`).
+/// Beginnings follow the release as it runs since its commit 740bd47 ("update parameter initialization"): Xavier normal
+/// for every weight (padding rows and position embeddings included), but PyTorch's own Xavier uniform for the packed
+/// attention projection, which its initialiser never reaches. The pooling matrices are three-dimensional there, so that
+/// Xavier's rule takes their last dimension for a receptive field: deviation √(2 / (d² + d)).
 pub fn parameters(config: &SesRecConfig) -> Vec<Parameter> {
     let d = config.hidden_dim;
     let mut list = List(vec![]);
@@ -42,7 +42,7 @@ pub fn parameters(config: &SesRecConfig) -> Vec<Parameter> {
     let sides = [("rec", config.limits.recommendations), ("src", config.limits.searches)];
     for (side, length) in sides {
         list.xavier(format!("{side}_pos_emb.pe.weight"), &[length, d]);
-        list.add(format!("{side}_his_att_pooling.W"), &[1, d, d], Initial::StandardNormal);
+        list.xavier(format!("{side}_his_att_pooling.W"), &[1, d, d]);
         for block in 0..config.num_blocks {
             let layer = format!("{side}_his_transformer_layer.layer.{block}");
             let attention = format!("{layer}.multi_head_attention");
@@ -56,9 +56,9 @@ pub fn parameters(config: &SesRecConfig) -> Vec<Parameter> {
             list.norm(&format!("{layer}.feed_forward.LayerNorm"), d);
         }
     }
-    list.add("interest_contrast.co_att.W1".into(), &[d, d], Initial::UnitUniform);
-    list.add("interest_contrast.co_att.Wq".into(), &[1, d], Initial::StandardNormal);
-    list.add("interest_contrast.co_att.Wd".into(), &[1, d], Initial::StandardNormal);
+    list.xavier("interest_contrast.co_att.W1".into(), &[d, d]);
+    list.xavier("interest_contrast.co_att.Wq".into(), &[1, d]);
+    list.xavier("interest_contrast.co_att.Wd".into(), &[1, d]);
     let temperature = Initial::Constant(config.infonce_temperature_init as f32);
     list.add("feature_alignment.infoNCE_loss.temp".into(), &[], temperature);
     list.xavier("feature_alignment.infoNCE_loss.weight_matrix".into(), &[d, d]);
