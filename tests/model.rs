@@ -10,7 +10,7 @@ use sesrec::{
     model::{
         Bundle, BundleError, ModelConfig, RankingModel, ScoreRequest, TrainableModel, TrainingBatch,
         convert::{Sources, convert},
-        sesrec::{CoattentionPadding, SesRecConfig, SesRecRanker, SesRecSizes, SesRecTrainable, Threshold, initialise},
+        sesrec::{CoattentionPadding, SesRecConfig, SesRecRanker, SesRecTrainable, Threshold, initialise},
     },
     nn::{Adam, AdamOptions, Dropout},
 };
@@ -72,7 +72,7 @@ fn ranker(config: &SesRecConfig) -> SesRecRanker {
 
 fn search(query: u32, clicks: &[u32]) -> SearchFeatures {
     let words = (0..query % 3).map(|n| 1 + (query + n) % WORDS).collect();
-    SearchFeatures { query, words, source: query % 2, clicks: clicks.to_vec() }
+    SearchFeatures { query, words, source: query % 2, clicks: clicks.to_vec(), place: 0 }
 }
 
 fn user(row: UserRow, recommendations: &[u32], searches: &[(u32, &[u32])]) -> UserFeatures {
@@ -104,6 +104,7 @@ fn batch(users: &[UserFeatures]) -> TrainingBatch {
         negatives: (0..4 * count).map(|n| 1 + (n * 7) % ITEMS).collect(),
         alignment_items: (0..16).map(|n| 1 + (n * 5) % ITEMS).collect(),
         alignment_queries: (0..16).map(|n| 1 + (n * 5) % QUERIES).collect(),
+        searches: SearchExamples::default(),
     }
 }
 
@@ -344,7 +345,7 @@ fn pickled_state_dicts_convert() {
         }
         assert_eq!(bundle.catalogue.words.row("shoes"), Some(2));
         let ranker = bundle.ranker(&Device::Cpu).unwrap();
-        let search = SearchFeatures { query: 1, words: vec![1, 2], source: 0, clicks: vec![2] };
+        let search = SearchFeatures { query: 1, words: vec![1, 2], source: 0, clicks: vec![2], place: 0 };
         let user = UserFeatures { user: UserRow::Known(1), recommendations: vec![1, 3], searches: vec![search] };
         let states = ranker.encode(&[&user]).unwrap();
         let scores = ranker.score(&[ScoreRequest { state: &states[0], items: &[1, 2, 3] }]).unwrap();
