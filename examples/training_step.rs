@@ -11,7 +11,7 @@ use rand_chacha::ChaCha8Rng;
 use sesrec::{
     data::{Catalogue, EntityTable, HistoryBatch, SearchFeatures, UserFeatures, UserRow},
     model::{
-        InputSizes, TrainableModel, TrainingBatch,
+        InputSizes, SearchExamples, TrainableModel, TrainingBatch,
         sesrec::{SesRecConfig, SesRecTrainable},
     },
     nn::{Adam, AdamOptions, Dropout},
