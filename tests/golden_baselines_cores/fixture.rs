@@ -27,7 +27,6 @@ pub type Names = &'static [(&'static str, &'static str)];
 
 /// A folder.
 pub struct Fixture {
-    dir: PathBuf,
     names: Names,
     weights: HashMap<String, Var>,
     inputs: HashMap<String, Tensor>,
@@ -57,7 +56,6 @@ impl Fixture {
             inputs: load("inputs.safetensors"),
             outputs: load("outputs.safetensors"),
             gradients: load("gradients.safetensors"),
-            dir,
         })
     }
 
@@ -108,7 +106,8 @@ impl Fixture {
     /// The lengths of a mask `[B, L]` of prefixes.
     pub fn lengths(&self, mask: &str) -> Vec<usize> {
         let length = self.inputs[mask].dim(D::Minus1).unwrap();
-        let lengths = self.flags(mask).chunks(length).map(|row| {
+        let flags = self.flags(mask);
+        let lengths = flags.chunks(length).map(|row| {
             let real = row.iter().filter(|&&real| real).count();
             assert!(row[..real].iter().all(|&real| real), "{mask} is padded on the right");
             real
@@ -187,12 +186,4 @@ fn ours(names: Names, name: &str, tensor: Tensor) -> Option<(String, Tensor)> {
 /// Σ logits · seed.
 pub fn seeded(logits: &Tensor, seed: &Tensor) -> Tensor {
     (logits * seed).unwrap().sum_all().unwrap()
-}
-
-/// Binary cross-entropy of logits, the mean.
-pub fn cross_entropy(logits: &Tensor, labels: &Tensor) -> Tensor {
-    let softplus = (logits.relu().unwrap()
-        + ((logits.abs().unwrap().neg().unwrap().exp().unwrap() + 1.0).unwrap()).log().unwrap())
-    .unwrap();
-    (softplus - (logits * labels).unwrap()).unwrap().mean_all().unwrap()
 }

@@ -21,7 +21,11 @@ pub fn models() -> Vec<ModelConfig> {
     let with_losses = |&kind: &ModelKind| {
         let config = kind.config(InputConfig::for_catalogue(&catalogue(), sizes), sizes.heads);
         let mut json = serde_json::to_value(&config).unwrap();
-        let mut configs = vec![config];
+        if let Some(margin) = json.get_mut("triplet_margin") {
+            // Of SESRec's default no user here falls short.
+            *margin = 10.0.into();
+        }
+        let mut configs = vec![ModelConfig::from_json(json.to_string().as_bytes()).unwrap()];
         if json.get("loss").is_some() {
             json["loss"] = "own".into();
             configs.push(ModelConfig::from_json(json.to_string().as_bytes()).unwrap());
@@ -96,7 +100,8 @@ fn every_parameter_gets_a_gradient() {
 
 #[test]
 fn one_batch_can_be_learned_by_heart() {
-    let users: Vec<_> = some_users().into_iter().take(3).collect();
+    // All with recommendations: without, a model that sees nothing else can't tell items apart.
+    let users: Vec<_> = some_users().into_iter().filter(|user| !user.recommendations.is_empty()).collect();
     for config in models() {
         let model = trainable(&config);
         let batch = batch_for(&config, &*model, &users);
@@ -108,9 +113,8 @@ fn one_batch_can_be_learned_by_heart() {
             losses.parts[0].1.to_scalar::<f32>().unwrap()
         };
         let first = step();
-        // The third user has no recommendations: a model that sees nothing else can't tell its items apart.
         let last = (0..80).map(|_| step()).last().unwrap();
-        assert!(last < 0.4 * first, "{}: from {first} to {last}", config.to_json());
+        assert!(last < 0.4 * first, "{}: from {first} to {last}", config.kind());
     }
 }
 
