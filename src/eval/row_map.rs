@@ -66,7 +66,7 @@ impl RowMap {
         let recommendations: Vec<u32> = history.recommendations.iter().filter_map(|&item| self.item(item)).collect();
         let catalogue = featurizer.catalogue();
         let known: Vec<bool> = history.recommendations.iter().map(|&item| self.item(item).is_some()).collect();
-        let translated: Vec<(u32, Vec<u32>, u32, Vec<u32>, usize)> = history
+        let translated: Vec<Translated> = history
             .searches
             .iter()
             .map(|search| {
@@ -77,17 +77,18 @@ impl RowMap {
                 };
                 let source = self.sources[search.source as usize].unwrap_or(self.default_source);
                 let place = known[..search.place.min(known.len())].iter().filter(|&&known| known).count();
-                (query, words, source, search.clicks.iter().filter_map(|&item| self.item(item)).collect(), place)
+                let clicks = search.clicks.iter().filter_map(|&item| self.item(item)).collect();
+                Translated { query, words, source, clicks, place }
             })
             .collect();
         let searches: Vec<RowSearch<'_>> = translated
             .iter()
-            .map(|(query, words, source, clicks, place)| RowSearch {
-                query: *query,
+            .map(|&Translated { query, ref words, source, ref clicks, place }| RowSearch {
+                query,
                 words,
-                source: *source,
+                source,
                 clicks,
-                place: *place,
+                place,
             })
             .collect();
         let user = self.users[user as usize].map_or(UserRow::Mean, UserRow::Known);
@@ -104,6 +105,15 @@ impl RowMap {
 fn rows(from: &EntityTable, to: &EntityTable) -> Vec<Option<u32>> {
     let padding = (0..from.first_row).map(|row| (row < to.first_row).then_some(row));
     padding.chain(from.ids.iter().map(|id| to.row(id))).collect()
+}
+
+/// A search in the bundle's rows.
+struct Translated {
+    query: u32,
+    words: Vec<u32>,
+    source: u32,
+    clicks: Vec<u32>,
+    place: usize,
 }
 
 #[cfg(test)]
