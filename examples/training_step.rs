@@ -11,8 +11,8 @@ use rand_chacha::ChaCha8Rng;
 use sesrec::{
     data::{Catalogue, EntityTable, HistoryBatch, SearchFeatures, UserFeatures, UserRow},
     model::{
-        TrainableModel, TrainingBatch,
-        sesrec::{SesRecConfig, SesRecSizes, SesRecTrainable},
+        InputSizes, SearchExamples, TrainableModel, TrainingBatch,
+        sesrec::{SesRecConfig, SesRecTrainable},
     },
     nn::{Adam, AdamOptions, Dropout},
 };
@@ -41,8 +41,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         query_words: (0..5 * QUERIES).map(|n| 1 + n % WORDS).collect(),
         ..Catalogue::default()
     });
-    let config = SesRecConfig::for_catalogue(&catalogue, SesRecSizes::AMAZON);
-    let limits = config.limits;
+    let config = SesRecConfig::for_catalogue(&catalogue, InputSizes::AMAZON);
+    let limits = config.inputs.limits;
     let model = SesRecTrainable::new(config, catalogue, 0, &Device::Cpu)?;
     let mut adam = Adam::new(model.parameters(), AdamOptions::default())?;
     let mut rng = ChaCha8Rng::seed_from_u64(0);
@@ -53,6 +53,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 words: (0..5).map(|_| rng.random_range(1..=WORDS)).collect(),
                 source: 0,
                 clicks: vec![rng.random_range(1..=ITEMS)],
+                place: 0,
             });
             let searches = searches.collect();
             let recommendations = (0..limits.recommendations).map(|_| rng.random_range(1..=ITEMS)).collect();
@@ -66,6 +67,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         negatives: rows(4 * BATCH, ITEMS),
         alignment_items: rows(NEGATIVES, ITEMS),
         alignment_queries: rows(NEGATIVES, QUERIES),
+        searches: SearchExamples::default(),
     };
     let (mut forward, mut backward, mut update) = (0.0, 0.0, 0.0);
     for step in 0..steps + 3 {

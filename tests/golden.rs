@@ -17,7 +17,7 @@ use candle_core::{DType, Device, IndexOp, Tensor};
 use sesrec::{
     data::{Catalogue, HistoryBatch, SearchFeatures, UserFeatures, UserRow},
     model::{
-        ModelConfig, RankingModel, ScoreRequest, TrainableModel, TrainingBatch,
+        ModelConfig, RankingModel, ScoreRequest, SearchExamples, TrainableModel, TrainingBatch,
         convert::read_catalogue,
         sesrec::{Network, SesRecConfig, SesRecRanker, SesRecTrainable, TrainingOutputs, triplet_hinge},
     },
@@ -59,7 +59,7 @@ impl Golden {
         let load = |name: &str| candle_core::safetensors::load(dir.join(name), &Device::Cpu).unwrap();
         let config = ModelConfig::from_json(&std::fs::read(dir.join("config.json")).unwrap()).unwrap();
         let catalogue = Arc::new(read_catalogue(&dir.join("catalog"), &config).unwrap());
-        let ModelConfig::Sesrec(config) = config;
+        let ModelConfig::Sesrec(config) = config else { panic!("{} has another model", dir.display()) };
         let device = std::env::var("SESREC_TEST_DEVICE").unwrap_or_else(|_| "cpu".into());
         let device = device.parse::<DeviceChoice>().unwrap().open().unwrap();
         let (weights, inputs, outputs) =
@@ -73,7 +73,7 @@ impl Golden {
     }
 
     fn users(&self) -> Vec<UserFeatures> {
-        let limits = self.config.limits;
+        let limits = self.config.inputs.limits;
         let (items, queries) = (self.input("rec_items"), self.input("src_query_ids"));
         let (sources, words) = (self.input("src_sources"), self.input("src_query_words"));
         let (clicks, users) = (self.input("src_clicked_items"), self.input("user"));
@@ -88,6 +88,7 @@ impl Golden {
                     words: real(&words[event * limits.words..(event + 1) * limits.words]),
                     source: sources[event],
                     clicks: real(&clicks[event * limits.clicks..(event + 1) * limits.clicks]),
+                    place: 0,
                 }
             });
             UserFeatures {
@@ -101,11 +102,12 @@ impl Golden {
 
     fn training_batch(&self) -> TrainingBatch {
         TrainingBatch {
-            history: HistoryBatch::padded_to_limits(&self.users(), self.config.limits),
+            history: HistoryBatch::padded_to_limits(&self.users(), self.config.inputs.limits),
             positives: self.input("train_positive"),
             negatives: self.input("train_negatives"),
             alignment_items: self.input("align_negative_items"),
             alignment_queries: self.input("align_negative_queries"),
+            searches: SearchExamples::default(),
         }
     }
 

@@ -19,11 +19,11 @@ use sesrec::{
         kuaisar::{self, ImportOptions},
     },
     model::{
-        TrainableModel,
-        sesrec::{SesRecConfig, SesRecSizes, SesRecTrainable},
+        InputSizes, TrainableModel,
+        sesrec::{SesRecConfig, SesRecTrainable},
     },
     nn::{Adam, AdamOptions, Parameters},
-    train::{Checkpoint, Ending, HistoryPadding, Recipe, Reporting, Trainer, TrainingFiles},
+    train::{Checkpoint, Ending, Recipe, Reporting, Trainer, TrainingFiles},
 };
 
 #[test]
@@ -92,7 +92,7 @@ fn dataset() -> Dataset {
 }
 
 fn model(dataset: &Dataset) -> SesRecTrainable {
-    let config = SesRecConfig::for_catalogue(&dataset.catalogue, SesRecSizes::AMAZON);
+    let config = SesRecConfig::for_catalogue(&dataset.catalogue, InputSizes::AMAZON);
     SesRecTrainable::new(config, Arc::clone(&dataset.catalogue), 5, &Device::Cpu).unwrap()
 }
 
@@ -107,7 +107,6 @@ fn train(dataset: &Dataset, directory: &Path, epochs: usize, resume: bool) -> Ha
         negatives: &negatives,
         recipe: Recipe { epochs, batch_size: 64, alignment_negatives: 32, ..Recipe::default() },
         model_config: serde_json::to_value(model.config()).unwrap(),
-        padding: HistoryPadding::Longest,
         files: TrainingFiles { checkpoints: Some(checkpoints), ..TrainingFiles::default() },
         reporting: Reporting::Silent,
         stop: Arc::default(),

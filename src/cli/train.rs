@@ -161,11 +161,11 @@ fn train(args: &Args, stop: Arc<AtomicBool>) -> anyhow::Result<()> {
     }
     let dataset = Dataset::read(&args.data)?;
     let negatives = args.negatives.open(&dataset)?;
-    let recipe = args.recipe.recipe(args.model.preset);
+    let recipe = args.recipe.recipe(&args.model);
     recipe.check()?;
     let config = args.model.config(&dataset.catalogue, recipe.dropout)?;
     let device = args.device.open()?;
-    let model = config.new_trainable(Arc::clone(&dataset.catalogue), recipe.seed, &device)?;
+    let model = config.new_trainable(&dataset, recipe.seed, &device)?;
     let run_dir = args.run_dir();
     let from = args.checkpoint(&run_dir)?;
     if !args.quiet {
@@ -184,7 +184,6 @@ fn train(args: &Args, stop: Arc<AtomicBool>) -> anyhow::Result<()> {
         negatives: &negatives,
         recipe,
         model_config: serde_json::to_value(&config)?,
-        padding: args.model.padding(),
         files: TrainingFiles {
             checkpoints: Some(run_dir.join("checkpoints")),
             checkpoint_steps: args.checkpoint_steps,

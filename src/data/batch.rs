@@ -1,5 +1,7 @@
 //! Users padded to a common length, on the right, in host memory: what becomes tensors.
 
+use std::borrow::Cow;
+
 use super::{HistoryLimits, UserFeatures, UserRow};
 
 /// `users` histories, padded with row 0 to `rec_len` and `src_len` events.
@@ -25,6 +27,9 @@ pub struct HistoryBatch {
     pub src_queries: Vec<u32>,
     /// Source rows `[B, Ls]`.
     pub src_sources: Vec<u32>,
+    /// How many of the user's recommendation events lie before each search `[B, Ls]`: with it, both sides are one
+    /// sequence by time.
+    pub src_places: Vec<u32>,
     /// Word rows `[B, Ls, W]`, 0 = none.
     pub src_words: Vec<u32>,
     /// Item rows `[B, Ls, K]`, 0 = none.
@@ -68,6 +73,7 @@ impl HistoryBatch {
             rec_items: vec![],
             src_queries: vec![],
             src_sources: vec![],
+            src_places: vec![],
             src_words: vec![],
             src_clicks: vec![],
         };
@@ -80,6 +86,7 @@ impl HistoryBatch {
             for search in &user.searches {
                 batch.src_queries.push(search.query);
                 batch.src_sources.push(search.source);
+                batch.src_places.push(search.place);
                 extend_padded(&mut batch.src_words, &search.words, limits.words);
                 extend_padded(&mut batch.src_clicks, &search.clicks, limits.clicks);
             }
@@ -87,10 +94,32 @@ impl HistoryBatch {
             batch.rec_items.resize(users * rec_len, 0);
             batch.src_queries.resize(users * src_len, 0);
             batch.src_sources.resize(users * src_len, 0);
+            batch.src_places.resize(users * src_len, 0);
             batch.src_words.resize(users * src_len * limits.words, 0);
             batch.src_clicks.resize(users * src_len * limits.clicks, 0);
         }
         batch
+    }
+
+    /// Tensors can't have zero positions: a side on which nobody has events gets one padded position.
+    pub fn at_least_one_position(&self) -> Cow<'_, Self> {
+        if self.rec_len > 0 && self.src_len > 0 {
+            return Cow::Borrowed(self);
+        }
+        let (mut batch, users) = (self.clone(), self.users());
+        if batch.rec_len == 0 {
+            batch.rec_len = 1;
+            batch.rec_items = vec![0; users];
+        }
+        if batch.src_len == 0 {
+            batch.src_len = 1;
+            batch.src_queries = vec![0; users];
+            batch.src_sources = vec![0; users];
+            batch.src_places = vec![0; users];
+            batch.src_words = vec![0; users * batch.word_len];
+            batch.src_clicks = vec![0; users * batch.click_len];
+        }
+        Cow::Owned(batch)
     }
 
     /// How many users there are.

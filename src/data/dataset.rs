@@ -151,7 +151,7 @@ impl Dataset {
 
     /// A user's searches, oldest first, parallel to [`Self::search_times`].
     pub fn searches(&self, user: u32) -> Vec<RowSearch<'_>> {
-        self.search_rows(range(&self.src_ends, user as usize))
+        self.search_rows(user, range(&self.src_ends, user as usize))
     }
 
     /// The item to predict.
@@ -170,7 +170,7 @@ impl Dataset {
         let sources = range(&self.src_ends, target.user as usize);
         let end = sources.start + self.searches_before(target);
         let start = end.saturating_sub(featurizer.limits().searches).max(sources.start);
-        let searches = self.search_rows(start..end);
+        let searches = self.search_rows(target.user, start..end);
         let recommendations = &self.recommendations(target.user)[..target.position as usize];
         featurizer.from_rows(UserRow::Known(target.user), RowHistory { recommendations, searches: &searches })
     }
@@ -203,13 +203,15 @@ impl Dataset {
         clicks
     }
 
-    fn search_rows(&self, range: std::ops::Range<usize>) -> Vec<RowSearch<'_>> {
+    fn search_rows(&self, user: u32, range: std::ops::Range<usize>) -> Vec<RowSearch<'_>> {
+        let times = self.recommendation_times(user);
         range
             .map(|n| RowSearch {
                 query: self.src_queries[n],
                 words: self.catalogue.words_of(self.src_queries[n]),
                 source: self.src_sources[n],
                 clicks: self.clicked(n),
+                place: times.partition_point(|&recommendation| recommendation <= self.src_times[n]),
             })
             .collect()
     }

@@ -138,7 +138,7 @@ impl Dataset {
     }
 
     /// Without interactions yet.
-    pub(super) fn empty(catalogue: Arc<Catalogue>) -> Self {
+    pub fn empty(catalogue: Arc<Catalogue>) -> Self {
         Self {
             catalogue,
             statistics: Statistics::default(),

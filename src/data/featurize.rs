@@ -62,6 +62,8 @@ pub struct SearchFeatures {
     pub source: u32,
     /// Item rows, at most `HistoryLimits::clicks`.
     pub clicks: Vec<u32>,
+    /// How many of [`UserFeatures::recommendations`] lie before it. Grows from search to search.
+    pub place: u32,
 }
 
 /// A history in catalogue rows, before truncation: what a data set holds.
@@ -84,6 +86,8 @@ pub struct RowSearch<'a> {
     pub source: u32,
     /// Item rows.
     pub clicks: &'a [u32],
+    /// How many of the user's recommendation events lie before it.
+    pub place: usize,
 }
 
 /// What [`Featurizer::features`] found, and what it could not use.
@@ -153,7 +157,10 @@ impl Featurizer {
             .map(|search| {
                 let clicks: Vec<u32> = search.clicked_item_ids.iter().filter_map(&mut row).collect();
                 let (query, words) = self.query(search);
-                self.search(RowSearch { query, words: &words, source: self.source(search), clicks: &clicks })
+                // Of the events before it, those that the model sees.
+                let place = recommendation_events.partition_point(|&event| event < search.place);
+                let source = self.source(search);
+                self.search(RowSearch { query, words: &words, source, clicks: &clicks, place }, 0)
             })
             .collect();
         Featurized {
@@ -167,16 +174,20 @@ impl Featurizer {
     /// A history that is in rows already.
     pub fn from_rows(&self, user: UserRow, history: RowHistory<'_>) -> UserFeatures {
         let recommendations = tail(history.recommendations, self.limits.recommendations).to_vec();
-        let searches = tail(history.searches, self.limits.searches).iter().map(|&search| self.search(search)).collect();
+        let unseen = history.recommendations.len() - recommendations.len();
+        let searches = tail(history.searches, self.limits.searches).iter();
+        let searches = searches.map(|&search| self.search(search, unseen)).collect();
         UserFeatures { user, recommendations, searches }
     }
 
-    fn search(&self, search: RowSearch<'_>) -> SearchFeatures {
+    /// `unseen` recommendation events are too old for the model, and no longer counted.
+    fn search(&self, search: RowSearch<'_>, unseen: usize) -> SearchFeatures {
         SearchFeatures {
             query: search.query,
             words: search.words[..search.words.len().min(self.limits.words)].to_vec(),
             source: search.source,
             clicks: search.clicks[..search.clicks.len().min(self.limits.clicks)].to_vec(),
+            place: search.place.saturating_sub(unseen) as u32,
         }
     }
 

@@ -14,6 +14,14 @@ pub struct History {
 }
 
 impl History {
+    /// Of lists that don't say how they lie in time relative to each other: the searches are spread evenly over the
+    /// recommendations.
+    pub fn untimed(recommendations: Vec<ItemId>, mut searches: Vec<HistorySearch>) -> Self {
+        let gaps = searches.len() + 1;
+        searches.iter_mut().enumerate().for_each(|(n, search)| search.place = (n + 1) * recommendations.len() / gaps);
+        Self { recommendations, searches }
+    }
+
     /// Whether there is nothing on either side.
     pub fn is_empty(&self) -> bool {
         self.recommendations.is_empty() && self.searches.is_empty()
@@ -31,6 +39,8 @@ pub struct HistorySearch {
     pub source: Option<Arc<str>>,
     /// Distinct clicked items: the search's own first, then later clicks by time.
     pub clicked_item_ids: Vec<ItemId>,
+    /// How many of [`History::recommendations`] lie before it. Inline histories don't say: see [`History::untimed`].
+    pub place: usize,
 }
 
 /// When an event of a [`UserHistoryView`] happened and how it is called.

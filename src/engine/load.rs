@@ -71,6 +71,7 @@ fn warm_up(ranker: &dyn RankingModel, featurizer: &Featurizer) -> Result<(), Str
         words: vec![],
         source: featurizer.catalogue().default_source,
         clicks: items(limits.clicks),
+        place: 0,
     };
     let full = UserFeatures {
         user: UserRow::Mean,

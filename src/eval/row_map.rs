@@ -65,7 +65,8 @@ impl RowMap {
     pub fn features(&self, user: u32, history: RowHistory<'_>, featurizer: &Featurizer) -> UserFeatures {
         let recommendations: Vec<u32> = history.recommendations.iter().filter_map(|&item| self.item(item)).collect();
         let catalogue = featurizer.catalogue();
-        let translated: Vec<(u32, Vec<u32>, u32, Vec<u32>)> = history
+        let known: Vec<bool> = history.recommendations.iter().map(|&item| self.item(item).is_some()).collect();
+        let translated: Vec<Translated> = history
             .searches
             .iter()
             .map(|search| {
@@ -75,12 +76,20 @@ impl RowMap {
                     row => catalogue.words_of(row).to_vec(),
                 };
                 let source = self.sources[search.source as usize].unwrap_or(self.default_source);
-                (query, words, source, search.clicks.iter().filter_map(|&item| self.item(item)).collect())
+                let place = known[..search.place.min(known.len())].iter().filter(|&&known| known).count();
+                let clicks = search.clicks.iter().filter_map(|&item| self.item(item)).collect();
+                Translated { query, words, source, clicks, place }
             })
             .collect();
         let searches: Vec<RowSearch<'_>> = translated
             .iter()
-            .map(|(query, words, source, clicks)| RowSearch { query: *query, words, source: *source, clicks })
+            .map(|&Translated { query, ref words, source, ref clicks, place }| RowSearch {
+                query,
+                words,
+                source,
+                clicks,
+                place,
+            })
             .collect();
         let user = self.users[user as usize].map_or(UserRow::Mean, UserRow::Known);
         featurizer.from_rows(user, RowHistory { recommendations: &recommendations, searches: &searches })
@@ -96,6 +105,15 @@ impl RowMap {
 fn rows(from: &EntityTable, to: &EntityTable) -> Vec<Option<u32>> {
     let padding = (0..from.first_row).map(|row| (row < to.first_row).then_some(row));
     padding.chain(from.ids.iter().map(|id| to.row(id))).collect()
+}
+
+/// A search in the bundle's rows.
+struct Translated {
+    query: u32,
+    words: Vec<u32>,
+    source: u32,
+    clicks: Vec<u32>,
+    place: usize,
 }
 
 #[cfg(test)]
@@ -142,7 +160,7 @@ mod tests {
         assert_eq!((map.item(1), map.item(2), map.item(3)), (Some(2), None, Some(1)));
         let limits = HistoryLimits { recommendations: 5, searches: 5, words: 5, clicks: 5 };
         let featurizer = Featurizer::new(Arc::new(bundle), limits);
-        let search = RowSearch { query: 1, words: &[1, 2], source: 0, clicks: &[2, 3] };
+        let search = RowSearch { query: 1, words: &[1, 2], source: 0, clicks: &[2, 3], place: 1 };
         let history = RowHistory { recommendations: &[1, 2, 3], searches: &[search] };
         let features = map.features(0, history, &featurizer);
         assert_eq!(features.user, UserRow::Known(1));

@@ -203,7 +203,7 @@ impl UserTimeline {
         });
         let mut places: HashMap<&SearchId, usize> = HashMap::with_capacity(self.searches.len());
         let mut searches: Vec<HistorySearch> = Vec::with_capacity(self.searches.len());
-        for search in self.searches.iter().filter_map(|row| row.search()) {
+        for (time, search) in self.searches.iter().filter_map(|row| Some((row.time, row.search()?))) {
             places.entry(&search.search_id).or_insert(searches.len());
             let mut clicked_item_ids = Vec::with_capacity(search.clicked_item_ids.len());
             for item in &search.clicked_item_ids {
@@ -216,6 +216,7 @@ impl UserTimeline {
                 query: search.query.clone(),
                 source: search.source.clone(),
                 clicked_item_ids,
+                place: self.recommendations.partition_point(|row| row.time <= time),
             });
         }
         let mut pending_clicks = 0;

@@ -6,20 +6,87 @@ use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ModelError, RankingModel, TrainableModel,
-    sesrec::{self, SesRecConfig, SesRecRanker, SesRecTrainable},
+    Architecture, InputConfig, ModelError, Parameter, RankingModel, TrainableModel,
+    baselines::{FmlpConfig, Gru4RecConfig, SasRecConfig, StampConfig},
+    sesrec::SesRecConfig,
+    weights,
 };
-use crate::data::{Catalogue, HistoryLimits};
+use crate::data::{Catalogue, Dataset, HistoryLimits};
 
 /// A bundle's `config.json`: `{"model": "sesrec", …}` with that model's own settings beside it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "model", rename_all = "snake_case")]
+#[serde(tag = "model", rename_all = "lowercase")]
 pub enum ModelConfig {
     /// SESRec.
     Sesrec(SesRecConfig),
+    /// STAMP.
+    Stamp(StampConfig),
+    /// GRU4Rec.
+    Gru4Rec(Gru4RecConfig),
+    /// SASRec.
+    SasRec(SasRecConfig),
+    /// FMLP-Rec.
+    Fmlp(FmlpConfig),
+}
+
+/// The models' names, as in `config.json` and on the command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+#[value(rename_all = "lower")]
+pub enum ModelKind {
+    /// SESRec (SIGIR 2023): both histories, disentangled into similar and dissimilar interests.
+    #[default]
+    Sesrec,
+    /// STAMP (KDD 2018): short-term attention over the clicked items and the newest one.
+    Stamp,
+    /// GRU4Rec (2016): a recurrent network over the clicked items.
+    Gru4Rec,
+    /// SASRec (ICDM 2018): causal self-attention over the clicked items.
+    SasRec,
+    /// FMLP-Rec (WWW 2022): learned frequency filters over the clicked items.
+    Fmlp,
+}
+
+impl ModelKind {
+    /// All of them, SESRec first.
+    pub fn all() -> &'static [Self] {
+        <Self as clap::ValueEnum>::value_variants()
+    }
+
+    /// A model of this kind with its publication's constants, over all inputs or those of them that it uses.
+    pub fn config(self, inputs: InputConfig, heads: usize) -> ModelConfig {
+        match self {
+            Self::Sesrec => ModelConfig::Sesrec(SesRecConfig::new(inputs, heads)),
+            Self::Stamp => ModelConfig::Stamp(StampConfig::new(inputs)),
+            Self::Gru4Rec => ModelConfig::Gru4Rec(Gru4RecConfig::new(inputs)),
+            Self::SasRec => ModelConfig::SasRec(SasRecConfig::new(inputs)),
+            Self::Fmlp => ModelConfig::Fmlp(FmlpConfig::new(inputs)),
+        }
+    }
+
+    /// The dropout rate that its publication, or the code that the specification follows, trains it with.
+    pub fn dropout(self) -> f64 {
+        match self {
+            Self::Sesrec => 0.1,
+            Self::Stamp => 0.0,
+            Self::Gru4Rec => 0.3,
+            Self::SasRec | Self::Fmlp => 0.5,
+        }
+    }
 }
 
 impl ModelConfig {
+    /// What depends on which model it is.
+    fn architecture(&self) -> &dyn Architecture {
+        match self {
+            Self::Sesrec(config) => config,
+            Self::Stamp(config) => config,
+            Self::Gru4Rec(config) => config,
+            Self::SasRec(config) => config,
+            Self::Fmlp(config) => config,
+        }
+    }
+
     /// From JSON; without a "model" key, as the release's files are, it is SESRec's.
     pub fn from_json(json: &[u8]) -> Result<Self, ModelError> {
         let wrong = |error: serde_json::Error| ModelError::Config(error.to_string());
@@ -40,49 +107,50 @@ impl ModelConfig {
 
     /// "sesrec", ...
     pub fn kind(&self) -> &'static str {
-        match self {
-            Self::Sesrec(_) => "sesrec",
-        }
+        self.architecture().kind()
+    }
+
+    /// What it embeds.
+    pub fn inputs(&self) -> &InputConfig {
+        self.architecture().inputs()
     }
 
     /// How much of a history it sees.
     pub fn limits(&self) -> HistoryLimits {
-        match self {
-            Self::Sesrec(config) => config.limits,
-        }
+        self.inputs().limits
     }
 
     /// Checks that the settings fit each other.
     pub fn validate(&self) -> Result<(), ModelError> {
-        match self {
-            Self::Sesrec(config) => config.validate(),
-        }
+        self.architecture().validate()
     }
 
     /// Checks that the model's tables hold the catalogue's rows.
     pub fn check_catalogue(&self, catalogue: &Catalogue) -> Result<(), ModelError> {
-        match self {
-            Self::Sesrec(config) => config.check_catalogue(catalogue),
-        }
+        self.inputs().check_catalogue(catalogue)
+    }
+
+    /// Every tensor of the model.
+    pub fn parameters(&self) -> Vec<Parameter> {
+        self.architecture().parameters()
     }
 
     /// Checks that the tensors are this model's: names, shapes, finite values.
     pub fn check_weights(&self, tensors: &HashMap<String, Tensor>) -> Result<(), ModelError> {
-        match self {
-            Self::Sesrec(config) => sesrec::check(config, tensors),
-        }
+        weights::check(&self.parameters(), tensors)
     }
 
-    /// A model that begins to learn; equal seeds begin equally.
+    /// A model that begins to learn from a data set; equal seeds begin equally.
     pub fn new_trainable(
         &self,
-        catalogue: Arc<Catalogue>,
+        dataset: &Dataset,
         seed: u64,
         device: &Device,
     ) -> Result<Box<dyn TrainableModel>, ModelError> {
-        match self {
-            Self::Sesrec(config) => Ok(Box::new(SesRecTrainable::new(config.clone(), catalogue, seed, device)?)),
-        }
+        self.validate()?;
+        let mut tensors = weights::initialise(&self.parameters(), seed)?;
+        tensors.extend(self.architecture().tables(dataset)?);
+        self.trainable_from(dataset.catalogue.clone(), &tensors, device)
     }
 
     /// A model that learns on from given weights.
@@ -92,11 +160,8 @@ impl ModelConfig {
         tensors: &HashMap<String, Tensor>,
         device: &Device,
     ) -> Result<Box<dyn TrainableModel>, ModelError> {
-        match self {
-            Self::Sesrec(config) => {
-                Ok(Box::new(SesRecTrainable::from_tensors(config.clone(), catalogue, tensors, device)?))
-            }
-        }
+        self.check_weights(tensors)?;
+        self.architecture().trainable(catalogue, tensors, device)
     }
 
     /// A model that answers.
@@ -106,8 +171,7 @@ impl ModelConfig {
         tensors: &HashMap<String, Tensor>,
         device: &Device,
     ) -> Result<Box<dyn RankingModel>, ModelError> {
-        match self {
-            Self::Sesrec(config) => Ok(Box::new(SesRecRanker::new(config.clone(), catalogue, tensors, device)?)),
-        }
+        self.check_weights(tensors)?;
+        self.architecture().ranker(catalogue, tensors, device)
     }
 }

@@ -1,18 +1,32 @@
 //! Ranking models behind two traits, and the directory they travel in.
 //!
+//! [`sesrec`] is the paper's model, [`baselines`] are those that it is compared with. Both share the input layer
+//! ([`InputConfig`], [`Embeddings`], [`HistoryVectors`]); an [`Architecture`] is what each of them provides.
+//!
 //! [`RankingModel`] answers: `encode` turns histories into user states, `score` ranks candidates against them.
 //! [`TrainableModel`] learns. [`Bundle`] is a model with everything that serving needs; [`ModelConfig`] says which model.
 
+mod architecture;
+pub mod baselines;
 mod bundle;
 mod config;
 pub mod convert;
+mod inputs;
 mod manifest;
 mod ranking;
 pub mod sesrec;
 mod trainable;
+mod weights;
 
+pub use architecture::Architecture;
 pub use bundle::{Bundle, BundleError};
-pub use config::ModelConfig;
+pub use config::{ModelConfig, ModelKind};
+pub use inputs::{
+    AttributeConfig, Embeddings, HistoryVectors, InputConfig, InputSizes, ItemRows, QueryFeatures, TableConfig,
+};
 pub use manifest::Manifest;
 pub use ranking::{ModelError, RankingModel, ScoreRequest, UserState};
-pub use trainable::{Losses, TrainableModel, TrainingBatch};
+pub use trainable::{
+    BatchPlan, Examples, Extras, HistoryPadding, Losses, SearchExamples, TrainableModel, TrainingBatch,
+};
+pub use weights::{Parameter, ParameterList, Role, Weights, check, initialise};

@@ -21,6 +21,89 @@ pub struct TrainingBatch {
     pub alignment_items: Vec<u32>,
     /// Query rows sampled for the whole batch `[M]`.
     pub alignment_queries: Vec<u32>,
+    /// Searches to learn from, apart from the users' histories.
+    pub searches: SearchExamples,
+}
+
+impl TrainingBatch {
+    /// Each example's clicked item, then its negatives: `[B, 1 + N]`.
+    ///
+    /// # Errors
+    /// If the lists don't belong to one batch.
+    pub fn candidates(&self) -> Result<Vec<u32>, ModelError> {
+        let users = self.history.users();
+        if users == 0 || self.positives.len() != users || !self.negatives.len().is_multiple_of(users) {
+            let (positives, negatives) = (self.positives.len(), self.negatives.len());
+            return Err(ModelError::Config(format!(
+                "a training batch of {users} users has {positives} clicked items and {negatives} negatives"
+            )));
+        }
+        let per_user = self.negatives.len() / users;
+        let mut candidates = Vec::with_capacity(users * (1 + per_user));
+        for (user, &positive) in self.positives.iter().enumerate() {
+            candidates.push(positive);
+            candidates.extend_from_slice(&self.negatives[user * per_user..(user + 1) * per_user]);
+        }
+        Ok(candidates)
+    }
+}
+
+/// Clicks of training searches: what a search model learns from. S may be 0.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SearchExamples {
+    /// Query rows `[S]`; their words are the catalogue's.
+    pub queries: Vec<u32>,
+    /// An item clicked for each `[S]`.
+    pub clicked: Vec<u32>,
+    /// Sampled items of each `[S, N]`.
+    pub negatives: Vec<u32>,
+}
+
+/// What a model's losses need of a batch; nothing else is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct BatchPlan {
+    /// How long histories are.
+    pub padding: HistoryPadding,
+    /// What an example is.
+    pub examples: Examples,
+    /// What comes with the examples.
+    pub extras: Extras,
+}
+
+/// To which length the histories of a batch are padded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum HistoryPadding {
+    /// The longest history of the batch: the least work.
+    #[default]
+    Longest,
+    /// The model's maximal lengths: for models whose results depend on the padding (`coattention_padding = "include"`).
+    Limits,
+}
+
+/// What a training example is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Examples {
+    /// A click with something before it, and the recipe's number of negatives drawn by popularity.
+    #[default]
+    Clicks,
+    /// A click, a user's first included (its history is empty), and one negative, every item outside the history as
+    /// likely as any other.
+    Prefixes,
+    /// A user: the last training click with all before it, and one negative *per position of the history*
+    /// (`negatives` is `[B, Lr]`), drawn as for prefixes from outside the user's training clicks.
+    Sequences,
+}
+
+/// What some models learn from besides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Extras {
+    /// Nothing.
+    #[default]
+    None,
+    /// `alignment_items` and `alignment_queries`.
+    Alignment,
+    /// `searches`: as many as there are examples.
+    Searches,
 }
 
 /// A step's losses, all scalars.
@@ -34,8 +117,14 @@ pub struct Losses {
 
 /// A model that learns by gradient descent.
 pub trait TrainableModel: Send {
-    /// Everything that learns, by the names of the bundle's tensors.
+    /// Its tensors, by the bundle's names.
     fn parameters(&self) -> &Parameters;
+
+    /// What its losses need of a batch.
+    fn batch_plan(&self) -> BatchPlan;
+
+    /// Logits `[B, C]` of each user's C candidates (item rows `[B, C]`), differentiable.
+    fn logits(&self, history: &HistoryBatch, candidates: &[u32], dropout: &mut Dropout) -> Result<Tensor, ModelError>;
 
     /// The losses of a batch; `total.backward()` gives every parameter a gradient.
     fn losses(&self, batch: &TrainingBatch, dropout: &mut Dropout) -> Result<Losses, ModelError>;

@@ -19,12 +19,17 @@ impl Dropout {
 
     /// Zeroes each value with probability `rate`; equal seeds give equal masks. The trainer seeds it anew each step.
     pub fn seeded(rate: f32, seed: u64) -> Self {
-        if rate <= 0.0 { Self::off() } else { Self { rate, rng: Some(ChaCha8Rng::seed_from_u64(seed)) } }
+        Self { rate, rng: Some(ChaCha8Rng::seed_from_u64(seed)) }
+    }
+
+    /// Whether this is a training step, whatever the rate: batch normalisation has to know.
+    pub fn is_training(&self) -> bool {
+        self.rng.is_some()
     }
 
     /// Inverted dropout: kept values are divided by `1 - rate`. Shape in, shape out.
     pub fn apply(&mut self, x: &Tensor) -> Result<Tensor> {
-        let Some(rng) = &mut self.rng else { return Ok(x.clone()) };
+        let Some(rng) = self.rng.as_mut().filter(|_| self.rate > 0.0) else { return Ok(x.clone()) };
         let scale = 1.0 / (1.0 - self.rate);
         let threshold = (f64::from(self.rate) * f64::from(u32::MAX)) as u32;
         let mask: Vec<f32> =

@@ -12,6 +12,8 @@ pub enum Initial {
     /// Normal with deviation √(2 / (fan in + fan out)); for an embedding these are its dimension and its rows. As in
     /// PyTorch, dimensions after the second are a receptive field, which multiplies both.
     XavierNormal,
+    /// Normal with this deviation.
+    Normal(f64),
     /// Uniform within ±√(6 / (fan in + fan out)).
     XavierUniform,
 }
@@ -39,6 +41,7 @@ impl Initial {
         };
         let values = match self {
             Self::Constant(value) => vec![value; count],
+            Self::Normal(deviation) => normal(deviation),
             Self::XavierNormal => normal((2.0 / fans).sqrt()),
             Self::XavierUniform => {
                 let bound = (6.0 / fans).sqrt();

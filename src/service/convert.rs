@@ -158,7 +158,7 @@ pub fn event(request: v1::AppendEventRequest, latest: EventTime) -> Result<Event
                 violations.add("event.search.query", "or query_id is required; an explicit empty query is allowed");
             }
             let search = history_search(search, "event.search", &mut violations);
-            let HistorySearch { search_id, query, source, clicked_item_ids } = search;
+            let HistorySearch { search_id, query, source, clicked_item_ids, place: _ } = search;
             search_id.map(|search_id| Payload::Search(Search { search_id, query, source, clicked_item_ids }))
         }
         Some(v1::event::Payload::SearchClick(click)) => {
@@ -219,7 +219,7 @@ fn inline_history(history: v1::History, violations: &mut Violations) -> History 
     let recommendations = recommendations.collect();
     let searches = history.searches.into_iter().enumerate();
     let searches = searches.map(|(n, search)| history_search(search, &format!("history.searches[{n}]"), violations));
-    History { recommendations, searches: searches.collect() }
+    History::untimed(recommendations, searches.collect())
 }
 
 /// A search without either form of a query counts as an empty text: its clicks and its source still say something.
@@ -258,6 +258,7 @@ fn history_search(search: v1::Search, field: &str, violations: &mut Violations) 
         query: query.unwrap_or_else(|| Query::Text("".into())),
         source,
         clicked_item_ids: clicked_item_ids.collect(),
+        place: 0,
     }
 }
 

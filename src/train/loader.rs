@@ -3,28 +3,19 @@
 use std::sync::mpsc::{Receiver, sync_channel};
 
 use rand::{RngExt, seq::SliceRandom};
+use rand_chacha::ChaCha8Rng;
 
 use super::{
     Order, OwnClicks, Recipe, TrainingError, TrainingTargets,
     randomness::{Purpose, generator},
 };
 use crate::{
-    data::{Dataset, Featurizer, HistoryBatch, PopularitySampler, Split, Target, UserFeatures},
-    model::TrainingBatch,
+    data::{Dataset, Featurizer, HistoryBatch, PopularitySampler, RowSearch, Split, Target, UserFeatures},
+    model::{BatchPlan, Examples, Extras, HistoryPadding, SearchExamples, TrainingBatch},
 };
 
 /// Batches that wait for the device, at most: enough to hide the loader's hiccups, few enough to be cheap to drop.
 const PREFETCH: usize = 4;
-
-/// To which length the histories of a batch are padded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum HistoryPadding {
-    /// The longest history of the batch: the least work.
-    #[default]
-    Longest,
-    /// The model's maximal lengths: for models whose results depend on the padding (`coattention_padding = "include"`).
-    Limits,
-}
 
 /// A training data set as a sequence of batches.
 ///
@@ -38,7 +29,15 @@ pub(super) struct Loader<'a> {
     sampler: PopularitySampler,
     targets: Vec<Target>,
     recipe: &'a Recipe,
-    padding: HistoryPadding,
+    plan: BatchPlan,
+    searches: Vec<ClickedSearch>,
+}
+
+/// A clicked item of a search before its user's validation interaction.
+#[derive(Debug, Clone, Copy)]
+struct ClickedSearch {
+    query: u32,
+    item: u32,
 }
 
 impl<'a> Loader<'a> {
@@ -48,10 +47,10 @@ impl<'a> Loader<'a> {
         dataset: &'a Dataset,
         featurizer: Featurizer,
         recipe: &'a Recipe,
-        padding: HistoryPadding,
+        plan: BatchPlan,
     ) -> Result<Self, TrainingError> {
         let sampler = PopularitySampler::new(&dataset.popularity(), dataset.catalogue.items.first_row)?;
-        let mut targets = dataset.targets(Split::Train);
+        let mut targets = examples(dataset, plan.examples);
         let all = targets.len();
         if recipe.targets == TrainingTargets::AfterSearch {
             targets.retain(|&target| dataset.searches_before(target) > 0);
@@ -65,7 +64,8 @@ impl<'a> Loader<'a> {
                 ),
             }));
         }
-        Ok(Self { dataset, featurizer, sampler, targets, recipe, padding })
+        let searches = if plan.extras == Extras::Searches { clicked_searches(dataset) } else { vec![] };
+        Ok(Self { dataset, featurizer, sampler, targets, recipe, plan, searches })
     }
 
     /// Targets of an epoch.
@@ -106,22 +106,67 @@ impl<'a> Loader<'a> {
         let features: Vec<UserFeatures> =
             targets.iter().map(|&target| self.dataset.features(target, &self.featurizer)).collect();
         let limits = self.featurizer.limits();
-        let history = match self.padding {
+        let history = match self.plan.padding {
             HistoryPadding::Longest => HistoryBatch::padded_to_longest(&features, limits),
             HistoryPadding::Limits => HistoryBatch::padded_to_limits(&features, limits),
         };
+        let negatives = self.negatives(targets, &history, epoch, step);
+        let (alignment_items, alignment_queries) = self.alignment(epoch, step);
+        TrainingBatch {
+            history,
+            positives: targets.iter().map(|&target| self.dataset.item(target)).collect(),
+            negatives,
+            alignment_items,
+            alignment_queries,
+            searches: self.search_examples(targets.len(), epoch, step),
+        }
+    }
+
+    fn negatives(&self, targets: &[Target], history: &HistoryBatch, epoch: usize, step: usize) -> Vec<u32> {
         let mut rng = generator(self.recipe.seed, Purpose::Negatives, epoch, step);
-        let mut negatives = Vec::with_capacity(targets.len() * self.recipe.negatives);
+        let mut negatives = vec![];
         for target in targets {
             let clicked = self.dataset.recommendations(target.user);
             let end = match self.recipe.own_clicks {
+                // A sequence predicts all its clicks.
+                OwnClicks::Earlier if self.plan.examples == Examples::Sequences => Split::training(clicked.len()),
                 OwnClicks::Earlier => target.position as usize + 1,
                 OwnClicks::Training => Split::training(clicked.len()),
                 OwnClicks::All => clicked.len(),
             };
-            // The sampler wants the target last.
+            // The popularity sampler wants the target last.
             let excluded = [&clicked[..end], &clicked[target.position as usize..=target.position as usize]].concat();
-            self.sampler.sample(&excluded, self.recipe.negatives, &mut rng, &mut negatives);
+            match self.plan.examples {
+                Examples::Clicks => {
+                    self.sampler.sample(&excluded, self.recipe.negatives, &mut rng, &mut negatives);
+                }
+                Examples::Prefixes => negatives.push(self.any_item(&excluded, &mut rng)),
+                Examples::Sequences => {
+                    negatives.extend((0..history.rec_len).map(|_| self.any_item(&excluded, &mut rng)));
+                }
+            }
+        }
+        negatives
+    }
+
+    /// An item that is not excluded, all equally likely. A user who has clicked nearly everything gets an item anyway.
+    fn any_item(&self, excluded: &[u32], rng: &mut ChaCha8Rng) -> u32 {
+        const ATTEMPTS: usize = 100;
+        let items = &self.dataset.catalogue.items;
+        let mut drawn = || rng.random_range(items.first_row..items.rows() as u32);
+        let mut item = drawn();
+        for _ in 0..ATTEMPTS {
+            if !excluded.contains(&item) {
+                break;
+            }
+            item = drawn();
+        }
+        item
+    }
+
+    fn alignment(&self, epoch: usize, step: usize) -> (Vec<u32>, Vec<u32>) {
+        if self.plan.extras != Extras::Alignment {
+            return (vec![], vec![]);
         }
         let mut rng = generator(self.recipe.seed, Purpose::AlignmentNegatives, epoch, step);
         let mut rows = |first: u32, end: u32| -> Vec<u32> {
@@ -129,14 +174,60 @@ impl<'a> Loader<'a> {
             (0..count).map(|_| rng.random_range(first..end)).collect()
         };
         let (items, queries) = (&self.dataset.catalogue.items, &self.dataset.catalogue.queries);
-        TrainingBatch {
-            history,
-            positives: targets.iter().map(|&target| self.dataset.item(target)).collect(),
-            negatives,
-            alignment_items: rows(items.first_row, items.rows() as u32),
-            alignment_queries: rows(queries.first_row, queries.rows() as u32),
+        (rows(items.first_row, items.rows() as u32), rows(queries.first_row, queries.rows() as u32))
+    }
+
+    /// As many clicks of searches as there are targets, each with negatives by popularity.
+    fn search_examples(&self, count: usize, epoch: usize, step: usize) -> SearchExamples {
+        let mut examples = SearchExamples::default();
+        if self.searches.is_empty() {
+            return examples;
+        }
+        let mut rng = generator(self.recipe.seed, Purpose::Searches, epoch, step);
+        for _ in 0..count {
+            let ClickedSearch { query, item } = self.searches[rng.random_range(0..self.searches.len())];
+            examples.queries.push(query);
+            examples.clicked.push(item);
+            self.sampler.sample(&[item], self.recipe.negatives, &mut rng, &mut examples.negatives);
+        }
+        examples
+    }
+}
+
+/// The training interactions that are learned from one by one.
+fn examples(dataset: &Dataset, examples: Examples) -> Vec<Target> {
+    let mut targets = dataset.targets(Split::Train);
+    match examples {
+        Examples::Clicks => {}
+        Examples::Prefixes => {
+            let trained = |user: &u32| Split::training(dataset.recommendations(*user).len()) > 0;
+            targets.extend((0..dataset.users() as u32).filter(trained).map(|user| Target { user, position: 0 }));
+            targets.sort_unstable_by_key(|target| (target.user, target.position));
+        }
+        Examples::Sequences => {
+            targets.retain(|target| {
+                target.position as usize + 1 == Split::training(dataset.recommendations(target.user).len())
+            });
         }
     }
+    targets
+}
+
+/// Every click of a search that lies before its user's validation interaction: what comes later is to be predicted.
+fn clicked_searches(dataset: &Dataset) -> Vec<ClickedSearch> {
+    let users = 0..dataset.users() as u32;
+    let of_user = |user: u32| {
+        let times = dataset.recommendation_times(user);
+        let end = times.get(Split::training(times.len())).copied().unwrap_or(i64::MAX);
+        let visible = dataset.search_times(user).partition_point(|&time| time < end);
+        let mut searches = dataset.searches(user);
+        searches.truncate(visible);
+        let clicks = |search: RowSearch<'_>| -> Vec<ClickedSearch> {
+            search.clicks.iter().map(|&item| ClickedSearch { query: search.query, item }).collect()
+        };
+        searches.into_iter().filter(|search| search.query != 0).flat_map(clicks).collect::<Vec<_>>()
+    };
+    users.flat_map(of_user).collect()
 }
 
 #[cfg(test)]
@@ -147,6 +238,9 @@ mod tests {
     use crate::data::{HistoryLimits, UserRow, fixture};
 
     const LIMITS: HistoryLimits = HistoryLimits { recommendations: 3, searches: 2, words: 2, clicks: 1 };
+
+    const PLAN: BatchPlan =
+        BatchPlan { padding: HistoryPadding::Longest, examples: Examples::Clicks, extras: Extras::Alignment };
 
     /// Users of 6 clicks at times 10..60; those with an even row search at time 15.
     fn dataset() -> Dataset {
@@ -165,7 +259,7 @@ mod tests {
 
     fn batches(dataset: &Dataset, recipe: &Recipe, epoch: usize, first_step: usize) -> Vec<TrainingBatch> {
         let featurizer = Featurizer::new(Arc::clone(&dataset.catalogue), LIMITS);
-        let loader = Loader::new(dataset, featurizer, recipe, HistoryPadding::Longest).unwrap();
+        let loader = Loader::new(dataset, featurizer, recipe, PLAN).unwrap();
         loader.stream(epoch, first_step, |receiver| receiver.iter().collect())
     }
 
@@ -227,10 +321,11 @@ mod tests {
         let dataset = fixture::dataset(9, 0, [fixture::User::clicking(&[1, 2, 3, 4, 5])]);
         let featurizer = Featurizer::new(Arc::clone(&dataset.catalogue), LIMITS);
         let recipe = Recipe::default();
-        let error = Loader::new(&dataset, featurizer.clone(), &recipe, HistoryPadding::Longest).unwrap_err();
+        let error = Loader::new(&dataset, featurizer.clone(), &recipe, PLAN).unwrap_err();
         assert!(error.to_string().contains("--targets all"), "{error}");
         let recipe = Recipe { targets: TrainingTargets::All, ..recipe };
-        let loader = Loader::new(&dataset, featurizer, &recipe, HistoryPadding::Limits).unwrap();
+        let loader =
+            Loader::new(&dataset, featurizer, &recipe, BatchPlan { padding: HistoryPadding::Limits, ..PLAN }).unwrap();
         loader.stream(0, 0, |receiver| {
             let batch = receiver.recv().unwrap();
             assert_eq!((batch.history.rec_len, batch.history.src_len), (3, 2));

@@ -21,7 +21,6 @@ mod trainer;
 
 pub use checkpoint::{Checkpoint, Position};
 pub use error::TrainingError;
-pub use loader::HistoryPadding;
 pub use progress::Reporting;
 pub use recipe::{Order, OwnClicks, Recipe, RecipeError, Selection, TrainingTargets};
 pub use schedule::{EarlyStop, ReduceOnPlateau};

@@ -11,6 +11,7 @@ pub(super) enum Purpose {
     AlignmentNegatives = 3,
     Dropout = 4,
     ValidationUsers = 5,
+    Searches = 6,
 }
 
 /// The generator for a purpose at a place. The 256-bit key holds all four, so no two places share numbers.

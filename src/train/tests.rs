@@ -13,10 +13,10 @@ use candle_core::{D, Device, Tensor};
 
 use super::*;
 use crate::{
-    data::{Dataset, EvaluationNegatives, HistoryLimits, UserFeatures, UserRow, fixture},
+    data::{Dataset, EvaluationNegatives, HistoryBatch, HistoryLimits, UserFeatures, UserRow, fixture},
     domain::{HistoryWeights, ItemAttention},
-    model::{Losses, ModelError, RankingModel, ScoreRequest, TrainableModel, TrainingBatch, UserState},
-    nn::{Dropout, Parameters},
+    model::{BatchPlan, Losses, ModelError, RankingModel, ScoreRequest, TrainableModel, TrainingBatch, UserState},
+    nn::{Dropout, Parameters, binary_cross_entropy},
 };
 
 const WIDTH: usize = 8;
@@ -57,13 +57,12 @@ impl TrainableModel for Factorisation {
         &self.parameters
     }
 
-    fn losses(&self, batch: &TrainingBatch, dropout: &mut Dropout) -> Result<Losses, ModelError> {
-        let step = self.steps.fetch_add(1, Ordering::Relaxed) + 1;
-        if let Some((last, stop)) = &self.stopping {
-            stop.store(step >= *last, Ordering::Relaxed);
-        }
-        let users: Vec<u32> = batch
-            .history
+    fn batch_plan(&self) -> BatchPlan {
+        BatchPlan::default()
+    }
+
+    fn logits(&self, history: &HistoryBatch, items: &[u32], dropout: &mut Dropout) -> Result<Tensor, ModelError> {
+        let users: Vec<u32> = history
             .user_rows
             .iter()
             .map(|row| match row {
@@ -71,13 +70,18 @@ impl TrainableModel for Factorisation {
                 UserRow::Mean => panic!("training users are known"),
             })
             .collect();
-        let (b, n) = (users.len(), batch.negatives.len() / users.len());
         let select = |table: &str, rows: &[u32]| self.table(table).index_select(&Tensor::new(rows, &Device::Cpu)?, 0);
-        let users = dropout.apply(&select("users", &users)?)?.unsqueeze(1)?; // [B, 1, d]
-        let positives = select("items", &batch.positives)?.unsqueeze(1)?; // [B, 1, d]
-        let negatives = select("items", &batch.negatives)?.reshape((b, n, WIDTH))?; // [B, N, d]
-        let logits = Tensor::cat(&[positives.neg()?, negatives], 1)?.broadcast_mul(&users)?.sum(D::Minus1)?; // [B, 1+N]
-        let bce = (logits.exp()? + 1.0)?.log()?.mean_all()?;
+        let vectors = dropout.apply(&select("users", &users)?)?.unsqueeze(1)?; // [B, 1, d]
+        let items = select("items", items)?.reshape((users.len(), (), WIDTH))?; // [B, C, d]
+        Ok(items.broadcast_mul(&vectors)?.sum(D::Minus1)?)
+    }
+
+    fn losses(&self, batch: &TrainingBatch, dropout: &mut Dropout) -> Result<Losses, ModelError> {
+        let step = self.steps.fetch_add(1, Ordering::Relaxed) + 1;
+        if let Some((last, stop)) = &self.stopping {
+            stop.store(step >= *last, Ordering::Relaxed);
+        }
+        let bce = binary_cross_entropy(&self.logits(&batch.history, &batch.candidates()?, dropout)?)?;
         let total = if step == self.broken_step { (&bce * f64::NAN)? } else { bce.clone() };
         Ok(Losses { total, parts: vec![("bce", bce)] })
     }
@@ -156,7 +160,6 @@ fn trainer<'a>(
         negatives,
         recipe,
         model_config: serde_json::json!({"model": "factorisation"}),
-        padding: HistoryPadding::Longest,
         files: TrainingFiles {
             checkpoints: Some(directory.join("checkpoints")),
             tensorboard: Some(directory.join("tensorboard")),

@@ -15,7 +15,7 @@ use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Checkpoint, EventWriter, HistoryPadding, Recipe, Reporting, TrainingError,
+    Checkpoint, EventWriter, Recipe, Reporting, TrainingError,
     checkpoint::{Candidates, Position, RunState},
     loader::Loader,
     progress::losses_text,
@@ -39,8 +39,6 @@ pub struct Trainer<'a> {
     pub recipe: Recipe,
     /// The model's configuration: a checkpoint of another one is refused.
     pub model_config: serde_json::Value,
-    /// What the model needs its batches padded to.
-    pub padding: HistoryPadding,
     /// Where traces go.
     pub files: TrainingFiles,
     /// Who is told.
@@ -154,7 +152,7 @@ impl Trainer<'_> {
     pub fn run(&self, model: &dyn TrainableModel, from: Option<Checkpoint>) -> Result<Outcome, TrainingError> {
         self.recipe.check()?;
         let mut run = Run::start(self, model, from)?;
-        let loader = Loader::new(self.dataset, run.featurizer.clone(), &self.recipe, self.padding)?;
+        let loader = Loader::new(self.dataset, run.featurizer.clone(), &self.recipe, model.batch_plan())?;
         while run.state.next.epoch <= self.recipe.epochs && !run.state.early_stop.is_due() {
             if run.epoch(&loader)? == Flow::Stop {
                 let checkpoint = run.save()?;
@@ -429,7 +427,7 @@ fn scalars(losses: &Losses) -> candle_core::Result<Vec<(String, f64)>> {
 
 /// Gives a model the weights of a checkpoint.
 fn restore(model: &dyn TrainableModel, tensors: &HashMap<String, Tensor>) -> Result<(), TrainingError> {
-    for (name, var) in model.parameters().iter() {
+    for (name, var) in model.parameters().all() {
         let weights_error = |message: &str| ModelError::Weights { name: name.to_owned(), message: message.to_owned() };
         let tensor = tensors.get(name).ok_or_else(|| weights_error("is not in the checkpoint"))?;
         if tensor.shape() != var.shape() {

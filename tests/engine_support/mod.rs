@@ -11,8 +11,8 @@ use sesrec::{
     },
     engine::{Engine, EngineError, EngineOptions, Explain, LoadedModel, ModelInfo, ModelSlot, RankJob, Ranked},
     model::{
-        ModelError, RankingModel, ScoreRequest, TrainableModel, UserState,
-        sesrec::{SesRecConfig, SesRecSizes, SesRecTrainable},
+        InputSizes, ModelError, RankingModel, ScoreRequest, TrainableModel, UserState,
+        sesrec::{SesRecConfig, SesRecTrainable},
     },
     telemetry::Metrics,
 };
@@ -245,7 +245,7 @@ pub fn sesrec() -> LoadedModel {
         query_words: (1..=10).collect(),
         ..Catalogue::default()
     };
-    let config = SesRecConfig::for_catalogue(&catalogue, SesRecSizes::AMAZON);
+    let config = SesRecConfig::for_catalogue(&catalogue, InputSizes::AMAZON);
     let catalogue = Arc::new(catalogue);
     let model = SesRecTrainable::new(config, catalogue.clone(), 7, &Device::Cpu).unwrap();
     let ranker = model.ranker().unwrap();
@@ -263,6 +263,7 @@ pub fn sesrec_job(model: &Arc<LoadedModel>, n: usize) -> RankJob {
         words: (0..k % 4).map(|w| (1 + (n + w) % 10) as u32).collect(),
         source: (k % 3) as u32,
         clicks: (0..k % 2).map(row).collect(),
+        place: 0,
     };
     RankJob {
         features: UserFeatures {

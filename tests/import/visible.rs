@@ -98,7 +98,8 @@ fn stored(clicks: &[&RawClick], searches: &[RawSearch], user: u8, time: u16, unc
             }
             let source = search.source.as_deref().map(Arc::from);
             let query = Query::Text(search.keyword.as_str().into());
-            Some(HistorySearch { search_id: None, query, source, clicked_item_ids })
+            let place = clicks.iter().filter(|click| click.time <= search.time).count();
+            Some(HistorySearch { search_id: None, query, source, clicked_item_ids, place })
         })
         .collect();
     History { recommendations: clicks.iter().map(|click| item(&click.item)).collect(), searches }

@@ -15,13 +15,10 @@ use super::{
 };
 use crate::{
     cli::redis_args::RedisArgs,
-    data::{Attribute, Catalogue, EntityTable},
+    data::{Attribute, Catalogue, Dataset, EntityTable},
     engine::{Engine, EngineOptions, LoadedModel, ModelSlot, parse_duration},
     history::{self, HistoryOptions, StoreUrl},
-    model::{
-        Bundle, ModelConfig,
-        sesrec::{SesRecConfig, SesRecSizes},
-    },
+    model::{Bundle, InputSizes, ModelConfig, sesrec::SesRecConfig},
     nn::DeviceChoice,
     service::{RankingServer, Server, ServerOptions, ServiceOptions},
     telemetry::Metrics,
@@ -167,9 +164,9 @@ fn random_bundle(items: usize) -> anyhow::Result<Bundle> {
         query_words: (0..QUERIES).flat_map(|query| [query % WORDS, query / WORDS].map(|w| w as u32 + 1)).collect(),
         ..Catalogue::default()
     };
-    let config = ModelConfig::Sesrec(SesRecConfig::for_catalogue(&catalogue, SesRecSizes::KUAISHOU));
+    let config = ModelConfig::Sesrec(SesRecConfig::for_catalogue(&catalogue, InputSizes::KUAISHOU));
     let catalogue = Arc::new(catalogue);
-    let weights = config.new_trainable(catalogue.clone(), 1, &Device::Cpu)?.parameters().snapshot()?;
+    let weights = config.new_trainable(&Dataset::empty(catalogue.clone()), 1, &Device::Cpu)?.parameters().snapshot()?;
     Ok(Bundle::new(config, catalogue, weights, None)?)
 }
 

@@ -7,10 +7,9 @@ use anyhow::{Context, bail};
 use crate::{
     data::{Catalogue, EntityTable},
     model::{
-        ModelConfig,
-        sesrec::{AttributeConfig, CoattentionPadding, LossWeights, SesRecConfig, SesRecSizes, Threshold},
+        AttributeConfig, InputConfig, InputSizes, ModelConfig, ModelKind,
+        sesrec::{CoattentionPadding, Threshold},
     },
-    train::HistoryPadding,
 };
 
 /// The release's sizes and constants for one of its two data sets.
@@ -21,14 +20,6 @@ pub enum Preset {
     Amazon,
     /// Ids and attributes, d = 48, 150 recommendations and 25 searches: large logs, long histories.
     Kuaishou,
-}
-
-/// Which model learns.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
-pub enum ModelKind {
-    /// SESRec (SIGIR 2023).
-    #[default]
-    Sesrec,
 }
 
 /// `name:dimension`.
@@ -57,7 +48,8 @@ impl FromStr for AttributeDimension {
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Model")]
 pub struct ModelFlags {
-    /// Which model.
+    /// Which model: sesrec, or one of those that it is compared with. The bundle says which it is: evaluate, serve and
+    /// the rest need no such flag.
     #[arg(long, value_enum, default_value_t)]
     model: ModelKind,
     /// The release's sizes for its Amazon or its Kuaishou data; the flags below change single ones.
@@ -89,83 +81,141 @@ pub struct ModelFlags {
     /// First clicked items of a search that it sees. [default: 1 for amazon, 5 for kuaishou]
     #[arg(long, value_name = "ITEMS")]
     max_clicks: Option<usize>,
-    /// Attention heads of the encoders; divides the width. [default: 4 for amazon, 2 for kuaishou]
+    /// Attention heads; divides the width. [default: sesrec 4 for amazon, 2 for kuaishou; sasrec 2]
     #[arg(long)]
     heads: Option<usize>,
-    /// Transformer blocks per encoder.
-    #[arg(long, default_value_t = 1)]
-    blocks: usize,
-    /// Sizes of the hidden layers of the prediction network.
-    #[arg(long, value_delimiter = ',', default_values_t = [200, 80])]
+    /// Blocks of the encoder. [default: sesrec 1; sasrec, fmlp 2]
+    #[arg(long)]
+    blocks: Option<usize>,
+    /// What is minimised: bce, over the clicked item and the sampled ones, as SESRec does it (for comparisons), or own, the
+    /// publication's: the next item at every position against a sampled one (sasrec), one sampled item per click (fmlp),
+    /// softmax over all items (stamp, gru4rec). sesrec has one loss only. [default: bce]
+    #[arg(long, value_enum, value_name = "bce|own")]
+    loss: Option<Loss>,
+    /// Any other setting of the model, by its name in the bundle's config.json: --set hidden_dim=64, --set
+    /// positions=right. May be repeated.
+    #[arg(long, value_name = "NAME=VALUE")]
+    set: Vec<Setting>,
+    /// sesrec: sizes of the hidden layers of the prediction network. [default: 200,80]
+    #[arg(long, value_delimiter = ',')]
     hidden: Vec<usize>,
-    /// Whether co-attention sums over padding, as the release does; its scores then depend on the padded length.
-    #[arg(long, value_enum, default_value = "exclude", value_name = "include|exclude", value_parser = padding)]
-    coattention_padding: CoattentionPadding,
-    /// The co-attention weight from which on an event is an interest that search and recommendation share: mean, median,
-    /// or a number.
-    #[arg(long, default_value = "mean", value_parser = threshold)]
-    threshold: Threshold,
-    /// Weight α of the query-item alignment loss.
-    #[arg(long, default_value_t = 0.1)]
-    alignment_weight: f64,
-    /// Weight β of the contrast between shared and separate interests.
-    #[arg(long, default_value_t = 0.001)]
-    contrast_weight: f64,
-    /// How much farther than the shared interests the separate ones should be.
-    #[arg(long, default_value_t = 0.1)]
-    triplet_margin: f64,
-    /// Temperature of the alignment's softmax to begin with; it is learned.
-    #[arg(long, default_value_t = 0.1)]
-    temperature: f64,
+    /// sesrec: whether co-attention sums over padding, as the release does; its scores then depend on the padded length.
+    /// [default: exclude]
+    #[arg(long, value_name = "include|exclude", value_parser = padding)]
+    coattention_padding: Option<CoattentionPadding>,
+    /// sesrec: the co-attention weight from which on an event is an interest that search and recommendation share: mean,
+    /// median, or a number. [default: mean]
+    #[arg(long, value_parser = threshold)]
+    threshold: Option<Threshold>,
+    /// sesrec: weight α of the query-item alignment loss. [default: 0.1]
+    #[arg(long)]
+    alignment_weight: Option<f64>,
+    /// sesrec: weight β of the contrast between shared and separate interests. [default: 0.001]
+    #[arg(long)]
+    contrast_weight: Option<f64>,
+    /// sesrec: how much farther than the shared interests the separate ones should be. [default: 0.1]
+    #[arg(long)]
+    triplet_margin: Option<f64>,
+    /// sesrec: temperature of the alignment's softmax to begin with; it is learned. [default: 0.1]
+    #[arg(long)]
+    temperature: Option<f64>,
+}
+
+/// What is minimised, where a model has the choice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Loss {
+    /// Binary cross-entropy, as SESRec does it.
+    Bce,
+    /// The publication's.
+    Own,
+}
+
+/// `name=value`; the value is JSON, or else a text.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Setting {
+    name: String,
+    value: serde_json::Value,
+}
+
+impl FromStr for Setting {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, value) = text.split_once('=').ok_or_else(|| format!("{text:?} is not of the form name=value"))?;
+        let value = serde_json::from_str(value).unwrap_or_else(|_| value.into());
+        Ok(Self { name: name.trim().to_owned(), value })
+    }
 }
 
 impl ModelFlags {
+    /// Which model.
+    pub(super) fn kind(&self) -> ModelKind {
+        self.model
+    }
+
+    /// Whether the publication's own loss is asked for.
+    pub(super) fn has_own_loss(&self) -> bool {
+        self.loss == Some(Loss::Own)
+    }
+
     /// The model's configuration for the entities of a catalogue.
     pub(super) fn config(&self, catalogue: &Catalogue, dropout: f64) -> anyhow::Result<ModelConfig> {
-        match self.model {
-            ModelKind::Sesrec => Ok(ModelConfig::Sesrec(self.sesrec(catalogue, dropout)?)),
+        let (inputs, heads) = self.inputs(catalogue)?;
+        let config = serde_json::to_value(self.model.config(inputs, heads))?;
+        let mut settings = self.settings()?;
+        if config.get("dropout").is_some() {
+            settings.push(Setting { name: "dropout".into(), value: dropout.into() });
         }
+        let changed = settings.into_iter().try_fold(config, |config, setting| setting.apply(config))?;
+        Ok(ModelConfig::from_json(changed.to_string().as_bytes())?)
     }
 
-    /// What batches have to be padded to.
-    pub(super) fn padding(&self) -> HistoryPadding {
-        match self.coattention_padding {
-            CoattentionPadding::Include => HistoryPadding::Limits,
-            CoattentionPadding::Exclude => HistoryPadding::Longest,
+    /// The flags that change single settings, then what `--set` adds.
+    fn settings(&self) -> anyhow::Result<Vec<Setting>> {
+        fn setting(name: &str, value: Option<impl serde::Serialize>) -> anyhow::Result<Option<Setting>> {
+            let Some(value) = value else { return Ok(None) };
+            Ok(Some(Setting { name: name.into(), value: serde_json::to_value(value)? }))
         }
+        let hidden = (!self.hidden.is_empty()).then(|| self.hidden.iter().copied().chain([1]).collect::<Vec<_>>());
+        let flags = [
+            setting("num_heads", self.heads)?,
+            setting("num_blocks", self.blocks)?,
+            setting("loss", self.loss)?,
+            setting("mlp", hidden)?,
+            setting("coattention_padding", self.coattention_padding)?,
+            setting("threshold", self.threshold)?,
+            setting("loss_weights.align", self.alignment_weight)?,
+            setting("loss_weights.contrast", self.contrast_weight)?,
+            setting("triplet_margin", self.triplet_margin)?,
+            setting("infonce_temperature_init", self.temperature)?,
+        ];
+        Ok(flags.into_iter().flatten().chain(self.set.iter().cloned()).collect())
     }
 
-    fn sesrec(&self, catalogue: &Catalogue, dropout: f64) -> anyhow::Result<SesRecConfig> {
+    fn inputs(&self, catalogue: &Catalogue) -> anyhow::Result<(InputConfig, usize)> {
         let mut sizes = match self.preset {
-            Preset::Amazon => SesRecSizes::AMAZON,
-            Preset::Kuaishou => SesRecSizes::KUAISHOU,
+            Preset::Amazon => InputSizes::AMAZON,
+            Preset::Kuaishou => InputSizes::KUAISHOU,
         };
         let set = |value: &mut usize, flag: Option<usize>| *value = flag.unwrap_or(*value);
         set(&mut sizes.query.0, self.query_dimension);
         set(&mut sizes.query.1, self.word_dimension);
-        set(&mut sizes.heads, self.heads);
         set(&mut sizes.limits.recommendations, self.max_recommendations);
         set(&mut sizes.limits.searches, self.max_searches);
         set(&mut sizes.limits.words, self.max_words);
         set(&mut sizes.limits.clicks, self.max_clicks);
 
-        let mut config = SesRecConfig::for_catalogue(catalogue, sizes);
+        let mut inputs = InputConfig::for_catalogue(catalogue, sizes);
         let items = or_default(&self.item_attributes, || self.default_items(&catalogue.items));
-        config.item_attributes = attributes(&items, &catalogue.items).context("--item-attributes")?;
+        inputs.item_attributes = attributes(&items, &catalogue.items).context("--item-attributes")?;
         let users = or_default(&self.user_attributes, || self.default_users(&catalogue.users));
-        config.user_attributes = attributes(&users, &catalogue.users).context("--user-attributes")?;
-        config.hidden_dim = config.item_attributes.iter().map(|attribute| attribute.dim).sum();
-        config.query_features.search_source.dim = config.hidden_dim;
-        config.num_blocks = self.blocks;
-        config.mlp = self.hidden.iter().copied().chain([1]).collect();
-        config.coattention_padding = self.coattention_padding;
-        config.threshold = self.threshold;
-        config.loss_weights = LossWeights { align: self.alignment_weight, contrast: self.contrast_weight };
-        config.triplet_margin = self.triplet_margin;
-        config.infonce_temperature_init = self.temperature;
-        config.dropout = dropout;
-        config.validate()?;
-        Ok(config)
+        inputs.user_attributes = attributes(&users, &catalogue.users).context("--user-attributes")?;
+        let d = inputs.item_dim();
+        if let Some(source) = inputs.query_features.as_mut().and_then(|features| features.search_source.as_mut()) {
+            source.dim = d;
+        }
+        Ok((inputs, sizes.heads))
     }
 
     fn default_items(&self, table: &EntityTable) -> Vec<AttributeDimension> {
@@ -182,6 +232,22 @@ impl ModelFlags {
                 std::iter::once(("id", 16)).chain(others).map(dimension).collect()
             }
         }
+    }
+}
+
+impl Setting {
+    /// A configuration with this setting; it must have one of that name.
+    fn apply(self, mut config: serde_json::Value) -> anyhow::Result<serde_json::Value> {
+        let pointer = format!("/{}", self.name.replace('.', "/"));
+        match config.pointer_mut(&pointer) {
+            Some(value) => *value = self.value,
+            None => {
+                let names = config.as_object().map(|object| object.keys().cloned().collect::<Vec<_>>());
+                let kind = config["model"].as_str().unwrap_or_default();
+                bail!("{kind} has no setting {:?}; it has: {}", self.name, names.unwrap_or_default().join(", "));
+            }
+        }
+        Ok(config)
     }
 }
 
@@ -237,6 +303,7 @@ mod tests {
 
     use super::*;
     use crate::data::{Attribute, fixture};
+    use crate::model::sesrec::SesRecConfig;
 
     #[derive(Parser)]
     struct Command {
@@ -256,7 +323,10 @@ mod tests {
 
     fn config(flags: &[&str]) -> anyhow::Result<SesRecConfig> {
         let command = Command::parse_from(["train"].iter().chain(flags));
-        command.model.sesrec(&catalogue(), 0.1)
+        match command.model.config(&catalogue(), 0.1)? {
+            ModelConfig::Sesrec(config) => Ok(config),
+            other => bail!("{} was asked for", other.kind()),
+        }
     }
 
     fn names(attributes: &[AttributeConfig]) -> Vec<(&str, usize, usize)> {
@@ -266,24 +336,26 @@ mod tests {
     #[test]
     fn presets_are_the_releases() {
         let amazon = config(&[]).unwrap();
-        assert_eq!(names(&amazon.item_attributes), [("id", 6, 32)]);
-        assert_eq!(names(&amazon.user_attributes), [("id", 1, 32)]);
-        assert_eq!((amazon.hidden_dim, amazon.num_heads, amazon.limits.recommendations), (32, 4, 15));
-        assert_eq!((amazon.query_features.id.dim, amazon.query_features.word_segs.dim), (16, 16));
+        assert_eq!(names(&amazon.inputs.item_attributes), [("id", 6, 32)]);
+        assert_eq!(names(&amazon.inputs.user_attributes), [("id", 1, 32)]);
+        assert_eq!((amazon.hidden_dim, amazon.num_heads, amazon.inputs.limits.recommendations), (32, 4, 15));
+        let queries = amazon.inputs.query_features.unwrap();
+        assert_eq!((queries.id.dim, queries.word_segs.dim), (16, 16));
         assert_eq!((amazon.dropout, &amazon.mlp[..]), (0.1, &[200, 80, 1][..]));
         let kuaishou = config(&["--preset", "kuaishou"]).unwrap();
-        assert_eq!(names(&kuaishou.item_attributes), [("id", 6, 32), ("type", 3, 8), ("category", 4, 8)]);
-        assert_eq!(names(&kuaishou.user_attributes), [("id", 1, 16), ("age", 7, 4)]);
-        assert_eq!((kuaishou.hidden_dim, kuaishou.num_heads, kuaishou.limits.searches), (48, 2, 25));
+        assert_eq!(names(&kuaishou.inputs.item_attributes), [("id", 6, 32), ("type", 3, 8), ("category", 4, 8)]);
+        assert_eq!(names(&kuaishou.inputs.user_attributes), [("id", 1, 16), ("age", 7, 4)]);
+        assert_eq!((kuaishou.hidden_dim, kuaishou.num_heads, kuaishou.inputs.limits.searches), (48, 2, 25));
     }
 
     #[test]
     fn flags_change_single_sizes() {
         let flags = ["--item-attributes", "id:16,other:4", "--heads", "5", "--max-clicks", "3", "--threshold", "0.125"];
         let config = config(&flags).unwrap();
-        assert_eq!(names(&config.item_attributes), [("id", 6, 16), ("other", 2, 4)]);
-        assert_eq!((config.hidden_dim, config.query_features.search_source.dim), (20, 20));
-        assert_eq!((config.limits.clicks, config.threshold), (3, Threshold::Constant(0.125)));
+        assert_eq!(names(&config.inputs.item_attributes), [("id", 6, 16), ("other", 2, 4)]);
+        let source = config.inputs.query_features.unwrap().search_source.unwrap();
+        assert_eq!((config.hidden_dim, source.dim), (20, 20));
+        assert_eq!((config.inputs.limits.clicks, config.threshold), (3, Threshold::Constant(0.125)));
     }
 
     #[test]
@@ -295,5 +367,30 @@ mod tests {
         assert!(error.contains("32 is not divisible by num_heads 5"), "{error}");
         assert!(AttributeDimension::from_str("id").is_err() && AttributeDimension::from_str("id:0").is_err());
         assert!(threshold("1.5").is_err());
+    }
+
+    #[test]
+    fn other_models_take_their_own_settings_only() {
+        let config = |flags: &[&str]| {
+            let command = Command::parse_from(["train"].iter().chain(flags));
+            command.model.config(&catalogue(), 0.1)
+        };
+        let flags = ["--model", "gru4rec", "--set", "hidden_dim=24", "--loss", "own", "--item-attributes", "id:8"];
+        let json: serde_json::Value = serde_json::from_str(&config(&flags).unwrap().to_json()).unwrap();
+        assert_eq!(
+            (&json["model"], &json["hidden_dim"], &json["loss"]),
+            (&"gru4rec".into(), &24.into(), &"own".into())
+        );
+        assert_eq!((&json["max_src_history"], json.get("query_features")), (&0.into(), None));
+        let flags = ["--model", "sasrec", "--heads", "4", "--set", "positions=right"];
+        let json: serde_json::Value = serde_json::from_str(&config(&flags).unwrap().to_json()).unwrap();
+        assert_eq!(
+            (&json["num_heads"], &json["num_blocks"], &json["positions"]),
+            (&4.into(), &2.into(), &"right".into())
+        );
+        let error = config(&["--model", "stamp", "--heads", "4"]).unwrap_err().to_string();
+        assert!(error.contains("stamp has no setting \"num_heads\"; it has: "), "{error}");
+        assert!(config(&["--loss", "own"]).unwrap_err().to_string().contains("sesrec has no setting \"loss\""));
+        assert!(config(&["--model", "sasrec", "--heads", "5"]).unwrap_err().to_string().contains("divisible"));
     }
 }

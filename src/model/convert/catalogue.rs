@@ -5,7 +5,7 @@ use std::{fs::File, path::Path};
 use super::{ConvertError, ModelConfig};
 use crate::{
     data::{Attribute, Catalogue, EntityTable, Tokenizer},
-    model::sesrec::{AttributeConfig, SesRecConfig},
+    model::{AttributeConfig, InputConfig},
 };
 
 /// Reads `items.csv` (`item_id,id_row,<attribute>_row…`), `users.csv` (`user_id,…`), `queries.csv`
@@ -14,7 +14,9 @@ use crate::{
 ///
 /// Rows of a table are consecutive: from 1 for items, queries and words, whose row 0 is padding, else from 0.
 pub fn read_catalogue(dir: &Path, config: &ModelConfig) -> Result<Catalogue, ConvertError> {
-    let ModelConfig::Sesrec(SesRecConfig { item_attributes, user_attributes, query_features, .. }) = config;
+    let InputConfig { item_attributes, user_attributes, query_features, .. } = config.inputs();
+    // A model without queries has no word that a query of the catalogue could refer to wrongly.
+    let word_rows = query_features.map_or(usize::MAX, |features| features.word_segs.rows);
     let (items, _) = Csv::open(dir, "items.csv")?.table(["item_id", "id_row"], 1, further(item_attributes))?;
     let (users, _) = Csv::open(dir, "users.csv")?.table(["user_id", "id_row"], 0, further(user_attributes))?;
     let (queries, words) = Csv::open(dir, "queries.csv")?.table(["query_id", "id_row"], 1, &[])?;
@@ -27,13 +29,10 @@ pub fn read_catalogue(dir: &Path, config: &ModelConfig) -> Result<Catalogue, Con
     let (mut query_word_ends, mut query_words) = (vec![0], vec![]);
     for (line, words) in words {
         for word in words.split_whitespace() {
-            let row = word.parse::<u32>().ok().filter(|&row| row > 0 && (row as usize) < query_features.word_segs.rows);
+            let row = word.parse::<u32>().ok().filter(|&row| row > 0 && (row as usize) < word_rows);
             query_words.push(row.ok_or_else(|| ConvertError::File {
                 path: format!("{}:{line}", dir.join("queries.csv").display()),
-                message: format!(
-                    "word_rows: {word:?} is no row of the word table (1 to {})",
-                    query_features.word_segs.rows - 1
-                ),
+                message: format!("word_rows: {word:?} is no row of the word table (1 to {})", word_rows - 1),
             })?);
         }
         query_word_ends.push(query_words.len() as u64);

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    data::{Catalogue, EntityTable, HistoryLimits},
-    model::ModelError,
+    data::{Catalogue, HistoryLimits},
+    model::{InputConfig, InputSizes, ModelError, QueryFeatures},
 };
 
 /// Everything that decides the model's tensors and how they are used.
@@ -13,15 +13,9 @@ pub struct SesRecConfig {
     /// Whether co-attention sums run over padding, as in the release.
     #[serde(default)]
     pub coattention_padding: CoattentionPadding,
-    /// Embedding tables of items in the order of their concatenation; the first is "id".
-    pub item_attributes: Vec<AttributeConfig>,
-    /// Embedding tables of users, likewise.
-    pub user_attributes: Vec<AttributeConfig>,
-    /// Embedding tables of queries.
-    pub query_features: QueryFeatures,
-    /// How much of a history is seen.
+    /// Embedding tables, and how much of a history is seen.
     #[serde(flatten)]
-    pub limits: HistoryLimits,
+    pub inputs: InputConfig,
     /// Encoder blocks per side.
     #[serde(default = "one")]
     pub num_blocks: usize,
@@ -53,37 +47,6 @@ pub struct SesRecConfig {
     /// The optimizer's constants where the file has them; kept for reference, not used by the model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adam: Option<serde_json::Value>,
-}
-
-/// An embedding table of a named attribute.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AttributeConfig {
-    /// "id", "cate", ...
-    pub name: String,
-    /// Rows, padding included.
-    pub rows: usize,
-    /// Columns.
-    pub dim: usize,
-}
-
-/// An embedding table's size.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TableConfig {
-    /// Rows, padding included.
-    pub rows: usize,
-    /// Columns.
-    pub dim: usize,
-}
-
-/// Embedding tables of queries.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct QueryFeatures {
-    /// Of the query as a whole; row 0 is padding.
-    pub id: TableConfig,
-    /// Of how the search began; its dimension is d.
-    pub search_source: TableConfig,
-    /// Of the query's words; row 0 is "none".
-    pub word_segs: TableConfig,
 }
 
 /// Weights of the auxiliary losses.
@@ -161,59 +124,20 @@ impl From<Threshold> for ThresholdText {
     }
 }
 
-/// The sizes that are chosen freely when a model is made for a data set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SesRecSizes {
-    /// Dimensions of the item id and of each further item attribute.
-    pub item: (usize, usize),
-    /// Dimensions of the user id and of each further user attribute.
-    pub user: (usize, usize),
-    /// Dimensions of query ids and of words.
-    pub query: (usize, usize),
-    /// Attention heads.
-    pub heads: usize,
-    /// How much of a history is seen.
-    pub limits: HistoryLimits,
-}
-
-impl SesRecSizes {
-    /// The release's for KuaiSAR.
-    pub const KUAISHOU: Self = Self {
-        item: (32, 8),
-        user: (16, 4),
-        query: (32, 32),
-        heads: 2,
-        limits: HistoryLimits { recommendations: 150, searches: 25, words: 6, clicks: 5 },
-    };
-    /// The release's for Amazon.
-    pub const AMAZON: Self = Self {
-        item: (32, 8),
-        user: (32, 4),
-        query: (16, 16),
-        heads: 4,
-        limits: HistoryLimits { recommendations: 15, searches: 15, words: 15, clicks: 1 },
-    };
-}
-
 impl SesRecConfig {
     /// A model of these sizes for the entities of a catalogue, everything else as in the release.
-    pub fn for_catalogue(catalogue: &Catalogue, sizes: SesRecSizes) -> Self {
-        let item_attributes = attributes(&catalogue.items, sizes.item);
-        let hidden_dim = item_attributes.iter().map(|attribute| attribute.dim).sum();
-        let table = |table: &EntityTable, dim| TableConfig { rows: table.rows().max(1), dim };
+    pub fn for_catalogue(catalogue: &Catalogue, sizes: InputSizes) -> Self {
+        Self::new(InputConfig::for_catalogue(catalogue, sizes), sizes.heads)
+    }
+
+    /// A model over these inputs, everything else as in the release.
+    pub fn new(inputs: InputConfig, num_heads: usize) -> Self {
         Self {
             coattention_padding: CoattentionPadding::Exclude,
-            item_attributes,
-            user_attributes: attributes(&catalogue.users, sizes.user),
-            query_features: QueryFeatures {
-                id: table(&catalogue.queries, sizes.query.0),
-                search_source: table(&catalogue.sources, hidden_dim),
-                word_segs: table(&catalogue.words, sizes.query.1),
-            },
-            limits: sizes.limits,
+            hidden_dim: inputs.item_dim(),
+            inputs,
             num_blocks: one(),
-            num_heads: sizes.heads,
-            hidden_dim,
+            num_heads,
             layer_norm_eps: layer_norm_eps(),
             mlp: mlp(),
             triplet_margin: tenth(),
@@ -225,35 +149,27 @@ impl SesRecConfig {
         }
     }
 
-    /// Size of the concatenated user embedding.
-    pub fn user_dim(&self) -> usize {
-        self.user_attributes.iter().map(|attribute| attribute.dim).sum()
+    /// The tables of queries, which [`Self::validate`] makes sure of.
+    pub(super) fn query_features(&self) -> Result<QueryFeatures, ModelError> {
+        self.inputs.query_features.ok_or_else(|| ModelError::Config("query_features: SESRec needs them".into()))
     }
 
     /// Inputs of the prediction layers: three poolings per side, user, candidate.
     pub fn head_dim(&self) -> usize {
-        7 * self.hidden_dim + self.user_dim()
+        7 * self.hidden_dim + self.inputs.user_dim()
     }
 
     /// Checks that the sizes fit each other.
     pub fn validate(&self) -> Result<(), ModelError> {
         let fail = |message: String| Err(ModelError::Config(message));
-        for (kind, attributes) in
-            [("item_attributes", &self.item_attributes), ("user_attributes", &self.user_attributes)]
-        {
-            if attributes.first().is_none_or(|attribute| attribute.name != "id") {
-                return fail(format!("{kind}: the first attribute must be \"id\""));
-            }
-            for attribute in attributes {
-                if attribute.rows == 0 || attribute.dim == 0 {
-                    return fail(format!("{kind}.{}: rows and dim must not be 0", attribute.name));
-                }
-                if attributes.iter().filter(|other| other.name == attribute.name).count() > 1 {
-                    return fail(format!("{kind}.{}: named twice", attribute.name));
-                }
-            }
+        self.inputs.validate()?;
+        if self.inputs.user_attributes.is_empty() {
+            return fail("user_attributes: SESRec needs at least the \"id\"".into());
         }
-        let d: usize = self.item_attributes.iter().map(|attribute| attribute.dim).sum();
+        if self.query_features()?.search_source.is_none() {
+            return fail("query_features.search_source: SESRec needs it".into());
+        }
+        let d = self.inputs.item_dim();
         if self.hidden_dim != d {
             return fail(format!(
                 "hidden_dim is {}, but the item attributes' dimensions add up to {d}",
@@ -263,15 +179,7 @@ impl SesRecConfig {
         if self.num_heads == 0 || !d.is_multiple_of(self.num_heads) {
             return fail(format!("hidden_dim {d} is not divisible by num_heads {}", self.num_heads));
         }
-        if self.query_features.search_source.dim != d {
-            let dim = self.query_features.search_source.dim;
-            return fail(format!("query_features.search_source.dim is {dim}; it must be hidden_dim, {d}"));
-        }
-        let QueryFeatures { id, search_source, word_segs } = self.query_features;
-        if [id, search_source, word_segs].iter().any(|table| table.rows == 0 || table.dim == 0) {
-            return fail("query_features: rows and dim must not be 0".into());
-        }
-        let HistoryLimits { recommendations, searches, words, clicks } = self.limits;
+        let HistoryLimits { recommendations, searches, words, clicks } = self.inputs.limits;
         if [recommendations, searches, words, clicks].contains(&0) {
             return fail(
                 "max_rec_history, max_src_history, max_query_words and max_clicked_items must not be 0".into(),
@@ -299,67 +207,6 @@ impl SesRecConfig {
         }
         Ok(())
     }
-
-    /// Checks that every row of the catalogue has a row in its table, and that attributes are there.
-    pub fn check_catalogue(&self, catalogue: &Catalogue) -> Result<(), ModelError> {
-        let fail = |message: String| Err(ModelError::Config(message));
-        let query = &self.query_features;
-        let tables = [
-            ("queries", catalogue.queries.rows(), query.id.rows),
-            ("words", catalogue.words.rows(), query.word_segs.rows),
-            ("sources", catalogue.sources.rows(), query.search_source.rows),
-        ];
-        for (name, rows, capacity) in tables {
-            if rows > capacity {
-                return fail(format!("the catalogue has {rows} rows of {name}, the model's table only {capacity}"));
-            }
-        }
-        let entities =
-            [("items", &catalogue.items, &self.item_attributes), ("users", &catalogue.users, &self.user_attributes)];
-        for (name, table, attributes) in entities {
-            for config in attributes {
-                let (rows, values) = match (config.name.as_str(), table.attribute(&config.name)) {
-                    ("id", _) => (table.rows(), table.rows()),
-                    (_, Some(attribute)) => {
-                        let used = attribute.values.iter().max().map_or(0, |&max| max as usize + 1);
-                        (used, attribute.values.len())
-                    }
-                    (attribute, None) => {
-                        return fail(format!("the catalogue's {name} lack the attribute {attribute:?}"));
-                    }
-                };
-                if rows > config.rows || values != table.rows() {
-                    return fail(format!(
-                        "{name}: attribute {:?} has {values} values up to row {}, for {} {name} and a table of {} rows",
-                        config.name,
-                        rows.saturating_sub(1),
-                        table.rows(),
-                        config.rows
-                    ));
-                }
-            }
-        }
-        if catalogue.query_word_ends.len() < catalogue.queries.rows() {
-            return fail("the catalogue lists the words of fewer queries than it has".into());
-        }
-        if catalogue.query_words.iter().any(|&word| word as usize >= query.word_segs.rows) {
-            return fail("a query of the catalogue has a word beyond the model's word table".into());
-        }
-        if catalogue.default_source as usize >= query.search_source.rows {
-            return fail("the catalogue's default source is beyond the model's source table".into());
-        }
-        Ok(())
-    }
-}
-
-fn attributes(table: &EntityTable, (id, other): (usize, usize)) -> Vec<AttributeConfig> {
-    let id = AttributeConfig { name: "id".into(), rows: table.rows().max(1), dim: id };
-    let others = table.attributes.iter().map(|attribute| AttributeConfig {
-        name: attribute.name.clone(),
-        rows: attribute.rows.max(1) as usize,
-        dim: other,
-    });
-    std::iter::once(id).chain(others).collect()
 }
 
 fn one() -> usize {

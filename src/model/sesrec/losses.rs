@@ -11,15 +11,6 @@ use crate::{
 /// PyTorch's `pairwise_distance` adds it to the difference.
 const DISTANCE_EPS: f64 = 1e-6;
 
-/// Binary cross-entropy, the mean over `logits [B, 1 + N]` whose first column is the clicked item. Computed from logits:
-/// equal to the release's on probabilities, without its loss of digits near 0 and 1.
-pub fn binary_cross_entropy(logits: &Tensor) -> Result<Tensor> {
-    // -log σ(z) = softplus(-z) for clicks, softplus(z) for the others
-    let clicked = logits.narrow(1, 0, 1)?;
-    let softplus = logits.relu()? + ((logits.abs()?.neg()?.exp()? + 1.0)?.log())?;
-    (softplus?.sum_all()? - clicked.sum_all()?)? / logits.elem_count() as f64
-}
-
 /// Query-item alignment: `W [d, d]` for both directions and a temperature.
 #[derive(Debug, Clone)]
 pub struct Alignment {

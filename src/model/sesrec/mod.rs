@@ -4,9 +4,9 @@
 //! [`SesRecConfig`] sizes it, [`parameters`] lists its tensors, [`Network`] is the differentiable forward pass with the
 //! names of the paper's parts, [`SesRecTrainable`] adds the losses, [`SesRecRanker`] answers requests.
 
+mod architecture;
 mod co_attention;
 mod config;
-mod embedding;
 mod explain;
 mod interests;
 mod losses;
@@ -17,13 +17,12 @@ mod trainable;
 mod weights;
 
 pub use co_attention::{CoAttention, Disentangled};
-pub use config::{
-    AttributeConfig, CoattentionPadding, LossWeights, QueryFeatures, SesRecConfig, SesRecSizes, TableConfig, Threshold,
-};
-pub use embedding::{Embeddings, HistoryInputs, ItemRows};
+pub use config::{CoattentionPadding, LossWeights, SesRecConfig, Threshold};
 pub use interests::InterestPooling;
-pub use losses::{Alignment, binary_cross_entropy, triplet_hinge};
-pub use network::{EncodedEvents, EncodedHistory, EncodedSide, Network, TrainingInputs, TrainingOutputs};
+pub use losses::{Alignment, triplet_hinge};
+pub use network::{
+    EncodedEvents, EncodedHistory, EncodedSide, HistoryInputs, Network, TrainingInputs, TrainingOutputs,
+};
 pub use ranker::SesRecRanker;
 pub use trainable::SesRecTrainable;
-pub use weights::{Parameter, check, initialise, parameters};
+pub use weights::{check, initialise, parameters};

@@ -1,19 +1,18 @@
 //! The differentiable network: histories to encodings and interests, candidates to logits.
 
-use std::{borrow::Cow, collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use candle_core::{Device, Result, Tensor};
 
 use super::{
-    Alignment, CoAttention, Disentangled, Embeddings, HistoryInputs, InterestPooling, ItemRows, SesRecConfig,
-    losses::{binary_cross_entropy, triplet_hinge},
-    weights::head_layer,
+    Alignment, CoAttention, Disentangled, InterestPooling, SesRecConfig, losses::triplet_hinge, weights::head_layer,
 };
 use crate::{
     data::{Catalogue, HistoryBatch},
-    model::{Losses, ModelError},
+    model::{Embeddings, HistoryVectors, ItemRows, Losses, ModelError, Weights},
     nn::{
-        Dropout, Encoder, EncoderBlock, LayerNorm, Linear, Mask, Mlp, MultiHeadAttention, RowZero, add_row, gather_rows,
+        Dropout, Encoder, EncoderBlock, Linear, Mask, Mlp, MultiHeadAttention, RowZero, add_row, binary_cross_entropy,
+        gather_rows,
     },
 };
 
@@ -35,6 +34,34 @@ pub(super) struct Side {
     positions: Tensor,
     encoder: Encoder,
     pub(super) pooling: InterestPooling,
+}
+
+/// The history's embeddings, before positions are added.
+#[derive(Debug, Clone)]
+pub struct HistoryInputs {
+    /// `[B, Lr, d]`: E of the items.
+    pub rec_items: Tensor,
+    /// `[B, Ls, d]`: Q of the queries.
+    pub queries: Tensor,
+    /// `[B, Ls, d]`: Q plus the source's embedding.
+    pub queries_and_sources: Tensor,
+    /// `[B, Ls, d]`: the mean of the clicked items' E, zero without clicks.
+    pub clicked_items: Tensor,
+    /// `[B, u]`.
+    pub users: Tensor,
+}
+
+impl HistoryInputs {
+    fn of(history: &HistoryVectors<'_>) -> Result<Self> {
+        let queries = history.queries()?;
+        Ok(Self {
+            rec_items: history.items()?,
+            queries_and_sources: (&queries + history.sources()?)?,
+            queries,
+            clicked_items: history.clicked_means()?,
+            users: history.users()?,
+        })
+    }
 }
 
 /// One side's events, encoded.
@@ -99,14 +126,13 @@ impl Network {
     pub fn new(
         config: SesRecConfig,
         catalogue: Arc<Catalogue>,
-        weights: &HashMap<String, Tensor>,
+        weights: &Weights<'_>,
     ) -> std::result::Result<Self, ModelError> {
         config.validate()?;
-        config.check_catalogue(&catalogue)?;
-        let get = |name: &str| tensor(weights, name);
-        let head = (0..config.mlp.len()).map(|n| linear(weights, &head_layer(n)));
+        let get = |name: &str| weights.get(name);
+        let head = (0..config.mlp.len()).map(|n| weights.linear(&head_layer(n)));
         Ok(Self {
-            embeddings: Embeddings::new(&config, catalogue, weights)?,
+            embeddings: Embeddings::new(&config.inputs, catalogue, weights)?,
             rec: Side::new(&config, weights, "rec")?,
             src: Side::new(&config, weights, "src")?,
             co_attention: CoAttention {
@@ -132,11 +158,11 @@ impl Network {
         further_items: &[&[u32]],
         dropout: &mut Dropout,
     ) -> Result<EncodedHistory> {
-        let batch = &*at_least_one_position(batch);
+        let batch = &*batch.at_least_one_position();
         let lists: Vec<&[u32]> =
             [&batch.rec_items[..], &batch.src_clicks].iter().chain(further_items).copied().collect();
         let items = self.embeddings.items(&lists)?;
-        let inputs = self.embeddings.history(batch, &items)?;
+        let inputs = HistoryInputs::of(&HistoryVectors::new(batch, &self.embeddings, &items))?;
         let searches = (&inputs.queries_and_sources + &inputs.clicked_items)?;
         let rec = self.rec.encode(&inputs.rec_items, &batch.rec_lengths, dropout)?;
         let src = self.src.encode(&searches, &batch.src_lengths, dropout)?;
@@ -201,31 +227,21 @@ impl Network {
 }
 
 impl Side {
-    fn new(
-        config: &SesRecConfig,
-        weights: &HashMap<String, Tensor>,
-        side: &str,
-    ) -> std::result::Result<Self, ModelError> {
-        let get = |name: String| tensor(weights, &name);
-        let norm = |name: String| {
-            Ok::<_, ModelError>(LayerNorm::new(
-                get(format!("{name}.weight"))?,
-                get(format!("{name}.bias"))?,
-                config.layer_norm_eps,
-            ))
-        };
+    fn new(config: &SesRecConfig, weights: &Weights<'_>, side: &str) -> std::result::Result<Self, ModelError> {
+        let get = |name: String| weights.get(&name);
+        let norm = |name: String| weights.layer_norm(&name, config.layer_norm_eps);
         let block = |n: usize| {
             let layer = format!("{side}_his_transformer_layer.layer.{n}");
             let attention = format!("{layer}.multi_head_attention");
             let projections = format!("{attention}.multi_head_attention");
             let in_proj =
                 Linear::new(get(format!("{projections}.in_proj_weight"))?, get(format!("{projections}.in_proj_bias"))?);
-            let out_proj = linear(weights, &format!("{projections}.out_proj"))?;
+            let out_proj = weights.linear(&format!("{projections}.out_proj"))?;
             Ok::<_, ModelError>(EncoderBlock {
                 attention: MultiHeadAttention::new(in_proj, out_proj, config.num_heads),
                 attention_norm: norm(format!("{attention}.LayerNorm"))?,
-                dense_1: linear(weights, &format!("{layer}.feed_forward.dense_1"))?,
-                dense_2: linear(weights, &format!("{layer}.feed_forward.dense_2"))?,
+                dense_1: weights.linear(&format!("{layer}.feed_forward.dense_1"))?,
+                dense_2: weights.linear(&format!("{layer}.feed_forward.dense_2"))?,
                 feed_forward_norm: norm(format!("{layer}.feed_forward.LayerNorm"))?,
             })
         };
@@ -245,34 +261,4 @@ impl Side {
         let encoded = self.encoder.forward(&x, lengths, dropout)?;
         Ok(EncodedEvents { encoded, lengths: lengths.to_vec(), real: Mask::prefixes(lengths, length) })
     }
-}
-
-/// A tensor by name.
-pub(super) fn tensor(weights: &HashMap<String, Tensor>, name: &str) -> std::result::Result<Tensor, ModelError> {
-    weights.get(name).cloned().ok_or_else(|| ModelError::Weights { name: name.into(), message: "is missing".into() })
-}
-
-/// `{name}.weight` and `{name}.bias`.
-pub(super) fn linear(weights: &HashMap<String, Tensor>, name: &str) -> std::result::Result<Linear, ModelError> {
-    Ok(Linear::new(tensor(weights, &format!("{name}.weight"))?, tensor(weights, &format!("{name}.bias"))?))
-}
-
-/// Tensors can't have zero positions: a side on which nobody has events gets one padded position.
-fn at_least_one_position(batch: &HistoryBatch) -> Cow<'_, HistoryBatch> {
-    if batch.rec_len > 0 && batch.src_len > 0 {
-        return Cow::Borrowed(batch);
-    }
-    let (mut batch, users) = (batch.clone(), batch.users());
-    if batch.rec_len == 0 {
-        batch.rec_len = 1;
-        batch.rec_items = vec![0; users];
-    }
-    if batch.src_len == 0 {
-        batch.src_len = 1;
-        batch.src_queries = vec![0; users];
-        batch.src_sources = vec![0; users];
-        batch.src_words = vec![0; users * batch.word_len];
-        batch.src_clicks = vec![0; users * batch.click_len];
-    }
-    Cow::Owned(batch)
 }

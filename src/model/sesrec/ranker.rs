@@ -11,7 +11,7 @@ use super::{
 use crate::{
     data::{Catalogue, HistoryBatch, HistoryLimits, UserFeatures},
     domain::{EventWeight, HistoryWeights, ItemAttention},
-    model::{ModelError, RankingModel, ScoreRequest, UserState},
+    model::{ModelError, RankingModel, ScoreRequest, UserState, Weights, weights},
     nn::{Dropout, Mask, RowZero, add_row, gather_rows, masked_softmax, project, sigmoid},
 };
 
@@ -41,12 +41,11 @@ impl SesRecRanker {
     ) -> std::result::Result<Self, ModelError> {
         config.validate()?;
         check(&config, weights)?;
-        let on_device = |(name, tensor): (&String, &Tensor)| Ok((name.clone(), tensor.detach().to_device(device)?));
-        let weights = weights.iter().map(on_device).collect::<Result<HashMap<_, _>>>()?;
-        let mut network = Network::new(config, catalogue, &weights)?;
+        let weights = weights::on_device(weights, device)?;
+        let mut network = Network::new(config, catalogue, &Weights::new(&weights))?;
         let items = network.embeddings.precompute_items()?;
         let first = network.head.layers[0].weight(); // [h, 6d | u | d]
-        let (d, u) = (network.config.hidden_dim, network.config.user_dim());
+        let (d, u) = (network.config.hidden_dim, network.config.inputs.user_dim());
         Ok(Self {
             rec_keys: network.rec.pooling.keys(&items)?,
             src_keys: network.src.pooling.keys(&items)?,
@@ -146,7 +145,7 @@ impl SesRecRanker {
 
 impl RankingModel for SesRecRanker {
     fn limits(&self) -> HistoryLimits {
-        self.network.config.limits
+        self.network.config.inputs.limits
     }
 
     fn device(&self) -> &Device {

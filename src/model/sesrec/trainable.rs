@@ -4,10 +4,15 @@ use std::{collections::HashMap, sync::Arc};
 
 use candle_core::{Device, Tensor};
 
-use super::{Network, SesRecConfig, SesRecRanker, TrainingInputs, TrainingOutputs, check, initialise};
+use super::{
+    CoattentionPadding, Network, SesRecConfig, SesRecRanker, TrainingInputs, TrainingOutputs, check, initialise,
+};
 use crate::{
-    data::Catalogue,
-    model::{Losses, ModelError, RankingModel, TrainableModel, TrainingBatch},
+    data::{Catalogue, HistoryBatch},
+    model::{
+        BatchPlan, Extras, HistoryPadding, Losses, ModelError, RankingModel, TrainableModel, TrainingBatch, Weights,
+        weights,
+    },
     nn::{Dropout, Parameters},
 };
 
@@ -41,29 +46,15 @@ impl SesRecTrainable {
         device: &Device,
     ) -> Result<Self, ModelError> {
         check(&config, tensors)?;
-        let on_device = |(name, tensor): (&String, &Tensor)| Ok((name.clone(), tensor.to_device(device)?));
-        let tensors = tensors.iter().map(on_device).collect::<Result<HashMap<_, _>, ModelError>>()?;
-        let parameters = Parameters::from_tensors(&tensors)?;
+        let parameters = Parameters::from_tensors(&weights::on_device(tensors, device)?)?;
         let vars = parameters.iter().map(|(name, var)| (name.to_owned(), var.as_tensor().clone())).collect();
-        let network = Network::new(config.clone(), catalogue.clone(), &vars)?;
+        let network = Network::new(config.clone(), catalogue.clone(), &Weights::new(&vars))?;
         Ok(Self { config, catalogue, parameters, network })
     }
 
     /// The forward pass behind [`TrainableModel::losses`], with every intermediate.
     pub fn forward(&self, batch: &TrainingBatch, dropout: &mut Dropout) -> Result<TrainingOutputs, ModelError> {
-        let users = batch.history.users();
-        if users == 0 || batch.positives.len() != users || !batch.negatives.len().is_multiple_of(users) {
-            let (positives, negatives) = (batch.positives.len(), batch.negatives.len());
-            return Err(ModelError::Config(format!(
-                "a training batch of {users} users has {positives} clicked items and {negatives} negatives"
-            )));
-        }
-        let per_user = batch.negatives.len() / users;
-        let mut candidates = Vec::with_capacity(users * (1 + per_user));
-        for (user, &positive) in batch.positives.iter().enumerate() {
-            candidates.push(positive);
-            candidates.extend_from_slice(&batch.negatives[user * per_user..(user + 1) * per_user]);
-        }
+        let candidates = batch.candidates()?;
         let inputs = TrainingInputs {
             history: &batch.history,
             candidates: &candidates,
@@ -87,6 +78,20 @@ impl SesRecTrainable {
 impl TrainableModel for SesRecTrainable {
     fn parameters(&self) -> &Parameters {
         &self.parameters
+    }
+
+    fn batch_plan(&self) -> BatchPlan {
+        let padding = match self.config.coattention_padding {
+            CoattentionPadding::Include => HistoryPadding::Limits,
+            CoattentionPadding::Exclude => HistoryPadding::Longest,
+        };
+        BatchPlan { padding, extras: Extras::Alignment, ..BatchPlan::default() }
+    }
+
+    fn logits(&self, history: &HistoryBatch, candidates: &[u32], dropout: &mut Dropout) -> Result<Tensor, ModelError> {
+        let encoded = self.network.encode(history, &[candidates], dropout)?;
+        let candidates = self.network.candidates(&encoded, 2)?;
+        Ok(self.network.logits(&encoded, &candidates, dropout)?)
     }
 
     fn losses(&self, batch: &TrainingBatch, dropout: &mut Dropout) -> Result<Losses, ModelError> {

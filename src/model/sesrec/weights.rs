@@ -2,21 +2,13 @@
 
 use std::collections::HashMap;
 
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 
-use super::{QueryFeatures, SesRecConfig};
-use crate::{model::ModelError, nn::Initial};
-
-/// One tensor of the model.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Parameter {
-    /// The release's name.
-    pub name: String,
-    /// Its shape.
-    pub shape: Vec<usize>,
-    /// How it begins in training.
-    pub initial: Initial,
-}
+use super::SesRecConfig;
+use crate::{
+    model::{Embeddings, ModelError, Parameter, ParameterList, weights},
+    nn::Initial,
+};
 
 /// Every tensor of a model with this configuration.
 ///
@@ -26,20 +18,9 @@ pub struct Parameter {
 /// Xavier's rule takes their last dimension for a receptive field: deviation √(2 / (d² + d)).
 pub fn parameters(config: &SesRecConfig) -> Vec<Parameter> {
     let d = config.hidden_dim;
-    let mut list = List(vec![]);
-    for attribute in &config.item_attributes {
-        list.xavier(format!("{}.weight", item_table(&attribute.name)), &[attribute.rows, attribute.dim]);
-    }
-    for attribute in &config.user_attributes {
-        list.xavier(format!("{}.weight", user_table(&attribute.name)), &[attribute.rows, attribute.dim]);
-    }
-    let QueryFeatures { id, search_source, word_segs } = config.query_features;
-    for (name, table) in [("id", id), ("search_source", search_source), ("word_segs", word_segs)] {
-        list.xavier(format!("query_item_feat.query_{name}_emb.weight"), &[table.rows, table.dim]);
-    }
-    list.linear("query_item_feat.item_trans", d, d);
-    list.linear("query_item_feat.query_trans", d, id.dim + word_segs.dim);
-    let sides = [("rec", config.limits.recommendations), ("src", config.limits.searches)];
+    let mut list = ParameterList::default();
+    Embeddings::parameters(&config.inputs, &mut list);
+    let sides = [("rec", config.inputs.limits.recommendations), ("src", config.inputs.limits.searches)];
     for (side, length) in sides {
         list.xavier(format!("{side}_pos_emb.pe.weight"), &[length, d]);
         list.xavier(format!("{side}_his_att_pooling.W"), &[1, d, d]);
@@ -66,79 +47,20 @@ pub fn parameters(config: &SesRecConfig) -> Vec<Parameter> {
     for (n, (inputs, outputs)) in inputs.zip(&config.mlp).enumerate() {
         list.linear(&head_layer(n), *outputs, inputs);
     }
-    list.0
+    list.into_parameters()
 }
 
 /// New weights; equal seeds give equal ones.
 pub fn initialise(config: &SesRecConfig, seed: u64) -> Result<HashMap<String, Tensor>, ModelError> {
-    let tensors = parameters(config).into_iter().map(|Parameter { name, shape, initial }| {
-        let tensor = initial.tensor(&name, &shape, seed)?;
-        Ok((name, tensor))
-    });
-    tensors.collect()
+    weights::initialise(&parameters(config), seed)
 }
 
-/// Refuses tensors that don't fit the configuration, naming the first: missing, unexpected, of another shape or type,
-/// not finite.
+/// Refuses tensors that don't fit the configuration, naming the first.
 pub fn check(config: &SesRecConfig, tensors: &HashMap<String, Tensor>) -> Result<(), ModelError> {
-    let parameters = parameters(config);
-    for Parameter { name, shape, .. } in &parameters {
-        let fail = |message: String| Err(ModelError::Weights { name: name.clone(), message });
-        let Some(tensor) = tensors.get(name) else { return fail(format!("is missing; expected shape {shape:?}")) };
-        if tensor.dims() != shape {
-            return fail(format!("has shape {:?}; the configuration makes it {shape:?}", tensor.dims()));
-        }
-        if tensor.dtype() != DType::F32 {
-            return fail(format!("has type {:?}; expected F32", tensor.dtype()));
-        }
-        let values = tensor.flatten_all()?.to_vec1::<f32>()?;
-        if let Some(position) = values.iter().position(|value| !value.is_finite()) {
-            return fail(format!("is not finite at element {position}: {}", values[position]));
-        }
-    }
-    let mut unexpected: Vec<&String> =
-        tensors.keys().filter(|name| parameters.iter().all(|parameter| parameter.name != **name)).collect();
-    unexpected.sort();
-    match unexpected.first() {
-        Some(name) => Err(ModelError::Weights {
-            name: (*name).clone(),
-            message: "is not part of a model with this configuration".into(),
-        }),
-        None => Ok(()),
-    }
-}
-
-pub(super) fn item_table(attribute: &str) -> String {
-    format!("query_item_feat.item_feat.item_{attribute}_emb")
-}
-
-pub(super) fn user_table(attribute: &str) -> String {
-    format!("user_feat.user_{attribute}_emb")
+    weights::check(&parameters(config), tensors)
 }
 
 /// The release's `nn.Sequential` has Linear, ReLU, Dropout per layer.
 pub(super) fn head_layer(n: usize) -> String {
     format!("fc_layer.fc.{}", 3 * n)
-}
-
-struct List(Vec<Parameter>);
-
-impl List {
-    fn add(&mut self, name: String, shape: &[usize], initial: Initial) {
-        self.0.push(Parameter { name, shape: shape.to_vec(), initial });
-    }
-
-    fn xavier(&mut self, name: String, shape: &[usize]) {
-        self.add(name, shape, Initial::XavierNormal);
-    }
-
-    fn linear(&mut self, name: &str, outputs: usize, inputs: usize) {
-        self.xavier(format!("{name}.weight"), &[outputs, inputs]);
-        self.add(format!("{name}.bias"), &[outputs], Initial::Constant(0.0));
-    }
-
-    fn norm(&mut self, name: &str, d: usize) {
-        self.add(format!("{name}.weight"), &[d], Initial::Constant(1.0));
-        self.add(format!("{name}.bias"), &[d], Initial::Constant(0.0));
-    }
 }

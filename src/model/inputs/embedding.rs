@@ -1,16 +1,13 @@
 //! The embedding layer: items, users, queries, search events.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use candle_core::{Device, Result, Tensor, bail};
 
-use super::{
-    SesRecConfig,
-    weights::{item_table, user_table},
-};
+use super::{InputConfig, QueryFeatures};
 use crate::{
-    data::{Catalogue, EntityTable, HistoryBatch, UserRow},
-    model::ModelError,
+    data::{Catalogue, EntityTable, UserRow},
+    model::{ModelError, ParameterList, Weights},
     nn::{Linear, RowZero, gather_rows, mean_rows},
 };
 
@@ -21,10 +18,7 @@ pub struct Embeddings {
     items: Vec<Table>,
     item_trans: Linear,
     users: Vec<Table>,
-    query_ids: Tensor,
-    query_words: Tensor,
-    query_trans: Linear,
-    sources: Tensor,
+    queries: Option<Queries>,
     word_len: usize,
     /// E of every item, where it has been computed once and for all.
     item_embeddings: Option<Tensor>,
@@ -36,6 +30,14 @@ struct Table {
     weight: Tensor,
 }
 
+#[derive(Debug, Clone)]
+struct Queries {
+    ids: Tensor,
+    words: Tensor,
+    trans: Linear,
+    sources: Option<Tensor>,
+}
+
 /// Embedded items and how to find them: each distinct item of a batch is projected once.
 #[derive(Debug, Clone)]
 pub struct ItemRows {
@@ -45,61 +47,9 @@ pub struct ItemRows {
     pub rows: Vec<Vec<u32>>,
 }
 
-/// The history's embeddings, before positions are added.
-#[derive(Debug, Clone)]
-pub struct HistoryInputs {
-    /// `[B, Lr, d]`: E of the items.
-    pub rec_items: Tensor,
-    /// `[B, Ls, d]`: Q of the queries.
-    pub queries: Tensor,
-    /// `[B, Ls, d]`: Q plus the source's embedding.
-    pub queries_and_sources: Tensor,
-    /// `[B, Ls, d]`: the mean of the clicked items' E, zero without clicks.
-    pub clicked_items: Tensor,
-    /// `[B, u]`.
-    pub users: Tensor,
-}
-
-impl Embeddings {
-    pub(super) fn new(
-        config: &SesRecConfig,
-        catalogue: Arc<Catalogue>,
-        weights: &HashMap<String, Tensor>,
-    ) -> std::result::Result<Self, ModelError> {
-        let get = |name: &str| super::network::tensor(weights, name);
-        let table = |name: &str, key: String| Ok(Table { name: name.into(), weight: get(&format!("{key}.weight"))? });
-        let items = config.item_attributes.iter().map(|attribute| table(&attribute.name, item_table(&attribute.name)));
-        let users = config.user_attributes.iter().map(|attribute| table(&attribute.name, user_table(&attribute.name)));
-        Ok(Self {
-            items: items.collect::<std::result::Result<_, ModelError>>()?,
-            item_trans: super::network::linear(weights, "query_item_feat.item_trans")?,
-            users: users.collect::<std::result::Result<_, ModelError>>()?,
-            query_ids: get("query_item_feat.query_id_emb.weight")?,
-            query_words: get("query_item_feat.query_word_segs_emb.weight")?,
-            query_trans: super::network::linear(weights, "query_item_feat.query_trans")?,
-            sources: get("query_item_feat.query_search_source_emb.weight")?,
-            word_len: config.limits.words,
-            item_embeddings: None,
-            catalogue,
-        })
-    }
-
-    /// Computes E of every item of the catalogue once: later lookups are gathers.
-    pub(super) fn precompute_items(&mut self) -> Result<Tensor> {
-        // In slices, so that the concatenated attributes of ten million items don't exist at once.
-        const SLICE: usize = 1 << 16;
-        let all: Vec<u32> = (0..self.catalogue.items.rows() as u32).collect();
-        let slices = all.chunks(SLICE).map(|rows| self.project_items(rows)).collect::<Result<Vec<_>>>()?;
-        let table = Tensor::cat(&slices, 0)?;
-        self.item_embeddings = Some(table.clone());
-        Ok(table)
-    }
-
-    /// `E(i) = Linear_item(concat_a emb_a(i))` of several lists of item rows.
-    pub fn items(&self, lists: &[&[u32]]) -> Result<ItemRows> {
-        if let Some(table) = &self.item_embeddings {
-            return Ok(ItemRows { table: table.clone(), rows: lists.iter().map(|list| list.to_vec()).collect() });
-        }
+impl ItemRows {
+    /// Embeds the distinct rows of all lists, and row 0, by `embed`.
+    pub fn distinct(lists: &[&[u32]], embed: impl FnOnce(&[u32]) -> Result<Tensor>) -> Result<Self> {
         let mut distinct = vec![0];
         let mut index: hashbrown::HashMap<u32, u32> = hashbrown::HashMap::new();
         index.insert(0, 0);
@@ -110,44 +60,127 @@ impl Embeddings {
             })
         };
         let rows = lists.iter().map(|list| list.iter().map(|&row| local(row)).collect()).collect();
-        Ok(ItemRows { table: self.project_items(&distinct)?, rows })
+        Ok(Self { table: embed(&distinct)?, rows })
     }
 
-    fn project_items(&self, rows: &[u32]) -> Result<Tensor> {
-        self.item_trans.forward(&concatenated(&self.items, &self.catalogue.items, rows, RowZero::Frozen)?)
+    /// From a table of all items.
+    pub fn of_all(table: Tensor, lists: &[&[u32]]) -> Self {
+        Self { table, rows: lists.iter().map(|list| list.to_vec()).collect() }
     }
 
-    /// The history's embeddings; `items` holds the batch's recommended items and clicks as its first two lists.
-    pub fn history(&self, batch: &HistoryBatch, items: &ItemRows) -> Result<HistoryInputs> {
-        let (users, rec_len, src_len) = (batch.users(), batch.rec_len, batch.src_len);
-        let d = items.table.dim(1)?;
-        let rec_items = gather_rows(&items.table, &items.rows[0], RowZero::Learns)?;
-        let queries = self.queries(&batch.src_queries, &batch.src_words, batch.word_len)?;
-        let sources = gather_rows(&self.sources, &batch.src_sources, RowZero::Learns)?;
-        let clicked_items = if batch.click_len == 0 {
-            Tensor::zeros((users * src_len, d), candle_core::DType::F32, self.device())?
-        } else {
-            mean_rows(&items.table, &items.rows[1], batch.click_len)?
+    /// The items of a list: `[n, d]`.
+    pub fn list(&self, list: usize) -> Result<Tensor> {
+        gather_rows(&self.table, &self.rows[list], RowZero::Learns)
+    }
+}
+
+impl Embeddings {
+    /// The tables of a model with these inputs.
+    pub fn new(
+        config: &InputConfig,
+        catalogue: Arc<Catalogue>,
+        weights: &Weights<'_>,
+    ) -> std::result::Result<Self, ModelError> {
+        config.check_catalogue(&catalogue)?;
+        let table = |name: &str, key: String| {
+            Ok::<_, ModelError>(Table { name: name.into(), weight: weights.get(&format!("{key}.weight"))? })
         };
-        Ok(HistoryInputs {
-            rec_items: rec_items.reshape((users, rec_len, d))?,
-            queries_and_sources: (&queries + sources)?.reshape((users, src_len, d))?,
-            queries: queries.reshape((users, src_len, d))?,
-            clicked_items: clicked_items.reshape((users, src_len, d))?,
-            users: self.users(&batch.user_rows)?,
+        let items = config.item_attributes.iter().map(|attribute| table(&attribute.name, item_table(&attribute.name)));
+        let users = config.user_attributes.iter().map(|attribute| table(&attribute.name, user_table(&attribute.name)));
+        let queries = |features: QueryFeatures| {
+            let sources = features.search_source.map(|_| weights.get("query_item_feat.query_search_source_emb.weight"));
+            Ok::<_, ModelError>(Queries {
+                ids: weights.get("query_item_feat.query_id_emb.weight")?,
+                words: weights.get("query_item_feat.query_word_segs_emb.weight")?,
+                trans: weights.linear("query_item_feat.query_trans")?,
+                sources: sources.transpose()?,
+            })
+        };
+        Ok(Self {
+            items: items.collect::<std::result::Result<_, ModelError>>()?,
+            item_trans: weights.linear("query_item_feat.item_trans")?,
+            users: users.collect::<std::result::Result<_, ModelError>>()?,
+            queries: config.query_features.map(queries).transpose()?,
+            word_len: config.limits.words,
+            item_embeddings: None,
+            catalogue,
         })
+    }
+
+    /// The tensors that these tables are made of, by the release's names.
+    pub fn parameters(config: &InputConfig, list: &mut ParameterList) {
+        for attribute in &config.item_attributes {
+            list.xavier(format!("{}.weight", item_table(&attribute.name)), &[attribute.rows, attribute.dim]);
+        }
+        for attribute in &config.user_attributes {
+            list.xavier(format!("{}.weight", user_table(&attribute.name)), &[attribute.rows, attribute.dim]);
+        }
+        let d = config.item_dim();
+        if let Some(QueryFeatures { id, search_source, word_segs }) = config.query_features {
+            let tables = [("id", Some(id)), ("search_source", search_source), ("word_segs", Some(word_segs))];
+            for (name, table) in tables.into_iter().filter_map(|(name, table)| Some((name, table?))) {
+                list.xavier(format!("query_item_feat.query_{name}_emb.weight"), &[table.rows, table.dim]);
+            }
+            list.linear("query_item_feat.query_trans", d, id.dim + word_segs.dim);
+        }
+        list.linear("query_item_feat.item_trans", d, d);
+    }
+
+    /// Computes E of every item of the catalogue once: later lookups are gathers.
+    pub fn precompute_items(&mut self) -> Result<Tensor> {
+        let table = self.all_items(|rows| self.project_items(rows))?;
+        self.item_embeddings = Some(table.clone());
+        Ok(table)
+    }
+
+    /// `embed` of every item of the catalogue, `[items, _]`.
+    pub fn all_items(&self, embed: impl Fn(&[u32]) -> Result<Tensor>) -> Result<Tensor> {
+        // In slices, so that the concatenated attributes of ten million items don't exist at once.
+        const SLICE: usize = 1 << 16;
+        let all: Vec<u32> = (0..self.catalogue.items.rows() as u32).collect();
+        let slices = all.chunks(SLICE).map(embed).collect::<Result<Vec<_>>>()?;
+        Tensor::cat(&slices, 0)
+    }
+
+    /// `E(i) = Linear_item(concat_a emb_a(i))` of several lists of item rows.
+    pub fn items(&self, lists: &[&[u32]]) -> Result<ItemRows> {
+        match &self.item_embeddings {
+            Some(table) => Ok(ItemRows::of_all(table.clone(), lists)),
+            None => ItemRows::distinct(lists, |rows| self.project_items(rows)),
+        }
+    }
+
+    /// E of item rows: `[n]` → `[n, d]`.
+    pub fn project_items(&self, rows: &[u32]) -> Result<Tensor> {
+        self.item_trans.forward(&concatenated(&self.items, &self.catalogue.items, rows, RowZero::Frozen)?)
     }
 
     /// `Q(q) = Linear_query([emb_qid(q); mean over the words])`: query rows `[n]`, word rows `[n, word_len]` with 0 =
     /// none → `[n, d]`.
     pub fn queries(&self, queries: &[u32], words: &[u32], word_len: usize) -> Result<Tensor> {
-        let ids = gather_rows(&self.query_ids, queries, RowZero::Frozen)?;
+        let Queries { ids, words: table, trans, .. } = self.query_tables()?;
+        let ids = gather_rows(ids, queries, RowZero::Frozen)?;
         let words = if word_len == 0 {
-            Tensor::zeros((queries.len(), self.query_words.dim(1)?), candle_core::DType::F32, self.device())?
+            Tensor::zeros((queries.len(), table.dim(1)?), candle_core::DType::F32, self.device())?
         } else {
-            mean_rows(&self.query_words, words, word_len)?
+            mean_rows(table, words, word_len)?
         };
-        self.query_trans.forward(&Tensor::cat(&[ids, words], 1)?)
+        trans.forward(&Tensor::cat(&[ids, words], 1)?)
+    }
+
+    /// How searches began: `[n]` → `[n, d]`.
+    pub fn sources(&self, sources: &[u32]) -> Result<Tensor> {
+        match &self.query_tables()?.sources {
+            Some(table) => gather_rows(table, sources, RowZero::Learns),
+            None => bail!("the model has no table of search sources: query_features.search_source"),
+        }
+    }
+
+    fn query_tables(&self) -> Result<&Queries> {
+        match &self.queries {
+            Some(queries) => Ok(queries),
+            None => bail!("the model has no tables of queries: query_features"),
+        }
     }
 
     /// Q of queries of the catalogue, with the words it lists for them: `[n]` → `[n, d]`.
@@ -193,8 +226,14 @@ impl Embeddings {
         Tensor::cat(&parts.collect::<Result<Vec<_>>>()?, 1)
     }
 
-    fn device(&self) -> &Device {
-        self.query_ids.device()
+    /// Rows of the item table, padding included.
+    pub fn item_rows(&self) -> usize {
+        self.catalogue.items.rows()
+    }
+
+    /// Where the tables are.
+    pub fn device(&self) -> &Device {
+        self.item_trans.weight().device()
     }
 }
 
@@ -215,4 +254,12 @@ fn concatenated(tables: &[Table], entities: &EntityTable, rows: &[u32], id_zero:
 
 fn missing(attribute: &str) -> candle_core::Error {
     candle_core::Error::Msg(format!("the catalogue has no attribute {attribute:?} for a row that was asked for"))
+}
+
+fn item_table(attribute: &str) -> String {
+    format!("query_item_feat.item_feat.item_{attribute}_emb")
+}
+
+fn user_table(attribute: &str) -> String {
+    format!("user_feat.user_{attribute}_emb")
 }

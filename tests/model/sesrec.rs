@@ -1,60 +1,24 @@
-//! What holds for SESRec whatever its weights: gradients reach everything, padding and company change nothing, empty
-//! histories are fine, damaged weights are refused.
+//! What holds for SESRec besides what holds for every model: its padding modes, sets and explanations; and for bundles,
+//! with SESRec in them: damaged weights are refused.
 
-use std::{collections::HashMap, path::Path, sync::Arc};
+use std::{collections::HashMap, path::Path};
 
 use candle_core::{DType, Device, Tensor};
 use proptest::prelude::*;
 use sesrec::{
-    data::{Attribute, Catalogue, EntityTable, HistoryBatch, HistoryLimits, SearchFeatures, UserFeatures, UserRow},
+    data::{HistoryBatch, SearchFeatures, UserFeatures, UserRow},
     model::{
-        Bundle, BundleError, ModelConfig, RankingModel, ScoreRequest, TrainableModel, TrainingBatch,
+        Bundle, BundleError, InputSizes, ModelConfig, RankingModel, ScoreRequest, TrainableModel,
         convert::{Sources, convert},
-        sesrec::{CoattentionPadding, SesRecConfig, SesRecRanker, SesRecSizes, SesRecTrainable, Threshold, initialise},
+        sesrec::{CoattentionPadding, SesRecConfig, SesRecRanker, SesRecTrainable, Threshold, initialise},
     },
     nn::{Adam, AdamOptions, Dropout},
 };
 
-const ITEMS: u32 = 40;
-const USERS: u32 = 7;
-const QUERIES: u32 = 12;
-const WORDS: u32 = 9;
-
-fn catalogue() -> Arc<Catalogue> {
-    let table = |first_row: u32, count: u32, attributes: &[(&str, u32)]| EntityTable {
-        ids: (0..count).map(|n| format!("e{n}")).collect(),
-        first_row,
-        attributes: attributes
-            .iter()
-            .map(|&(name, rows)| Attribute {
-                name: name.into(),
-                rows,
-                values: (0..count + first_row).map(|n| n % rows).collect(),
-            })
-            .collect(),
-    };
-    let words_of = |query: u32| (0..query % 4).map(move |n| 1 + (query + n) % WORDS);
-    let (mut query_word_ends, mut query_words) = (vec![0], vec![]);
-    for query in 1..=QUERIES {
-        query_words.extend(words_of(query));
-        query_word_ends.push(query_words.len() as u64);
-    }
-    Arc::new(Catalogue {
-        items: table(1, ITEMS, &[("cate", 5)]),
-        users: table(0, USERS, &[("age", 3)]),
-        queries: table(1, QUERIES, &[]),
-        words: table(1, WORDS, &[]),
-        sources: table(0, 2, &[]),
-        query_word_ends,
-        query_words,
-        ..Catalogue::default()
-    })
-}
-
-const LIMITS: HistoryLimits = HistoryLimits { recommendations: 9, searches: 6, words: 3, clicks: 2 };
+use crate::fixture::{ITEMS, LIMITS, USERS, any_user, batch, catalogue, some_users, user};
 
 fn config() -> SesRecConfig {
-    let sizes = SesRecSizes { item: (12, 4), user: (6, 2), query: (6, 5), heads: 2, limits: LIMITS };
+    let sizes = InputSizes { item: (12, 4), user: (6, 2), query: (6, 5), heads: 2, limits: LIMITS };
     let mut config = SesRecConfig::for_catalogue(&catalogue(), sizes);
     config.triplet_margin = 10.0;
     config.num_blocks = 2;
@@ -70,41 +34,10 @@ fn ranker(config: &SesRecConfig) -> SesRecRanker {
     SesRecRanker::new(config.clone(), catalogue(), &weights(config), &Device::Cpu).unwrap()
 }
 
-fn search(query: u32, clicks: &[u32]) -> SearchFeatures {
-    let words = (0..query % 3).map(|n| 1 + (query + n) % WORDS).collect();
-    SearchFeatures { query, words, source: query % 2, clicks: clicks.to_vec() }
-}
-
-fn user(row: UserRow, recommendations: &[u32], searches: &[(u32, &[u32])]) -> UserFeatures {
-    let searches = searches.iter().map(|&(query, clicks)| search(query, clicks)).collect();
-    UserFeatures { user: row, recommendations: recommendations.to_vec(), searches }
-}
-
 fn score(ranker: &SesRecRanker, users: &[UserFeatures], items: &[u32]) -> Vec<Vec<f32>> {
     let states = ranker.encode(&users.iter().collect::<Vec<_>>()).unwrap();
     let requests: Vec<_> = states.iter().map(|state| ScoreRequest { state, items }).collect();
     ranker.score(&requests).unwrap()
-}
-
-fn some_users() -> Vec<UserFeatures> {
-    vec![
-        user(UserRow::Known(1), &[1, 2, 3, 4, 5, 6, 7, 8, 9], &[(3, &[4, 5]), (0, &[]), (4, &[9])]),
-        user(UserRow::Known(2), &[7], &[(1, &[])]),
-        user(UserRow::Known(0), &[], &[(1, &[3]), (5, &[2, 6])]),
-        user(UserRow::Mean, &[12, 13, 40], &[]),
-        user(UserRow::Known(6), &[], &[]),
-    ]
-}
-
-fn batch(users: &[UserFeatures]) -> TrainingBatch {
-    let count = users.len() as u32;
-    TrainingBatch {
-        history: HistoryBatch::padded_to_longest(users, LIMITS),
-        positives: (0..count).map(|n| 1 + n).collect(),
-        negatives: (0..4 * count).map(|n| 1 + (n * 7) % ITEMS).collect(),
-        alignment_items: (0..16).map(|n| 1 + (n * 5) % ITEMS).collect(),
-        alignment_queries: (0..16).map(|n| 1 + (n * 5) % QUERIES).collect(),
-    }
 }
 
 #[test]
@@ -214,18 +147,6 @@ fn wrong_rows_are_errors() {
     assert!(ranker.encode(&[&user(UserRow::Known(0), &[ITEMS + 1], &[])]).is_err());
     assert_eq!(ranker.score(&[]).unwrap(), Vec::<Vec<f32>>::new());
     assert_eq!(ranker.score(&[ScoreRequest { state: &states[0], items: &[] }]).unwrap(), vec![Vec::<f32>::new()]);
-}
-
-fn any_user() -> impl Strategy<Value = UserFeatures> {
-    let row = prop_oneof![3 => (0..USERS).prop_map(UserRow::Known), 1 => Just(UserRow::Mean)];
-    let clicks = proptest::collection::vec(1..=ITEMS, 0..=LIMITS.clicks);
-    let searches = proptest::collection::vec((0..=QUERIES, clicks), 0..=LIMITS.searches);
-    let recommendations = proptest::collection::vec(1..=ITEMS, 0..=LIMITS.recommendations);
-    (row, recommendations, searches).prop_map(|(user, recommendations, searches)| UserFeatures {
-        user,
-        recommendations,
-        searches: searches.iter().map(|(query, clicks)| search(*query, clicks)).collect(),
-    })
 }
 
 proptest! {
@@ -344,7 +265,7 @@ fn pickled_state_dicts_convert() {
         }
         assert_eq!(bundle.catalogue.words.row("shoes"), Some(2));
         let ranker = bundle.ranker(&Device::Cpu).unwrap();
-        let search = SearchFeatures { query: 1, words: vec![1, 2], source: 0, clicks: vec![2] };
+        let search = SearchFeatures { query: 1, words: vec![1, 2], source: 0, clicks: vec![2], place: 0 };
         let user = UserFeatures { user: UserRow::Known(1), recommendations: vec![1, 3], searches: vec![search] };
         let states = ranker.encode(&[&user]).unwrap();
         let scores = ranker.score(&[ScoreRequest { state: &states[0], items: &[1, 2, 3] }]).unwrap();

@@ -1,0 +1,246 @@
+//! What a model file provides.
+
+use std::{collections::HashMap, sync::Arc};
+
+use candle_core::{Device, Result, Tensor};
+use serde::{Deserialize, Serialize};
+
+use super::{NetworkRanker, NetworkTrainable};
+use crate::{
+    data::{Catalogue, Dataset},
+    model::{
+        Architecture, BatchPlan, Embeddings, HistoryVectors, InputConfig, ItemRows, Losses, ModelError, Parameter,
+        ParameterList, RankingModel, TrainableModel, TrainingBatch, Weights,
+    },
+    nn::{Dropout, RowZero, batch_matmul_transposed, binary_cross_entropy, cross_entropy, gather_rows},
+};
+
+/// A model's configuration.
+pub trait Baseline: Clone + std::fmt::Debug + Send + Sync + 'static {
+    /// The network that it sizes.
+    type Network: Network;
+
+    /// "stamp", ...: the "model" of `config.json`.
+    const KIND: &'static str;
+
+    /// The input layer.
+    fn inputs(&self) -> &InputConfig;
+
+    /// Checks its own settings; those of the inputs are checked already.
+    fn check(&self) -> std::result::Result<(), ModelError> {
+        Ok(())
+    }
+
+    /// Its own tensors; those of the input layer are there already.
+    fn parameters(&self, list: &mut ParameterList);
+
+    /// The contents of its tables, by name: from what the data set has before the validation and test interactions.
+    fn tables(&self, _: &Dataset) -> std::result::Result<HashMap<String, Tensor>, ModelError> {
+        Ok(HashMap::new())
+    }
+
+    /// What its losses need of a batch.
+    fn batch_plan(&self) -> BatchPlan {
+        BatchPlan::default()
+    }
+
+    /// The network over given tensors: trainable variables, or a bundle's weights.
+    fn network(&self, weights: &Weights<'_>) -> std::result::Result<Self::Network, ModelError>;
+}
+
+/// A model's computation.
+pub trait Network: std::fmt::Debug + Send + Sync + Sized + 'static {
+    /// Encoded users.
+    type Users: Users;
+
+    /// Everything before the candidate.
+    fn encode(&self, history: &HistoryVectors<'_>, dropout: &mut Dropout) -> Result<Self::Users>;
+
+    /// Logits `[B, C]` of C candidates for each of B users.
+    fn logits(&self, users: &Self::Users, candidates: &Candidates<'_>, dropout: &mut Dropout) -> Result<Tensor>;
+
+    /// Items as vectors, `[n]` rows → `[n, d]`: in histories, and as candidates.
+    fn items(&self, embeddings: &Embeddings, rows: &[u32], _: &mut Dropout) -> Result<Tensor> {
+        embeddings.project_items(rows)
+    }
+
+    /// The same network, with what follows from the weights alone computed once. `items` are all items' vectors.
+    fn loaded(self, _embeddings: &Embeddings, _items: &Tensor) -> Result<Self> {
+        Ok(self)
+    }
+
+    /// What is minimised.
+    fn losses(&self, step: &Step<'_, Self>, dropout: &mut Dropout) -> Result<Losses> {
+        step.binary_cross_entropy(dropout)
+    }
+}
+
+/// Encoded users, B of them.
+pub trait Users: Send + Sync + Sized + 'static {
+    /// One of them, without the others' memory and padding.
+    fn user(&self, n: usize) -> Result<Self>;
+
+    /// Memory that it occupies.
+    fn bytes(&self) -> usize;
+}
+
+/// A tower's users: `[B, d]`.
+impl Users for Tensor {
+    fn user(&self, n: usize) -> Result<Self> {
+        self.narrow(0, n, 1)?.copy()
+    }
+
+    fn bytes(&self) -> usize {
+        self.elem_count() * self.dtype().size_in_bytes()
+    }
+}
+
+/// C candidates for each of B users.
+#[derive(Debug)]
+pub struct Candidates<'a> {
+    /// `[B · C]` item rows.
+    pub rows: &'a [u32],
+    /// `[B, C, d]`: their vectors, from [`Network::items`].
+    pub vectors: Tensor,
+}
+
+/// A tower's logits: users `[B, d]`, candidates `[B, C, d]` → `[B, C]`.
+pub fn dot(users: &Tensor, candidates: &Tensor) -> Result<Tensor> {
+    batch_matmul_transposed(&users.unsqueeze(1)?, candidates)?.squeeze(1)
+}
+
+/// What is minimised.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Objective {
+    /// Binary cross-entropy over the clicked item and the sampled ones: SESRec's, for comparisons under one protocol.
+    #[default]
+    Bce,
+    /// The publication's.
+    Own,
+}
+
+/// One training step, as the losses see it. Items are embedded once per step, however often they occur.
+#[derive(Debug)]
+pub struct Step<'a, N> {
+    network: &'a N,
+    embeddings: &'a Embeddings,
+    batch: &'a TrainingBatch,
+    items: ItemRows,
+    candidates: Vec<u32>,
+}
+
+impl<'a, N: Network> Step<'a, N> {
+    pub(super) fn new(
+        network: &'a N,
+        embeddings: &'a Embeddings,
+        batch: &'a TrainingBatch,
+        dropout: &mut Dropout,
+    ) -> std::result::Result<Self, ModelError> {
+        let candidates = batch.candidates()?;
+        let lists = [&batch.history.rec_items[..], &batch.history.src_clicks, &candidates];
+        let items = ItemRows::distinct(&lists, |rows| network.items(embeddings, rows, dropout))?;
+        Ok(Self { network, embeddings, batch, items, candidates })
+    }
+
+    /// The batch itself.
+    pub fn batch(&self) -> &'a TrainingBatch {
+        self.batch
+    }
+
+    /// The tables, for what else a loss is about.
+    pub fn embeddings(&self) -> &'a Embeddings {
+        self.embeddings
+    }
+
+    /// The users' histories.
+    pub fn history(&self) -> HistoryVectors<'_> {
+        HistoryVectors::new(&self.batch.history, self.embeddings, &self.items)
+    }
+
+    /// Each user's clicked item and its negatives.
+    pub fn candidates(&self) -> Result<Candidates<'_>> {
+        let vectors = self.items.list(2)?;
+        let (users, width) = (self.batch.history.users(), vectors.dim(1)?);
+        Ok(Candidates { rows: &self.candidates, vectors: vectors.reshape((users, (), width))? })
+    }
+
+    /// Items that are not among the history's and the candidates: `[n]` → `[n, d]`.
+    pub fn further_items(&self, rows: &[u32], dropout: &mut Dropout) -> Result<Tensor> {
+        let items = ItemRows::distinct(&[rows], |rows| self.network.items(self.embeddings, rows, dropout))?;
+        gather_rows(&items.table, &items.rows[0], RowZero::Learns)
+    }
+
+    /// All items of the catalogue `[I, d]`, padding's row 0 included.
+    pub fn all_items(&self, dropout: &mut Dropout) -> Result<Tensor> {
+        self.network.items(self.embeddings, &(0..self.embeddings.item_rows() as u32).collect::<Vec<_>>(), dropout)
+    }
+
+    /// Logits `[B, 1 + N]` of the candidates.
+    pub fn logits(&self, dropout: &mut Dropout) -> Result<Tensor> {
+        let users = self.network.encode(&self.history(), dropout)?;
+        self.network.logits(&users, &self.candidates()?, dropout)
+    }
+
+    /// Softmax cross-entropy of the clicked items over all items, padding's row 0 included as in RecBole; for networks
+    /// whose logits are products of two vectors.
+    pub fn softmax_over_items(&self, dropout: &mut Dropout) -> Result<Losses>
+    where
+        N: Network<Users = Tensor>,
+    {
+        let users = self.network.encode(&self.history(), dropout)?; // [B, d]
+        let logits = users.matmul(&self.all_items(dropout)?.t()?)?; // [B, I]
+        let loss = cross_entropy(&logits, &self.batch.positives)?;
+        Ok(Losses { total: loss.clone(), parts: vec![("softmax", loss)] })
+    }
+
+    /// The mean over all candidates.
+    pub fn binary_cross_entropy(&self, dropout: &mut Dropout) -> Result<Losses> {
+        let bce = binary_cross_entropy(&self.logits(dropout)?)?;
+        Ok(Losses { total: bce.clone(), parts: vec![("bce", bce)] })
+    }
+}
+
+impl<B: Baseline> Architecture for B {
+    fn kind(&self) -> &'static str {
+        Self::KIND
+    }
+
+    fn inputs(&self) -> &InputConfig {
+        Baseline::inputs(self)
+    }
+
+    fn validate(&self) -> std::result::Result<(), ModelError> {
+        Baseline::inputs(self).validate()?;
+        self.check()
+    }
+
+    fn parameters(&self) -> Vec<Parameter> {
+        let mut list = ParameterList::default();
+        Embeddings::parameters(Baseline::inputs(self), &mut list);
+        Baseline::parameters(self, &mut list);
+        list.into_parameters()
+    }
+
+    fn tables(&self, dataset: &Dataset) -> std::result::Result<HashMap<String, Tensor>, ModelError> {
+        Baseline::tables(self, dataset)
+    }
+
+    fn trainable(
+        &self,
+        catalogue: Arc<Catalogue>,
+        tensors: &HashMap<String, Tensor>,
+        device: &Device,
+    ) -> std::result::Result<Box<dyn TrainableModel>, ModelError> {
+        Ok(Box::new(NetworkTrainable::new(self.clone(), catalogue, tensors, device)?))
+    }
+
+    fn ranker(
+        &self,
+        catalogue: Arc<Catalogue>,
+        tensors: &HashMap<String, Tensor>,
+        device: &Device,
+    ) -> std::result::Result<Box<dyn RankingModel>, ModelError> {
+        Ok(Box::new(NetworkRanker::new(self, catalogue, tensors, device)?))
+    }
+}

@@ -1,0 +1,123 @@
+//! Any network that answers: items computed once per load, users encoded once, candidates scored against both.
+
+use std::{collections::HashMap, sync::Arc};
+
+use candle_core::{Device, Result, Tensor};
+
+use super::{Baseline, Candidates, Network, Users};
+use crate::{
+    data::{Catalogue, HistoryBatch, HistoryLimits, UserFeatures},
+    domain::{HistoryWeights, ItemAttention},
+    model::{
+        Embeddings, HistoryPadding, HistoryVectors, ItemRows, ModelError, RankingModel, ScoreRequest, UserState,
+        Weights, weights,
+    },
+    nn::{Dropout, RowZero, gather_rows, sigmoid},
+};
+
+/// A network on a device.
+#[derive(Debug)]
+pub struct NetworkRanker<N> {
+    network: N,
+    embeddings: Embeddings,
+    /// All items' vectors `[items, d]`.
+    items: Tensor,
+    limits: HistoryLimits,
+    padding: HistoryPadding,
+}
+
+impl<N: Network> NetworkRanker<N> {
+    /// Computes the items' vectors, and what else depends on the weights alone.
+    pub fn new<B: Baseline<Network = N>>(
+        config: &B,
+        catalogue: Arc<Catalogue>,
+        tensors: &HashMap<String, Tensor>,
+        device: &Device,
+    ) -> std::result::Result<Self, ModelError> {
+        let tensors = weights::on_device(tensors, device)?;
+        let tensors = Weights::new(&tensors);
+        let embeddings = Embeddings::new(config.inputs(), catalogue, &tensors)?;
+        let network = config.network(&tensors)?;
+        let items = embeddings.all_items(|rows| network.items(&embeddings, rows, &mut Dropout::off()))?;
+        Ok(Self {
+            network: network.loaded(&embeddings, &items)?,
+            embeddings,
+            items,
+            limits: config.inputs().limits,
+            padding: config.batch_plan().padding,
+        })
+    }
+
+    fn encode_batch(&self, users: &[&UserFeatures]) -> Result<Vec<UserState>> {
+        let batch = match self.padding {
+            HistoryPadding::Limits => HistoryBatch::padded_to_limits(users.iter().copied(), self.limits),
+            HistoryPadding::Longest => HistoryBatch::padded_to_longest(users.iter().copied(), self.limits),
+        };
+        let batch = &*batch.at_least_one_position();
+        let items = ItemRows::of_all(self.items.clone(), &[&batch.rec_items, &batch.src_clicks]);
+        let history = HistoryVectors::new(batch, &self.embeddings, &items);
+        let encoded = self.network.encode(&history, &mut Dropout::off())?;
+        let states = (0..users.len()).map(|n| {
+            let user = encoded.user(n)?;
+            let bytes = user.bytes();
+            Ok(UserState::new(user, bytes))
+        });
+        states.collect()
+    }
+
+    fn score_batch(&self, requests: &[ScoreRequest<'_>]) -> Result<Vec<Vec<f32>>> {
+        let rows: Vec<u32> = requests.iter().flat_map(|request| request.items).copied().collect();
+        if rows.is_empty() {
+            return Ok(vec![vec![]; requests.len()]);
+        }
+        let vectors = gather_rows(&self.items, &rows, RowZero::Learns)?; // [ΣC, d]
+        let (mut logits, mut start) = (vec![], 0);
+        for request in requests.iter().filter(|request| !request.items.is_empty()) {
+            let count = request.items.len();
+            let vectors = vectors.narrow(0, start, count)?.unsqueeze(0)?; // [1, C, d]
+            let candidates = Candidates { rows: request.items, vectors };
+            let user = request.state.get::<N::Users>();
+            logits.push(self.network.logits(user, &candidates, &mut Dropout::off())?.flatten_all()?);
+            start += count;
+        }
+        let mut scores = Tensor::cat(&logits, 0)?.to_vec1::<f32>()?;
+        sigmoid(&mut scores);
+        let mut rest = scores.as_slice();
+        let split = requests.iter().map(|request| {
+            let (scores, others) = rest.split_at(request.items.len());
+            rest = others;
+            scores.to_vec()
+        });
+        Ok(split.collect())
+    }
+}
+
+impl<N: Network> RankingModel for NetworkRanker<N> {
+    fn limits(&self) -> HistoryLimits {
+        self.limits
+    }
+
+    fn device(&self) -> &Device {
+        self.items.device()
+    }
+
+    fn encode(&self, users: &[&UserFeatures]) -> std::result::Result<Vec<UserState>, ModelError> {
+        if users.is_empty() {
+            return Ok(vec![]);
+        }
+        Ok(self.encode_batch(users)?)
+    }
+
+    fn score(&self, requests: &[ScoreRequest<'_>]) -> std::result::Result<Vec<Vec<f32>>, ModelError> {
+        Ok(self.score_batch(requests)?)
+    }
+
+    /// Empty: these models have no sets of similar and dissimilar interests to explain.
+    fn explain(
+        &self,
+        _: &UserState,
+        items: &[u32],
+    ) -> std::result::Result<(HistoryWeights, Vec<ItemAttention>), ModelError> {
+        Ok((HistoryWeights::default(), vec![ItemAttention::default(); items.len()]))
+    }
+}

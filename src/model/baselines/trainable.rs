@@ -1,0 +1,84 @@
+//! Any network that learns.
+
+use std::{collections::HashMap, sync::Arc};
+
+use candle_core::{Device, Tensor};
+
+use super::{Baseline, Candidates, Network, NetworkRanker, Step};
+use crate::{
+    data::{Catalogue, HistoryBatch},
+    model::{
+        Architecture, BatchPlan, Embeddings, HistoryVectors, ItemRows, Losses, ModelError, RankingModel, Role,
+        TrainableModel, TrainingBatch, Weights, weights,
+    },
+    nn::{Dropout, Parameters},
+};
+
+/// A network over trainable variables.
+#[derive(Debug)]
+pub struct NetworkTrainable<B: Baseline> {
+    config: B,
+    catalogue: Arc<Catalogue>,
+    parameters: Parameters,
+    embeddings: Embeddings,
+    network: B::Network,
+}
+
+impl<B: Baseline> NetworkTrainable<B> {
+    /// Over copies of the tensors.
+    pub fn new(
+        config: B,
+        catalogue: Arc<Catalogue>,
+        tensors: &HashMap<String, Tensor>,
+        device: &Device,
+    ) -> Result<Self, ModelError> {
+        let list = Architecture::parameters(&config);
+        let fixed = |name: &str| list.iter().any(|p| p.name == name && !matches!(p.role, Role::Learned(_)));
+        let parameters = Parameters::partly_fixed(&weights::on_device(tensors, device)?, fixed)?;
+        let vars = parameters.all().map(|(name, var)| (name.to_owned(), var.as_tensor().clone())).collect();
+        let vars = Weights::new(&vars);
+        Ok(Self {
+            embeddings: Embeddings::new(Baseline::inputs(&config), catalogue.clone(), &vars)?,
+            network: config.network(&vars)?,
+            parameters,
+            catalogue,
+            config,
+        })
+    }
+}
+
+impl<B: Baseline> TrainableModel for NetworkTrainable<B> {
+    fn parameters(&self) -> &Parameters {
+        &self.parameters
+    }
+
+    fn batch_plan(&self) -> BatchPlan {
+        self.config.batch_plan()
+    }
+
+    fn logits(&self, history: &HistoryBatch, candidates: &[u32], dropout: &mut Dropout) -> Result<Tensor, ModelError> {
+        let history = history.at_least_one_position();
+        let lists = [&history.rec_items[..], &history.src_clicks, candidates];
+        let items = ItemRows::distinct(&lists, |rows| self.network.items(&self.embeddings, rows, dropout))?;
+        let users = self.network.encode(&HistoryVectors::new(&history, &self.embeddings, &items), dropout)?;
+        let vectors = items.list(2)?;
+        let vectors = vectors.reshape((history.users(), (), vectors.dim(1)?))?;
+        Ok(self.network.logits(&users, &Candidates { rows: candidates, vectors }, dropout)?)
+    }
+
+    fn losses(&self, batch: &TrainingBatch, dropout: &mut Dropout) -> Result<Losses, ModelError> {
+        let padded;
+        let mut batch = batch;
+        if let std::borrow::Cow::Owned(history) = batch.history.at_least_one_position() {
+            padded = TrainingBatch { history, ..batch.clone() };
+            batch = &padded;
+        }
+        let step = Step::new(&self.network, &self.embeddings, batch, dropout)?;
+        Ok(self.network.losses(&step, dropout)?)
+    }
+
+    fn ranker(&self) -> Result<Box<dyn RankingModel>, ModelError> {
+        let (tensors, device) = (self.parameters.snapshot()?, self.embeddings.device());
+        Ok(Box::new(NetworkRanker::new(&self.config, self.catalogue.clone(), &tensors, device)?))
+    }
+}

@@ -1,0 +1,51 @@
+//! SESRec among the other models.
+
+use std::{collections::HashMap, sync::Arc};
+
+use candle_core::{Device, Tensor};
+
+use super::{SesRecConfig, SesRecRanker, SesRecTrainable, parameters};
+use crate::{
+    data::{Catalogue, Dataset},
+    model::{Architecture, InputConfig, ModelError, Parameter, RankingModel, TrainableModel},
+};
+
+impl Architecture for SesRecConfig {
+    fn kind(&self) -> &'static str {
+        "sesrec"
+    }
+
+    fn inputs(&self) -> &InputConfig {
+        &self.inputs
+    }
+
+    fn validate(&self) -> Result<(), ModelError> {
+        SesRecConfig::validate(self)
+    }
+
+    fn parameters(&self) -> Vec<Parameter> {
+        parameters(self)
+    }
+
+    fn tables(&self, _: &Dataset) -> Result<HashMap<String, Tensor>, ModelError> {
+        Ok(HashMap::new())
+    }
+
+    fn trainable(
+        &self,
+        catalogue: Arc<Catalogue>,
+        tensors: &HashMap<String, Tensor>,
+        device: &Device,
+    ) -> Result<Box<dyn TrainableModel>, ModelError> {
+        Ok(Box::new(SesRecTrainable::from_tensors(self.clone(), catalogue, tensors, device)?))
+    }
+
+    fn ranker(
+        &self,
+        catalogue: Arc<Catalogue>,
+        tensors: &HashMap<String, Tensor>,
+        device: &Device,
+    ) -> Result<Box<dyn RankingModel>, ModelError> {
+        Ok(Box::new(SesRecRanker::new(self.clone(), catalogue, tensors, device)?))
+    }
+}

@@ -1,0 +1,167 @@
+//! A model's tensors: their list, their beginnings, their check, and finding them by name.
+
+use std::collections::HashMap;
+
+use candle_core::{DType, Device, Tensor};
+
+use super::ModelError;
+use crate::nn::{Initial, LayerNorm, Linear};
+
+/// One tensor of a model.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Parameter {
+    /// Its name in `model.safetensors`.
+    pub name: String,
+    /// Its shape.
+    pub shape: Vec<usize>,
+    /// Where its values come from.
+    pub role: Role,
+}
+
+/// Where the values of a tensor come from.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Role {
+    /// 32-bit floats that the optimizer moves, from this beginning.
+    Learned(Initial),
+    /// 32-bit floats that training follows by itself, from this value: the running statistics of batch normalisation.
+    Statistic(f32),
+    /// Rows (u32) that the model's [`tables`](super::Architecture::tables) were built with: neighbours in a graph, the
+    /// queries of an item.
+    Table,
+}
+
+impl Role {
+    fn dtype(self) -> DType {
+        match self {
+            Self::Learned(_) | Self::Statistic(_) => DType::F32,
+            Self::Table => DType::U32,
+        }
+    }
+}
+
+/// Collects a model's tensors.
+#[derive(Debug, Default)]
+pub struct ParameterList(Vec<Parameter>);
+
+impl ParameterList {
+    /// One that learns.
+    pub fn add(&mut self, name: String, shape: &[usize], initial: Initial) {
+        self.push(name, shape, Role::Learned(initial));
+    }
+
+    /// One that learns from Xavier normal values.
+    pub fn xavier(&mut self, name: String, shape: &[usize]) {
+        self.add(name, shape, Initial::XavierNormal);
+    }
+
+    /// `{name}.weight [outputs, inputs]`, Xavier normal, and `{name}.bias [outputs]`, zero.
+    pub fn linear(&mut self, name: &str, outputs: usize, inputs: usize) {
+        self.xavier(format!("{name}.weight"), &[outputs, inputs]);
+        self.add(format!("{name}.bias"), &[outputs], Initial::Constant(0.0));
+    }
+
+    /// `{name}.weight [d]`, one, and `{name}.bias [d]`, zero.
+    pub fn norm(&mut self, name: &str, d: usize) {
+        self.add(format!("{name}.weight"), &[d], Initial::Constant(1.0));
+        self.add(format!("{name}.bias"), &[d], Initial::Constant(0.0));
+    }
+
+    /// A running statistic.
+    pub fn statistic(&mut self, name: String, shape: &[usize], value: f32) {
+        self.push(name, shape, Role::Statistic(value));
+    }
+
+    /// A table of rows.
+    pub fn table(&mut self, name: String, shape: &[usize]) {
+        self.push(name, shape, Role::Table);
+    }
+
+    /// All of them.
+    pub fn into_parameters(self) -> Vec<Parameter> {
+        self.0
+    }
+
+    fn push(&mut self, name: String, shape: &[usize], role: Role) {
+        self.0.push(Parameter { name, shape: shape.to_vec(), role });
+    }
+}
+
+/// New values of all that isn't a table; equal seeds give equal ones.
+pub fn initialise(parameters: &[Parameter], seed: u64) -> Result<HashMap<String, Tensor>, ModelError> {
+    let tensors = parameters.iter().filter_map(|Parameter { name, shape, role }| {
+        let tensor = match role {
+            Role::Learned(initial) => initial.tensor(name, shape, seed),
+            Role::Statistic(value) => Initial::Constant(*value).tensor(name, shape, seed),
+            Role::Table => return None,
+        };
+        Some(tensor.map(|tensor| (name.clone(), tensor)).map_err(ModelError::from))
+    });
+    tensors.collect()
+}
+
+/// Refuses tensors that are not these, naming the first: missing, unexpected, of another shape or type, not finite.
+pub fn check(parameters: &[Parameter], tensors: &HashMap<String, Tensor>) -> Result<(), ModelError> {
+    for Parameter { name, shape, role } in parameters {
+        let fail = |message: String| Err(ModelError::Weights { name: name.clone(), message });
+        let Some(tensor) = tensors.get(name) else { return fail(format!("is missing; expected shape {shape:?}")) };
+        if tensor.dims() != shape {
+            return fail(format!("has shape {:?}; the configuration makes it {shape:?}", tensor.dims()));
+        }
+        if tensor.dtype() != role.dtype() {
+            return fail(format!("has type {:?}; expected {:?}", tensor.dtype(), role.dtype()));
+        }
+        if tensor.dtype() == DType::F32 {
+            let values = tensor.flatten_all()?.to_vec1::<f32>()?;
+            if let Some(position) = values.iter().position(|value| !value.is_finite()) {
+                return fail(format!("is not finite at element {position}: {}", values[position]));
+            }
+        }
+    }
+    let mut unexpected: Vec<&String> =
+        tensors.keys().filter(|name| parameters.iter().all(|parameter| parameter.name != **name)).collect();
+    unexpected.sort();
+    match unexpected.first() {
+        Some(name) => Err(ModelError::Weights {
+            name: (*name).clone(),
+            message: "is not part of a model with this configuration".into(),
+        }),
+        None => Ok(()),
+    }
+}
+
+/// Tensors by name: trainable variables, or what a bundle holds.
+#[derive(Debug, Clone, Copy)]
+pub struct Weights<'a>(&'a HashMap<String, Tensor>);
+
+impl<'a> Weights<'a> {
+    /// Over tensors on one device.
+    pub fn new(tensors: &'a HashMap<String, Tensor>) -> Self {
+        Self(tensors)
+    }
+
+    /// A tensor.
+    ///
+    /// # Errors
+    /// If there is none of that name.
+    pub fn get(&self, name: &str) -> Result<Tensor, ModelError> {
+        self.0.get(name).cloned().ok_or_else(|| ModelError::Weights { name: name.into(), message: "is missing".into() })
+    }
+
+    /// `{name}.weight` and `{name}.bias`.
+    pub fn linear(&self, name: &str) -> Result<Linear, ModelError> {
+        Ok(Linear::new(self.get(&format!("{name}.weight"))?, self.get(&format!("{name}.bias"))?))
+    }
+
+    /// `{name}.weight` and `{name}.bias` of a layer norm.
+    pub fn layer_norm(&self, name: &str, eps: f64) -> Result<LayerNorm, ModelError> {
+        Ok(LayerNorm::new(self.get(&format!("{name}.weight"))?, self.get(&format!("{name}.bias"))?, eps))
+    }
+}
+
+/// Copies of the tensors on a device, detached from any graph.
+pub(super) fn on_device(
+    tensors: &HashMap<String, Tensor>,
+    device: &Device,
+) -> Result<HashMap<String, Tensor>, ModelError> {
+    tensors.iter().map(|(name, tensor)| Ok((name.clone(), tensor.detach().to_device(device)?))).collect()
+}

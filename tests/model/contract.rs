@@ -1,0 +1,226 @@
+//! What holds for every model, whatever its weights and its loss.
+
+use std::collections::{HashMap, HashSet};
+
+use candle_core::{Device, Tensor};
+use proptest::prelude::*;
+use sesrec::{
+    data::{Dataset, UserFeatures},
+    model::{
+        Bundle, Examples, InputConfig, InputSizes, ModelConfig, ModelKind, RankingModel, ScoreRequest, TrainableModel,
+        TrainingBatch,
+    },
+    nn::{Adam, AdamOptions, Dropout},
+};
+
+use crate::fixture::{ITEMS, LIMITS, any_user, batch, catalogue, some_users};
+
+/// Every model with every loss that it has.
+pub fn models() -> Vec<ModelConfig> {
+    let sizes = InputSizes { item: (12, 4), user: (6, 2), query: (6, 5), heads: 2, limits: LIMITS };
+    let with_losses = |&kind: &ModelKind| {
+        let config = kind.config(InputConfig::for_catalogue(&catalogue(), sizes), sizes.heads);
+        let mut json = serde_json::to_value(&config).unwrap();
+        if let Some(margin) = json.get_mut("triplet_margin") {
+            // Of SESRec's default no user here falls short.
+            *margin = 10.0.into();
+        }
+        let mut configs = vec![ModelConfig::from_json(json.to_string().as_bytes()).unwrap()];
+        if json.get("loss").is_some() {
+            json["loss"] = "own".into();
+            configs.push(ModelConfig::from_json(json.to_string().as_bytes()).unwrap());
+        }
+        configs
+    };
+    ModelKind::all().iter().flat_map(with_losses).collect()
+}
+
+pub fn trainable(config: &ModelConfig) -> Box<dyn TrainableModel> {
+    config.new_trainable(&Dataset::empty(catalogue()), 3, &Device::Cpu).unwrap()
+}
+
+/// What the loader would make for the model: users as they can be in histories of this model, negatives as it asks.
+fn batch_for(config: &ModelConfig, model: &dyn TrainableModel, users: &[UserFeatures]) -> TrainingBatch {
+    let seen: Vec<UserFeatures> = users.iter().map(|user| as_seen_by(config, user)).collect();
+    let mut batch = batch(&seen);
+    let negative = |n: usize| 1 + (n as u32 * 7) % ITEMS;
+    match model.batch_plan().examples {
+        Examples::Clicks => {}
+        Examples::Prefixes => batch.negatives = (0..users.len()).map(negative).collect(),
+        Examples::Sequences => batch.negatives = (0..users.len() * batch.history.rec_len).map(negative).collect(),
+    }
+    batch
+}
+
+/// A featurizer with the model's limits gives no searches to a model that sees none.
+fn as_seen_by(config: &ModelConfig, user: &UserFeatures) -> UserFeatures {
+    let mut user = user.clone();
+    user.searches.truncate(config.limits().searches);
+    user
+}
+
+pub fn score(ranker: &dyn RankingModel, users: &[UserFeatures], items: &[u32]) -> Vec<Vec<f32>> {
+    let states = ranker.encode(&users.iter().collect::<Vec<_>>()).unwrap();
+    let requests: Vec<_> = states.iter().map(|state| ScoreRequest { state, items }).collect();
+    ranker.score(&requests).unwrap()
+}
+
+fn far(a: &[Vec<f32>], b: &[Vec<f32>]) -> f32 {
+    let pairs = a.iter().flatten().zip(b.iter().flatten());
+    pairs.map(|(a, b)| (a - b).abs()).fold(0.0, |max, x| if x.is_nan() { f32::INFINITY } else { max.max(x) })
+}
+
+#[test]
+fn names_are_the_command_lines() {
+    let names: HashSet<&str> = models().iter().map(ModelConfig::kind).collect();
+    assert_eq!(names.len(), ModelKind::all().len());
+    for config in models() {
+        let name = serde_json::to_value(&config).unwrap()["model"].clone();
+        assert_eq!(name, config.kind());
+        assert!(<ModelKind as clap::ValueEnum>::from_str(config.kind(), false).is_ok(), "{name}");
+    }
+}
+
+#[test]
+fn every_parameter_gets_a_gradient() {
+    for config in models() {
+        let model = trainable(&config);
+        let losses = model
+            .losses(&batch_for(&config, &*model, &some_users()), &mut Dropout::seeded(0.1, 5))
+            .unwrap_or_else(|error| panic!("{}: {error}", config.kind()));
+        let gradients = losses.total.backward().unwrap();
+        for (name, var) in model.parameters().iter() {
+            let gradient = gradients.get(var).unwrap_or_else(|| panic!("{}: {name} has no gradient", config.kind()));
+            let values = gradient.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            assert!(values.iter().all(|value| value.is_finite()), "{}: {name}: {values:?}", config.kind());
+            assert!(values.iter().any(|&value| value != 0.0), "{}: {name}: its gradient is zero", config.kind());
+        }
+    }
+}
+
+#[test]
+fn one_batch_can_be_learned_by_heart() {
+    // All with recommendations: without, a model that sees nothing else can't tell items apart.
+    let users: Vec<_> = some_users().into_iter().filter(|user| !user.recommendations.is_empty()).collect();
+    for config in models() {
+        let model = trainable(&config);
+        let batch = batch_for(&config, &*model, &users);
+        let options = AdamOptions { learning_rate: 2e-2, ..AdamOptions::default() };
+        let mut adam = Adam::new(model.parameters(), options).unwrap();
+        let mut step = || {
+            let losses = model.losses(&batch, &mut Dropout::off()).unwrap();
+            adam.step(&losses.total.backward().unwrap()).unwrap();
+            losses.parts[0].1.to_scalar::<f32>().unwrap()
+        };
+        let first = step();
+        let last = (0..80).map(|_| step()).last().unwrap();
+        assert!(last < 0.4 * first, "{}: from {first} to {last}", config.kind());
+    }
+}
+
+#[test]
+fn any_history_has_scores() {
+    for config in models() {
+        let model = trainable(&config).ranker().unwrap();
+        let users: Vec<_> = some_users().iter().map(|user| as_seen_by(&config, user)).collect();
+        let scores = score(&*model, &users, &[1, 2, ITEMS]);
+        assert!(scores.iter().flatten().all(|score| score.is_finite() && (0.0..=1.0).contains(score)), "{scores:?}");
+        // Different histories matter.
+        assert!(far(&scores[..1], &scores[1..2]) > 1e-6, "{}: {scores:?}", config.kind());
+        let states = model.encode(&[&users[0], &users[4]]).unwrap();
+        assert!(states.iter().all(|state| state.bytes() > 0));
+        for state in &states {
+            let (_, items) = model.explain(state, &[1, 2]).unwrap();
+            assert_eq!(items.len(), 2);
+        }
+    }
+}
+
+#[test]
+fn what_is_trained_is_what_is_served() {
+    for config in models() {
+        let model = trainable(&config);
+        let users: Vec<_> = some_users().iter().map(|user| as_seen_by(&config, user)).collect();
+        let items = [3, 1, 40, 7];
+        let candidates: Vec<u32> = users.iter().flat_map(|_| items).collect();
+        let history = batch_for(&config, &*model, &users).history;
+        let logits = model.logits(&history, &candidates, &mut Dropout::off()).unwrap();
+        let trained = candle_nn::ops::sigmoid(&logits).unwrap().to_vec2::<f32>().unwrap();
+        let served = score(&*model.ranker().unwrap(), &users, &items);
+        assert!(far(&trained, &served) < 1e-5, "{}: {trained:?} {served:?}", config.kind());
+    }
+}
+
+#[test]
+fn wrong_rows_are_errors_and_no_candidates_are_fine() {
+    for config in models() {
+        let model = trainable(&config).ranker().unwrap();
+        let users: Vec<_> = some_users().iter().map(|user| as_seen_by(&config, user)).collect();
+        let states = model.encode(&[&users[0]]).unwrap();
+        let error = model.score(&[ScoreRequest { state: &states[0], items: &[ITEMS + 1] }]).unwrap_err();
+        assert!(error.to_string().contains("row 41"), "{}: {error}", config.kind());
+        let mut user = users[0].clone();
+        user.recommendations = vec![ITEMS + 1];
+        assert!(model.encode(&[&user]).is_err(), "{}", config.kind());
+        assert!(model.encode(&[]).unwrap().is_empty() && model.score(&[]).unwrap().is_empty());
+        let mixed =
+            [ScoreRequest { state: &states[0], items: &[] }, ScoreRequest { state: &states[0], items: &[1, 2] }];
+        assert_eq!(model.score(&mixed).unwrap().iter().map(Vec::len).collect::<Vec<_>>(), [0, 2]);
+    }
+}
+
+#[test]
+fn bundles_come_back() {
+    for config in models() {
+        let dir = tempfile::tempdir().unwrap();
+        let model = trainable(&config);
+        let users: Vec<_> = some_users().iter().map(|user| as_seen_by(&config, user)).collect();
+        let before = score(&*model.ranker().unwrap(), &users, &[1, 2, 3]);
+        let tensors = model.parameters().snapshot().unwrap();
+        let bundle = Bundle::new(config.clone(), catalogue(), tensors.clone(), None).unwrap();
+        bundle.write(&dir.path().join("model")).unwrap();
+        let read = Bundle::read(&dir.path().join("model")).unwrap();
+        assert_eq!(read.config, config);
+        assert_eq!(score(&*read.ranker(&Device::Cpu).unwrap(), &users, &[1, 2, 3]), before);
+        refuses_wrong_weights(&config, &tensors);
+    }
+}
+
+/// Each tensor in turn is missing, of another shape, not finite.
+fn refuses_wrong_weights(config: &ModelConfig, tensors: &HashMap<String, Tensor>) {
+    for name in tensors.keys() {
+        let wrong = |tensor: Option<Tensor>| {
+            let mut tensors = tensors.clone();
+            match tensor {
+                Some(tensor) => tensors.insert(name.clone(), tensor),
+                None => tensors.remove(name),
+            };
+            Bundle::new(config.clone(), catalogue(), tensors, None).unwrap_err().to_string()
+        };
+        let tensor = &tensors[name];
+        let longer = Tensor::cat(&[tensor.flatten_all().unwrap(), tensor.flatten_all().unwrap()], 0).unwrap();
+        let infinite = (tensor / 0.0).unwrap();
+        for error in [wrong(None), wrong(Some(longer)), wrong(Some(infinite))] {
+            assert!(error.contains(name.as_str()), "{name}: {error}");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 8, ..ProptestConfig::default() })]
+
+    /// In company, a user is padded to the others' lengths, and candidates are scored along with others': neither shows.
+    #[test]
+    fn batched_equals_one_by_one(users in proptest::collection::vec(any_user(), 1..6)) {
+        let items: Vec<u32> = (1..=ITEMS).collect();
+        for config in models() {
+            let model = trainable(&config).ranker().unwrap();
+            let users: Vec<_> = users.iter().map(|user| as_seen_by(&config, user)).collect();
+            let together = score(&*model, &users, &items);
+            for (user, together) in users.iter().zip(together) {
+                let alone = score(&*model, std::slice::from_ref(user), &items);
+                prop_assert!(far(&alone, &[together]) < 1e-5, "{}", config.kind());
+            }
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! A small catalogue, users of every kind, and a training batch of them.
+
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use sesrec::{
+    data::{Attribute, Catalogue, EntityTable, HistoryBatch, HistoryLimits, SearchFeatures, UserFeatures, UserRow},
+    model::{SearchExamples, TrainingBatch},
+};
+
+pub const ITEMS: u32 = 40;
+pub const USERS: u32 = 7;
+pub const QUERIES: u32 = 12;
+pub const WORDS: u32 = 9;
+
+pub fn catalogue() -> Arc<Catalogue> {
+    let table = |first_row: u32, count: u32, attributes: &[(&str, u32)]| EntityTable {
+        ids: (0..count).map(|n| format!("e{n}")).collect(),
+        first_row,
+        attributes: attributes
+            .iter()
+            .map(|&(name, rows)| Attribute {
+                name: name.into(),
+                rows,
+                values: (0..count + first_row).map(|n| n % rows).collect(),
+            })
+            .collect(),
+    };
+    let words_of = |query: u32| (0..query % 4).map(move |n| 1 + (query + n) % WORDS);
+    let (mut query_word_ends, mut query_words) = (vec![0], vec![]);
+    for query in 1..=QUERIES {
+        query_words.extend(words_of(query));
+        query_word_ends.push(query_words.len() as u64);
+    }
+    Arc::new(Catalogue {
+        items: table(1, ITEMS, &[("cate", 5)]),
+        users: table(0, USERS, &[("age", 3)]),
+        queries: table(1, QUERIES, &[]),
+        words: table(1, WORDS, &[]),
+        sources: table(0, 2, &[]),
+        query_word_ends,
+        query_words,
+        ..Catalogue::default()
+    })
+}
+
+pub const LIMITS: HistoryLimits = HistoryLimits { recommendations: 9, searches: 6, words: 3, clicks: 2 };
+
+/// After `place` recommendations.
+pub fn search(query: u32, clicks: &[u32], place: u32) -> SearchFeatures {
+    let words = (0..query % 3).map(|n| 1 + (query + n) % WORDS).collect();
+    SearchFeatures { query, words, source: query % 2, clicks: clicks.to_vec(), place }
+}
+
+pub fn user(row: UserRow, recommendations: &[u32], searches: &[(u32, &[u32])]) -> UserFeatures {
+    let searches = searches.iter().zip(0..);
+    let places = |n: u32| n.min(recommendations.len() as u32);
+    let searches = searches.map(|(&(query, clicks), n)| search(query, clicks, places(n))).collect();
+    UserFeatures { user: row, recommendations: recommendations.to_vec(), searches }
+}
+
+pub fn some_users() -> Vec<UserFeatures> {
+    vec![
+        user(UserRow::Known(1), &[1, 2, 3, 4, 5, 6, 7, 8, 9], &[(3, &[4, 5]), (0, &[]), (4, &[9])]),
+        user(UserRow::Known(2), &[7], &[(1, &[])]),
+        user(UserRow::Known(0), &[], &[(1, &[3]), (5, &[2, 6])]),
+        user(UserRow::Mean, &[12, 13, 40], &[]),
+        user(UserRow::Known(6), &[], &[]),
+    ]
+}
+
+pub fn batch(users: &[UserFeatures]) -> TrainingBatch {
+    let count = users.len() as u32;
+    TrainingBatch {
+        history: HistoryBatch::padded_to_longest(users, LIMITS),
+        positives: (0..count).map(|n| 1 + n).collect(),
+        negatives: (0..4 * count).map(|n| 1 + (n * 7) % ITEMS).collect(),
+        alignment_items: (0..16).map(|n| 1 + (n * 5) % ITEMS).collect(),
+        alignment_queries: (0..16).map(|n| 1 + (n * 5) % QUERIES).collect(),
+        searches: SearchExamples::default(),
+    }
+}
+
+pub fn any_user() -> impl Strategy<Value = UserFeatures> {
+    let row = prop_oneof![3 => (0..USERS).prop_map(UserRow::Known), 1 => Just(UserRow::Mean)];
+    let clicks = proptest::collection::vec(1..=ITEMS, 0..=LIMITS.clicks);
+    let searches = proptest::collection::vec((0..=QUERIES, clicks), 0..=LIMITS.searches);
+    let recommendations = proptest::collection::vec(1..=ITEMS, 0..=LIMITS.recommendations);
+    (row, recommendations, searches).prop_map(|(row, recommendations, searches)| {
+        let searches: Vec<(u32, &[u32])> = searches.iter().map(|(query, clicks)| (*query, &clicks[..])).collect();
+        user(row, &recommendations, &searches)
+    })
+}

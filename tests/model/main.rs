@@ -1,0 +1,7 @@
+//! One suite for every model, through the library and through a real server; and what SESRec has of its own.
+#![allow(clippy::unwrap_used, reason = "a test's way to fail")]
+
+mod contract;
+mod fixture;
+mod served;
+mod sesrec;
