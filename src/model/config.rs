@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Architecture, InputConfig, ModelError, Parameter, RankingModel, TrainableModel,
-    baselines::{FmlpConfig, Gru4RecConfig, SasRecConfig, StampConfig},
+    baselines::{FmlpConfig, Gru4RecConfig, JsrConfig, QuerySeqRecConfig, SasRecConfig, SrjGraphConfig, StampConfig},
     sesrec::SesRecConfig,
     weights,
 };
@@ -27,6 +27,13 @@ pub enum ModelConfig {
     SasRec(SasRecConfig),
     /// FMLP-Rec.
     Fmlp(FmlpConfig),
+    /// JSR.
+    Jsr(JsrConfig),
+    /// Query-SeqRec.
+    #[serde(rename = "query-seqrec")]
+    QuerySeqRec(QuerySeqRecConfig),
+    /// SRJGraph.
+    SrjGraph(SrjGraphConfig),
 }
 
 /// The models' names, as in `config.json` and on the command line.
@@ -45,6 +52,14 @@ pub enum ModelKind {
     SasRec,
     /// FMLP-Rec (WWW 2022): learned frequency filters over the clicked items.
     Fmlp,
+    /// JSR (2018, 2020): recommendation and search learned together, without histories.
+    Jsr,
+    /// Query-SeqRec (CIKM 2022): causal self-attention over clicked items and queries in one sequence.
+    #[serde(rename = "query-seqrec")]
+    #[value(name = "query-seqrec")]
+    QuerySeqRec,
+    /// SRJGraph (WSDM 2022): a graph of all clicks, with the queries that led to them.
+    SrjGraph,
 }
 
 impl ModelKind {
@@ -61,6 +76,9 @@ impl ModelKind {
             Self::Gru4Rec => ModelConfig::Gru4Rec(Gru4RecConfig::new(inputs)),
             Self::SasRec => ModelConfig::SasRec(SasRecConfig::new(inputs)),
             Self::Fmlp => ModelConfig::Fmlp(FmlpConfig::new(inputs)),
+            Self::Jsr => ModelConfig::Jsr(JsrConfig::new(inputs)),
+            Self::QuerySeqRec => ModelConfig::QuerySeqRec(QuerySeqRecConfig::new(inputs)),
+            Self::SrjGraph => ModelConfig::SrjGraph(SrjGraphConfig::new(inputs)),
         }
     }
 
@@ -68,9 +86,11 @@ impl ModelKind {
     pub fn dropout(self) -> f64 {
         match self {
             Self::Sesrec => 0.1,
-            Self::Stamp => 0.0,
+            Self::Stamp | Self::SrjGraph => 0.0,
             Self::Gru4Rec => 0.3,
             Self::SasRec | Self::Fmlp => 0.5,
+            Self::Jsr => 0.1,
+            Self::QuerySeqRec => 0.6,
         }
     }
 }
@@ -84,6 +104,9 @@ impl ModelConfig {
             Self::Gru4Rec(config) => config,
             Self::SasRec(config) => config,
             Self::Fmlp(config) => config,
+            Self::Jsr(config) => config,
+            Self::QuerySeqRec(config) => config,
+            Self::SrjGraph(config) => config,
         }
     }
 
@@ -135,9 +158,10 @@ impl ModelConfig {
         self.architecture().parameters()
     }
 
-    /// Checks that the tensors are this model's: names, shapes, finite values.
+    /// Checks that the tensors are this model's: names, shapes, finite values, rows that there are.
     pub fn check_weights(&self, tensors: &HashMap<String, Tensor>) -> Result<(), ModelError> {
-        weights::check(&self.parameters(), tensors)
+        weights::check(&self.parameters(), tensors)?;
+        self.architecture().check_tables(tensors)
     }
 
     /// A model that begins to learn from a data set; equal seeds begin equally.

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use candle_core::{DType, Device, Tensor};
 
 use super::ModelError;
-use crate::nn::{Initial, LayerNorm, Linear};
+use crate::nn::{BatchNorm, Initial, LayerNorm, Linear};
 
 /// One tensor of a model.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,13 +28,15 @@ pub enum Role {
     /// Rows (u32) that the model's [`tables`](super::Architecture::tables) were built with: neighbours in a graph, the
     /// queries of an item.
     Table,
+    /// The same, as many of them as there are: the shape's first dimension is not fixed.
+    List,
 }
 
 impl Role {
     fn dtype(self) -> DType {
         match self {
             Self::Learned(_) | Self::Statistic(_) => DType::F32,
-            Self::Table => DType::U32,
+            Self::Table | Self::List => DType::U32,
         }
     }
 }
@@ -66,6 +68,14 @@ impl ParameterList {
         self.add(format!("{name}.bias"), &[d], Initial::Constant(0.0));
     }
 
+    /// Batch normalisation: `{name}.weight [c]`, one, `{name}.bias [c]`, zero, and the running statistics
+    /// `{name}.running_mean [c]` and `{name}.running_var [c]`.
+    pub fn batch_norm(&mut self, name: &str, c: usize) {
+        self.norm(name, c);
+        self.statistic(format!("{name}.running_mean"), &[c], 0.0);
+        self.statistic(format!("{name}.running_var"), &[c], 1.0);
+    }
+
     /// A running statistic.
     pub fn statistic(&mut self, name: String, shape: &[usize], value: f32) {
         self.push(name, shape, Role::Statistic(value));
@@ -74,6 +84,11 @@ impl ParameterList {
     /// A table of rows.
     pub fn table(&mut self, name: String, shape: &[usize]) {
         self.push(name, shape, Role::Table);
+    }
+
+    /// A list of rows `[any number, width]`.
+    pub fn list(&mut self, name: String, width: usize) {
+        self.push(name, &[0, width], Role::List);
     }
 
     /// All of them.
@@ -92,7 +107,7 @@ pub fn initialise(parameters: &[Parameter], seed: u64) -> Result<HashMap<String,
         let tensor = match role {
             Role::Learned(initial) => initial.tensor(name, shape, seed),
             Role::Statistic(value) => Initial::Constant(*value).tensor(name, shape, seed),
-            Role::Table => return None,
+            Role::Table | Role::List => return None,
         };
         Some(tensor.map(|tensor| (name.clone(), tensor)).map_err(ModelError::from))
     });
@@ -104,7 +119,8 @@ pub fn check(parameters: &[Parameter], tensors: &HashMap<String, Tensor>) -> Res
     for Parameter { name, shape, role } in parameters {
         let fail = |message: String| Err(ModelError::Weights { name: name.clone(), message });
         let Some(tensor) = tensors.get(name) else { return fail(format!("is missing; expected shape {shape:?}")) };
-        if tensor.dims() != shape {
+        let free = usize::from(*role == Role::List).min(tensor.rank());
+        if tensor.rank() != shape.len() || tensor.dims()[free..] != shape[free..] {
             return fail(format!("has shape {:?}; the configuration makes it {shape:?}", tensor.dims()));
         }
         if tensor.dtype() != role.dtype() {
@@ -150,6 +166,17 @@ impl<'a> Weights<'a> {
     /// `{name}.weight` and `{name}.bias`.
     pub fn linear(&self, name: &str) -> Result<Linear, ModelError> {
         Ok(Linear::new(self.get(&format!("{name}.weight"))?, self.get(&format!("{name}.bias"))?))
+    }
+
+    /// What [`ParameterList::batch_norm`] lists.
+    pub fn batch_norm(&self, name: &str, eps: f64) -> Result<BatchNorm, ModelError> {
+        Ok(BatchNorm {
+            weight: self.get(&format!("{name}.weight"))?,
+            bias: self.get(&format!("{name}.bias"))?,
+            running_mean: self.get(&format!("{name}.running_mean"))?,
+            running_variance: self.get(&format!("{name}.running_var"))?,
+            eps,
+        })
     }
 
     /// `{name}.weight` and `{name}.bias` of a layer norm.

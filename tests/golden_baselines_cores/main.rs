@@ -2,9 +2,13 @@
 //!
 //! `SESREC_GOLDEN_BASELINES` names the folders (default `../shared/golden_baselines`).
 
+mod beauty;
 mod fixture;
 mod fmlp;
 mod gru4rec;
+mod jsr;
+mod query_seqrec;
 mod sasrec;
+mod srjgraph;
 mod stamp;
 mod towers;

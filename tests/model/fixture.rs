@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use sesrec::{
-    data::{Attribute, Catalogue, EntityTable, HistoryBatch, HistoryLimits, SearchFeatures, UserFeatures, UserRow},
+    data::{
+        Attribute, Catalogue, Dataset, EntityTable, HistoryBatch, HistoryLimits, SearchFeatures, UserFeatures, UserLog,
+        UserRow,
+    },
     model::{SearchExamples, TrainingBatch},
 };
 
@@ -44,6 +47,15 @@ pub fn catalogue() -> Arc<Catalogue> {
     })
 }
 
+/// What the users have done: overlapping clicks, so that graphs have edges, and searches of some.
+pub fn dataset() -> Dataset {
+    let user = |user: u32| UserLog {
+        recommendations: (0..6).map(|n| (i64::from(10 * n + user), 1 + (user * 3 + n) % ITEMS)).collect(),
+        searches: (0..user % 3).map(|n| (i64::from(15 * n + 5), 1 + (user + n) % QUERIES, vec![1 + n, 9])).collect(),
+    };
+    Dataset::from_logs(catalogue(), (0..USERS).map(user))
+}
+
 pub const LIMITS: HistoryLimits = HistoryLimits { recommendations: 9, searches: 6, words: 3, clicks: 2 };
 
 /// After `place` recommendations.
@@ -56,7 +68,7 @@ pub fn user(row: UserRow, recommendations: &[u32], searches: &[(u32, &[u32])]) -
     let searches = searches.iter().zip(0..);
     let places = |n: u32| n.min(recommendations.len() as u32);
     let searches = searches.map(|(&(query, clicks), n)| search(query, clicks, places(n))).collect();
-    UserFeatures { user: row, recommendations: recommendations.to_vec(), searches }
+    UserFeatures { user: row, recommendations: recommendations.to_vec(), searches, as_of: None }
 }
 
 pub fn some_users() -> Vec<UserFeatures> {
@@ -69,15 +81,21 @@ pub fn some_users() -> Vec<UserFeatures> {
     ]
 }
 
-pub fn batch(users: &[UserFeatures]) -> TrainingBatch {
+pub fn batch(users: &[UserFeatures], limits: HistoryLimits) -> TrainingBatch {
     let count = users.len() as u32;
+    let rows = |rows: u32, step: u32, count: u32| (0..count).map(|n| 1 + (n * step) % rows).collect();
     TrainingBatch {
-        history: HistoryBatch::padded_to_longest(users, LIMITS),
+        history: HistoryBatch::padded_to_longest(users, limits),
         positives: (0..count).map(|n| 1 + n).collect(),
-        negatives: (0..4 * count).map(|n| 1 + (n * 7) % ITEMS).collect(),
-        alignment_items: (0..16).map(|n| 1 + (n * 5) % ITEMS).collect(),
-        alignment_queries: (0..16).map(|n| 1 + (n * 5) % QUERIES).collect(),
-        searches: SearchExamples::default(),
+        negatives: rows(ITEMS, 7, 4 * count),
+        alignment_items: rows(ITEMS, 5, 16),
+        alignment_queries: rows(QUERIES, 5, 16),
+        searches: SearchExamples {
+            queries: rows(QUERIES, 5, count),
+            clicked: rows(ITEMS, 3, count),
+            negatives: rows(ITEMS, 11, 4 * count),
+            histories: None,
+        },
     }
 }
 

@@ -3,5 +3,6 @@
 
 mod contract;
 mod fixture;
+mod leaks;
 mod served;
 mod sesrec;

@@ -43,7 +43,7 @@ fn score(ranker: &SesRecRanker, users: &[UserFeatures], items: &[u32]) -> Vec<Ve
 #[test]
 fn every_parameter_gets_a_gradient() {
     let model = SesRecTrainable::from_tensors(config(), catalogue(), &weights(&config()), &Device::Cpu).unwrap();
-    let losses = model.losses(&batch(&some_users()), &mut Dropout::seeded(0.1, 5)).unwrap();
+    let losses = model.losses(&batch(&some_users(), LIMITS), &mut Dropout::seeded(0.1, 5)).unwrap();
     let gradients = losses.total.backward().unwrap();
     for (name, var) in model.parameters().iter() {
         let gradient = gradients.get(var).unwrap_or_else(|| panic!("{name} has no gradient"));
@@ -64,7 +64,7 @@ fn without_clicks_alignment_is_zero_and_training_goes_on() {
     let mut users = some_users();
     users.iter_mut().flat_map(|user| &mut user.searches).for_each(|search| search.clicks.clear());
     let model = SesRecTrainable::new(config(), catalogue(), 1, &Device::Cpu).unwrap();
-    let losses = model.losses(&batch(&users), &mut Dropout::off()).unwrap();
+    let losses = model.losses(&batch(&users, LIMITS), &mut Dropout::off()).unwrap();
     assert_eq!(losses.parts[1].0, "align");
     assert_eq!(losses.parts[1].1.to_scalar::<f32>().unwrap(), 0.0);
     let options = AdamOptions { learning_rate: 1e-3, ..AdamOptions::default() };
@@ -78,10 +78,10 @@ fn it_overfits_one_batch() {
     let mut adam =
         Adam::new(model.parameters(), AdamOptions { learning_rate: 1e-2, ..AdamOptions::default() }).unwrap();
     let bce = |losses: &sesrec::model::Losses| losses.parts[0].1.to_scalar::<f32>().unwrap();
-    let first = bce(&model.losses(&batch(&users), &mut Dropout::off()).unwrap());
+    let first = bce(&model.losses(&batch(&users, LIMITS), &mut Dropout::off()).unwrap());
     let mut last = first;
     for _ in 0..60 {
-        let losses = model.losses(&batch(&users), &mut Dropout::off()).unwrap();
+        let losses = model.losses(&batch(&users, LIMITS), &mut Dropout::off()).unwrap();
         last = bce(&losses);
         adam.step(&losses.total.backward().unwrap()).unwrap();
     }
@@ -266,7 +266,7 @@ fn pickled_state_dicts_convert() {
         assert_eq!(bundle.catalogue.words.row("shoes"), Some(2));
         let ranker = bundle.ranker(&Device::Cpu).unwrap();
         let search = SearchFeatures { query: 1, words: vec![1, 2], source: 0, clicks: vec![2], place: 0 };
-        let user = UserFeatures { user: UserRow::Known(1), recommendations: vec![1, 3], searches: vec![search] };
+        let user = UserFeatures { user: UserRow::Known(1), recommendations: vec![1, 3], searches: vec![search], as_of: None };
         let states = ranker.encode(&[&user]).unwrap();
         let scores = ranker.score(&[ScoreRequest { state: &states[0], items: &[1, 2, 3] }]).unwrap();
         assert!(scores[0].iter().all(|score| score.is_finite()));
