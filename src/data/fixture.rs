@@ -4,18 +4,11 @@ use std::sync::Arc;
 
 use super::{Catalogue, Dataset, EntityTable, Vocabulary};
 
-/// One user's logs.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct User {
-    /// Time and item row.
-    pub recommendations: Vec<(i64, u32)>,
-    /// Time, query row, clicked item rows.
-    pub searches: Vec<(i64, u32, Vec<u32>)>,
-}
+pub(crate) use super::UserLog as User;
 
 impl User {
     /// Clicks at times 10, 20, ... and no search.
-    pub fn clicking(items: &[u32]) -> Self {
+    pub(crate) fn clicking(items: &[u32]) -> Self {
         let recommendations = items.iter().enumerate().map(|(n, &item)| (10 * (n as i64 + 1), item)).collect();
         Self { recommendations, searches: vec![] }
     }
@@ -37,21 +30,5 @@ pub(crate) fn dataset(items: usize, queries: usize, users: impl IntoIterator<Ite
         query_words: (1..=queries as u32).collect(),
         ..Catalogue::default()
     };
-    let mut dataset = Dataset { checksum: "fixture".into(), ..Dataset::empty(Arc::new(catalogue)) };
-    for user in users {
-        for (time, item) in user.recommendations {
-            dataset.rec_times.push(time);
-            dataset.rec_items.push(item);
-        }
-        for (time, query, clicks) in user.searches {
-            dataset.src_times.push(time);
-            dataset.src_queries.push(query);
-            dataset.src_sources.push(0);
-            dataset.clicks.extend(clicks);
-            dataset.click_ends.push(dataset.clicks.len() as u64);
-        }
-        dataset.rec_ends.push(dataset.rec_items.len() as u64);
-        dataset.src_ends.push(dataset.src_times.len() as u64);
-    }
-    dataset
+    Dataset { checksum: "fixture".into(), ..Dataset::from_logs(Arc::new(catalogue), users) }
 }

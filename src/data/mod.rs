@@ -20,6 +20,7 @@ mod progress;
 mod staging;
 pub mod synthetic;
 mod tokenizer;
+mod user_log;
 mod vocabulary;
 
 pub use batch::HistoryBatch;
@@ -35,4 +36,5 @@ pub use negatives::{EvaluationNegatives, NegativesError, PopularitySampler};
 pub use progress::Progress;
 pub use staging::{Existing, StagedDirectory};
 pub use tokenizer::Tokenizer;
+pub use user_log::UserLog;
 pub use vocabulary::Vocabulary;

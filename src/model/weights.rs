@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use candle_core::{DType, Device, Tensor};
 
 use super::ModelError;
-use crate::nn::{Initial, LayerNorm, Linear};
+use crate::nn::{BatchNorm, Initial, LayerNorm, Linear};
 
 /// One tensor of a model.
 #[derive(Debug, Clone, PartialEq)]
@@ -64,6 +64,14 @@ impl ParameterList {
     pub fn norm(&mut self, name: &str, d: usize) {
         self.add(format!("{name}.weight"), &[d], Initial::Constant(1.0));
         self.add(format!("{name}.bias"), &[d], Initial::Constant(0.0));
+    }
+
+    /// Batch normalisation: `{name}.weight [c]`, one, `{name}.bias [c]`, zero, and the running statistics
+    /// `{name}.running_mean [c]` and `{name}.running_var [c]`.
+    pub fn batch_norm(&mut self, name: &str, c: usize) {
+        self.norm(name, c);
+        self.statistic(format!("{name}.running_mean"), &[c], 0.0);
+        self.statistic(format!("{name}.running_var"), &[c], 1.0);
     }
 
     /// A running statistic.
@@ -150,6 +158,17 @@ impl<'a> Weights<'a> {
     /// `{name}.weight` and `{name}.bias`.
     pub fn linear(&self, name: &str) -> Result<Linear, ModelError> {
         Ok(Linear::new(self.get(&format!("{name}.weight"))?, self.get(&format!("{name}.bias"))?))
+    }
+
+    /// What [`ParameterList::batch_norm`] lists.
+    pub fn batch_norm(&self, name: &str, eps: f64) -> Result<BatchNorm, ModelError> {
+        Ok(BatchNorm {
+            weight: self.get(&format!("{name}.weight"))?,
+            bias: self.get(&format!("{name}.bias"))?,
+            running_mean: self.get(&format!("{name}.running_mean"))?,
+            running_variance: self.get(&format!("{name}.running_var"))?,
+            eps,
+        })
     }
 
     /// `{name}.weight` and `{name}.bias` of a layer norm.

@@ -2,9 +2,13 @@
 //!
 //! `SESREC_GOLDEN_BASELINES` names the folders (default `../shared/golden_baselines`).
 
+mod dien;
+mod din;
 mod fixture;
 mod fmlp;
 mod gru4rec;
+mod iv4rec;
+mod nrhub;
 mod sasrec;
 mod stamp;
 mod towers;

@@ -4,8 +4,11 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use sesrec::{
-    data::{Attribute, Catalogue, EntityTable, HistoryBatch, HistoryLimits, SearchFeatures, UserFeatures, UserRow},
-    model::{SearchExamples, TrainingBatch},
+    data::{
+        Attribute, Catalogue, Dataset, EntityTable, HistoryBatch, HistoryLimits, SearchFeatures, UserFeatures, UserLog,
+        UserRow,
+    },
+    model::{InputConfig, InputSizes, SearchExamples, TrainingBatch},
 };
 
 pub const ITEMS: u32 = 40;
@@ -44,7 +47,22 @@ pub fn catalogue() -> Arc<Catalogue> {
     })
 }
 
+/// What the users have done: overlapping clicks, so that graphs have edges, and searches of some.
+pub fn dataset() -> Dataset {
+    let user = |user: u32| UserLog {
+        recommendations: (0..6).map(|n| (i64::from(10 * n + user), 1 + (user * 3 + n) % ITEMS)).collect(),
+        searches: (0..user % 3).map(|n| (i64::from(15 * n + 5), 1 + (user + n) % QUERIES, vec![1 + n, 9])).collect(),
+    };
+    Dataset::from_logs(catalogue(), (0..USERS).map(user))
+}
+
 pub const LIMITS: HistoryLimits = HistoryLimits { recommendations: 9, searches: 6, words: 3, clicks: 2 };
+
+/// The sizes that models are tested with.
+pub fn inputs() -> (InputConfig, usize) {
+    let sizes = InputSizes { item: (12, 4), user: (6, 2), query: (6, 5), heads: 2, limits: LIMITS };
+    (InputConfig::for_catalogue(&catalogue(), sizes), sizes.heads)
+}
 
 /// After `place` recommendations.
 pub fn search(query: u32, clicks: &[u32], place: u32) -> SearchFeatures {
@@ -71,8 +89,10 @@ pub fn some_users() -> Vec<UserFeatures> {
 
 pub fn batch(users: &[UserFeatures]) -> TrainingBatch {
     let count = users.len() as u32;
+    let history = HistoryBatch::padded_to_longest(users, LIMITS);
     TrainingBatch {
-        history: HistoryBatch::padded_to_longest(users, LIMITS),
+        history_negatives: (0..history.rec_items.len() as u32).map(|n| 1 + (n * 11) % ITEMS).collect(),
+        history,
         positives: (0..count).map(|n| 1 + n).collect(),
         negatives: (0..4 * count).map(|n| 1 + (n * 7) % ITEMS).collect(),
         alignment_items: (0..16).map(|n| 1 + (n * 5) % ITEMS).collect(),

@@ -3,5 +3,7 @@
 
 mod contract;
 mod fixture;
+mod iv4rec;
 mod served;
 mod sesrec;
+mod statistics;

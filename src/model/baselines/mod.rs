@@ -36,18 +36,29 @@
 //! - *Losses*: by default BCE over the candidates. Otherwise [`Network::losses`], from a [`Step`]; what the batches have
 //!   to hold for it (all prefixes, whole sequences, clicks of searches) is [`Baseline::batch_plan`].
 
+mod dien;
+mod din;
 mod feed_forward;
 mod fmlp;
 mod gru4rec;
+mod iv4rec;
 mod network;
+mod nrhub;
+mod prediction_head;
 mod ranker;
 mod sasrec;
 mod stamp;
+mod target_attention;
 mod trainable;
 
+pub use dien::{Dien, DienConfig, DienUsers, Evolution};
+pub use din::{Din, DinConfig, DinUsers, Interest};
 pub use fmlp::{FilteredStates, Fmlp, FmlpConfig};
 pub use gru4rec::{Gru4Rec, Gru4RecConfig};
+pub use iv4rec::{Iv4Rec, Iv4RecConfig, Rewritten};
 pub use network::{Baseline, Candidates, Network, Objective, Step, Users, dot};
+pub use nrhub::{Nrhub, NrhubConfig, Views};
+pub use prediction_head::Activation;
 pub use ranker::NetworkRanker;
 pub use sasrec::{BlockStates, PositionSide, SasRec, SasRecConfig};
 pub use stamp::{Memory, Stamp, StampConfig};
