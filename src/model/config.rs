@@ -7,7 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Architecture, InputConfig, ModelError, Parameter, RankingModel, TrainableModel,
-    baselines::{FmlpConfig, Gru4RecConfig, JsrConfig, QuerySeqRecConfig, SasRecConfig, SrjGraphConfig, StampConfig},
+    baselines::{
+        DienConfig, DinConfig, FmlpConfig, Gru4RecConfig, Iv4RecConfig, JsrConfig, NrhubConfig, QuerySeqRecConfig,
+        SasRecConfig, SrjGraphConfig, StampConfig,
+    },
     sesrec::SesRecConfig,
     weights,
 };
@@ -21,14 +24,22 @@ pub enum ModelConfig {
     Sesrec(SesRecConfig),
     /// STAMP.
     Stamp(StampConfig),
+    /// DIN.
+    Din(DinConfig),
     /// GRU4Rec.
     Gru4Rec(Gru4RecConfig),
     /// SASRec.
     SasRec(SasRecConfig),
+    /// DIEN.
+    Dien(DienConfig),
     /// FMLP-Rec.
     Fmlp(FmlpConfig),
+    /// NRHUB.
+    Nrhub(NrhubConfig),
     /// JSR.
     Jsr(JsrConfig),
+    /// IV4Rec.
+    Iv4Rec(Iv4RecConfig),
     /// Query-SeqRec.
     #[serde(rename = "query-seqrec")]
     QuerySeqRec(QuerySeqRecConfig),
@@ -46,14 +57,22 @@ pub enum ModelKind {
     Sesrec,
     /// STAMP (KDD 2018): short-term attention over the clicked items and the newest one.
     Stamp,
+    /// DIN (KDD 2018): each candidate weighs the clicked items by itself.
+    Din,
     /// GRU4Rec (2016): a recurrent network over the clicked items.
     Gru4Rec,
     /// SASRec (ICDM 2018): causal self-attention over the clicked items.
     SasRec,
+    /// DIEN (AAAI 2019): a recurrent network over the clicked items, and one that evolves towards each candidate.
+    Dien,
     /// FMLP-Rec (WWW 2022): learned frequency filters over the clicked items.
     Fmlp,
+    /// NRHUB (EMNLP 2019): attention over clicked items, queries and items clicked in searches.
+    Nrhub,
     /// JSR (2018, 2020): recommendation and search learned together, without histories.
     Jsr,
+    /// IV4Rec (WWW 2022): DIN over items rewritten by the queries that lead to them.
+    Iv4Rec,
     /// Query-SeqRec (CIKM 2022): causal self-attention over clicked items and queries in one sequence.
     #[serde(rename = "query-seqrec")]
     #[value(name = "query-seqrec")]
@@ -73,10 +92,14 @@ impl ModelKind {
         match self {
             Self::Sesrec => ModelConfig::Sesrec(SesRecConfig::new(inputs, heads)),
             Self::Stamp => ModelConfig::Stamp(StampConfig::new(inputs)),
+            Self::Din => ModelConfig::Din(DinConfig::new(inputs)),
             Self::Gru4Rec => ModelConfig::Gru4Rec(Gru4RecConfig::new(inputs)),
             Self::SasRec => ModelConfig::SasRec(SasRecConfig::new(inputs)),
+            Self::Dien => ModelConfig::Dien(DienConfig::new(inputs)),
             Self::Fmlp => ModelConfig::Fmlp(FmlpConfig::new(inputs)),
+            Self::Nrhub => ModelConfig::Nrhub(NrhubConfig::new(inputs)),
             Self::Jsr => ModelConfig::Jsr(JsrConfig::new(inputs)),
+            Self::Iv4Rec => ModelConfig::Iv4Rec(Iv4RecConfig::new(inputs)),
             Self::QuerySeqRec => ModelConfig::QuerySeqRec(QuerySeqRecConfig::new(inputs)),
             Self::SrjGraph => ModelConfig::SrjGraph(SrjGraphConfig::new(inputs)),
         }
@@ -85,11 +108,10 @@ impl ModelKind {
     /// The dropout rate that its publication, or the code that the specification follows, trains it with.
     pub fn dropout(self) -> f64 {
         match self {
-            Self::Sesrec => 0.1,
-            Self::Stamp | Self::SrjGraph => 0.0,
+            Self::Sesrec | Self::Iv4Rec | Self::Jsr => 0.1,
+            Self::Stamp | Self::Din | Self::Dien | Self::Nrhub | Self::SrjGraph => 0.0,
             Self::Gru4Rec => 0.3,
             Self::SasRec | Self::Fmlp => 0.5,
-            Self::Jsr => 0.1,
             Self::QuerySeqRec => 0.6,
         }
     }
@@ -101,10 +123,14 @@ impl ModelConfig {
         match self {
             Self::Sesrec(config) => config,
             Self::Stamp(config) => config,
+            Self::Din(config) => config,
             Self::Gru4Rec(config) => config,
             Self::SasRec(config) => config,
+            Self::Dien(config) => config,
             Self::Fmlp(config) => config,
+            Self::Nrhub(config) => config,
             Self::Jsr(config) => config,
+            Self::Iv4Rec(config) => config,
             Self::QuerySeqRec(config) => config,
             Self::SrjGraph(config) => config,
         }

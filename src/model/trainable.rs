@@ -17,6 +17,8 @@ pub struct TrainingBatch {
     pub positives: Vec<u32>,
     /// Sampled items of each example `[B, N]`.
     pub negatives: Vec<u32>,
+    /// Items sampled for every position of the histories `[B, Lr]`, where the model asks for them.
+    pub history_negatives: Vec<u32>,
     /// Item rows sampled for the whole batch: the alignment loss's negatives `[M]`.
     pub alignment_items: Vec<u32>,
     /// Query rows sampled for the whole batch `[M]`.
@@ -121,6 +123,8 @@ pub enum Extras {
     Searches,
     /// The same with the searchers' histories.
     SearchesWithHistories,
+    /// `history_negatives`: one per position, every item that the user had not clicked as likely as any other.
+    HistoryNegatives,
 }
 
 /// A step's losses, all scalars.

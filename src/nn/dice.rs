@@ -115,7 +115,13 @@ impl CustomOp2 for FusedDice {
         "dice"
     }
 
-    fn cpu_fwd(&self, x: &CpuStorage, x_layout: &Layout, p: &CpuStorage, p_layout: &Layout) -> Result<(CpuStorage, Shape)> {
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        p: &CpuStorage,
+        p_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
         let (mut out, c) = (host::floats(x, x_layout)?.to_vec(), self.mean.len());
         let parameters = host::floats(p, p_layout)?;
         let rows = host::rows_per_chunk(out.len() / c, c);

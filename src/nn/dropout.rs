@@ -27,6 +27,12 @@ impl Dropout {
         self.rng.is_some()
     }
 
+    /// The same kind of step, in which nothing is dropped: for the parts of a model that have no dropout.
+    #[must_use]
+    pub fn without_rate(&self) -> Self {
+        Self { rate: 0.0, rng: self.rng.clone() }
+    }
+
     /// Inverted dropout: kept values are divided by `1 - rate`. Shape in, shape out.
     pub fn apply(&mut self, x: &Tensor) -> Result<Tensor> {
         let Some(rng) = self.rng.as_mut().filter(|_| self.rate > 0.0) else { return Ok(x.clone()) };

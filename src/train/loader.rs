@@ -124,11 +124,13 @@ impl<'a> Loader<'a> {
             HistoryPadding::Limits => HistoryBatch::padded_to_limits(&features, limits),
         };
         let negatives = self.negatives(targets, &history, epoch, step);
+        let history_negatives = self.history_negatives(targets, &history, epoch, step);
         let (alignment_items, alignment_queries) = self.alignment(epoch, step);
         TrainingBatch {
             history,
             positives: targets.iter().map(|&target| self.dataset.item(target)).collect(),
             negatives,
+            history_negatives,
             alignment_items,
             alignment_queries,
             searches: self.search_examples(targets.len(), epoch, step),
@@ -158,6 +160,20 @@ impl<'a> Loader<'a> {
                     negatives.extend((0..history.rec_len).map(|_| self.any_item(&excluded, &mut rng)));
                 }
             }
+        }
+        negatives
+    }
+
+    /// For every position of the histories an item that the user had not clicked up to the target.
+    fn history_negatives(&self, targets: &[Target], history: &HistoryBatch, epoch: usize, step: usize) -> Vec<u32> {
+        if self.plan.extras != Extras::HistoryNegatives {
+            return vec![];
+        }
+        let mut rng = generator(self.recipe.seed, Purpose::HistoryNegatives, epoch, step);
+        let mut negatives = Vec::with_capacity(history.rec_items.len());
+        for target in targets {
+            let clicked = &self.dataset.recommendations(target.user)[..=target.position as usize];
+            negatives.extend((0..history.rec_len).map(|_| self.any_item(clicked, &mut rng)));
         }
         negatives
     }
@@ -367,6 +383,31 @@ mod tests {
         let featurizer = Featurizer::new(Arc::clone(&without.catalogue), LIMITS);
         let error = Loader::new(&without, featurizer, &recipe, plan).unwrap_err();
         assert!(error.to_string().contains("learns from clicks of searches"), "{error}");
+    }
+
+    #[test]
+    fn every_position_has_a_negative_that_was_not_clicked() {
+        let dataset = dataset();
+        let recipe = Recipe { batch_size: 8, ..Recipe::default() };
+        let plan = BatchPlan { extras: Extras::HistoryNegatives, ..PLAN };
+        let featurizer = Featurizer::new(Arc::clone(&dataset.catalogue), LIMITS);
+        let loader = Loader::new(&dataset, featurizer, &recipe, plan).unwrap();
+        let all = |step| loader.stream(2, step, |receiver| receiver.into_iter().collect::<Vec<_>>());
+        let batches = all(0);
+        for batch in &batches {
+            assert_eq!(batch.history_negatives.len(), batch.history.rec_items.len());
+            let by_user = batch.history_negatives.chunks(batch.history.rec_len);
+            for ((user, &positive), negatives) in batch.history.user_rows.iter().zip(&batch.positives).zip(by_user) {
+                let UserRow::Known(user) = *user else { panic!("a training user is known") };
+                let items = dataset.recommendations(user);
+                let end = items.iter().position(|&item| item == positive).unwrap();
+                assert!(negatives.iter().all(|item| (1..=40).contains(item) && !items[..=end].contains(item)));
+            }
+        }
+        let negatives = |batches: &[TrainingBatch]| -> Vec<Vec<u32>> {
+            batches.iter().map(|batch| batch.history_negatives.clone()).collect()
+        };
+        assert_eq!(negatives(&batches[1..]), negatives(&all(1)), "the same from any step on");
     }
 
     #[test]

@@ -12,6 +12,7 @@ pub(super) enum Purpose {
     Dropout = 4,
     ValidationUsers = 5,
     Searches = 6,
+    HistoryNegatives = 7,
 }
 
 /// The generator for a purpose at a place. The 256-bit key holds all four, so no two places share numbers.

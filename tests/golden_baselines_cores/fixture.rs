@@ -69,6 +69,8 @@ impl Fixture {
         let mut list = ParameterList::default();
         parameters(&mut list);
         let list = list.into_parameters();
+        // Rows of a catalogue: a core's folder has vectors in their place.
+        let (tables, list): (Vec<_>, Vec<_>) = list.into_iter().partition(|p| p.role == Role::Table);
         let listed: BTreeMap<&str, &[usize]> = list.iter().map(|p| (p.name.as_str(), p.shape.as_slice())).collect();
         let given: BTreeMap<&str, &[usize]> =
             self.weights.iter().map(|(name, var)| (name.as_str(), var.dims())).collect();
@@ -80,7 +82,9 @@ impl Fixture {
         let learned = list.iter().filter(|Parameter { role, .. }| matches!(role, Role::Learned(_)));
         let learned: BTreeSet<String> = learned.map(|parameter| parameter.name.clone()).collect();
         assert_eq!(learned, golden.collect(), "what learns and what has golden gradients");
-        let tensors = self.weights.iter().map(|(name, var)| (name.clone(), var.as_tensor().clone())).collect();
+        let weights = self.weights.iter().map(|(name, var)| (name.clone(), var.as_tensor().clone()));
+        let tables = tables.into_iter().map(|p| (p.name, Tensor::zeros(p.shape, DType::U32, &Device::Cpu).unwrap()));
+        let tensors = weights.chain(tables).collect();
         new(&Weights::new(&tensors)).unwrap()
     }
 
@@ -187,6 +191,14 @@ fn ours(names: Names, name: &str, tensor: Tensor) -> Option<(String, Tensor)> {
         _ => tensor,
     };
     Some((format!("{ours}{tail}"), tensor))
+}
+
+/// `x [B, L, d]` with something else wherever `mask` says padding.
+pub fn dirty(x: &Tensor, mask: &[bool]) -> Tensor {
+    let padding: Vec<f32> = mask.iter().map(|&real| f32::from(u8::from(!real))).collect();
+    let (users, length, _) = x.dims3().unwrap();
+    let padding = Tensor::from_vec(padding, (users, length, 1), x.device()).unwrap();
+    x.broadcast_add(&(padding * 7.0).unwrap()).unwrap()
 }
 
 /// Σ logits · seed.

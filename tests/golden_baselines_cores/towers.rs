@@ -30,9 +30,15 @@ pub const WIDTH: usize = 32;
 
 /// An input layer of the folders' size; its own tables are not in them.
 pub fn inputs() -> InputConfig {
+    inputs_of(WIDTH, 0)
+}
+
+/// Items of width d and, unless that is 0, users of width u.
+pub fn inputs_of(d: usize, u: usize) -> InputConfig {
+    let table = |dim: usize| AttributeConfig { name: "id".into(), rows: 90, dim };
     InputConfig {
-        item_attributes: vec![AttributeConfig { name: "id".into(), rows: 90, dim: WIDTH }],
-        user_attributes: vec![],
+        item_attributes: vec![table(d)],
+        user_attributes: if u > 0 { vec![table(u)] } else { vec![] },
         query_features: None,
         limits: HistoryLimits { recommendations: LENGTH, searches: 0, words: 0, clicks: 0 },
     }

@@ -8,7 +8,7 @@ use sesrec::{
         Attribute, Catalogue, Dataset, EntityTable, HistoryBatch, HistoryLimits, SearchFeatures, UserFeatures, UserLog,
         UserRow,
     },
-    model::{SearchExamples, TrainingBatch},
+    model::{InputConfig, InputSizes, SearchExamples, TrainingBatch},
 };
 
 pub const ITEMS: u32 = 40;
@@ -58,6 +58,12 @@ pub fn dataset() -> Dataset {
 
 pub const LIMITS: HistoryLimits = HistoryLimits { recommendations: 9, searches: 6, words: 3, clicks: 2 };
 
+/// The sizes that models are tested with.
+pub fn inputs() -> (InputConfig, usize) {
+    let sizes = InputSizes { item: (12, 4), user: (6, 2), query: (6, 5), heads: 2, limits: LIMITS };
+    (InputConfig::for_catalogue(&catalogue(), sizes), sizes.heads)
+}
+
 /// After `place` recommendations.
 pub fn search(query: u32, clicks: &[u32], place: u32) -> SearchFeatures {
     let words = (0..query % 3).map(|n| 1 + (query + n) % WORDS).collect();
@@ -81,11 +87,13 @@ pub fn some_users() -> Vec<UserFeatures> {
     ]
 }
 
-pub fn batch(users: &[UserFeatures], limits: HistoryLimits) -> TrainingBatch {
+pub fn batch(users: &[UserFeatures]) -> TrainingBatch {
     let count = users.len() as u32;
     let rows = |rows: u32, step: u32, count: u32| (0..count).map(|n| 1 + (n * step) % rows).collect();
+    let history = HistoryBatch::padded_to_longest(users, LIMITS);
     TrainingBatch {
-        history: HistoryBatch::padded_to_longest(users, limits),
+        history_negatives: rows(ITEMS, 11, history.rec_items.len() as u32),
+        history,
         positives: (0..count).map(|n| 1 + n).collect(),
         negatives: rows(ITEMS, 7, 4 * count),
         alignment_items: rows(ITEMS, 5, 16),

@@ -3,6 +3,8 @@
 
 mod contract;
 mod fixture;
+mod iv4rec;
 mod leaks;
 mod served;
 mod sesrec;
+mod statistics;

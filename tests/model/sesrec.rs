@@ -43,7 +43,7 @@ fn score(ranker: &SesRecRanker, users: &[UserFeatures], items: &[u32]) -> Vec<Ve
 #[test]
 fn every_parameter_gets_a_gradient() {
     let model = SesRecTrainable::from_tensors(config(), catalogue(), &weights(&config()), &Device::Cpu).unwrap();
-    let losses = model.losses(&batch(&some_users(), LIMITS), &mut Dropout::seeded(0.1, 5)).unwrap();
+    let losses = model.losses(&batch(&some_users()), &mut Dropout::seeded(0.1, 5)).unwrap();
     let gradients = losses.total.backward().unwrap();
     for (name, var) in model.parameters().iter() {
         let gradient = gradients.get(var).unwrap_or_else(|| panic!("{name} has no gradient"));
@@ -64,7 +64,7 @@ fn without_clicks_alignment_is_zero_and_training_goes_on() {
     let mut users = some_users();
     users.iter_mut().flat_map(|user| &mut user.searches).for_each(|search| search.clicks.clear());
     let model = SesRecTrainable::new(config(), catalogue(), 1, &Device::Cpu).unwrap();
-    let losses = model.losses(&batch(&users, LIMITS), &mut Dropout::off()).unwrap();
+    let losses = model.losses(&batch(&users), &mut Dropout::off()).unwrap();
     assert_eq!(losses.parts[1].0, "align");
     assert_eq!(losses.parts[1].1.to_scalar::<f32>().unwrap(), 0.0);
     let options = AdamOptions { learning_rate: 1e-3, ..AdamOptions::default() };
@@ -78,10 +78,10 @@ fn it_overfits_one_batch() {
     let mut adam =
         Adam::new(model.parameters(), AdamOptions { learning_rate: 1e-2, ..AdamOptions::default() }).unwrap();
     let bce = |losses: &sesrec::model::Losses| losses.parts[0].1.to_scalar::<f32>().unwrap();
-    let first = bce(&model.losses(&batch(&users, LIMITS), &mut Dropout::off()).unwrap());
+    let first = bce(&model.losses(&batch(&users), &mut Dropout::off()).unwrap());
     let mut last = first;
     for _ in 0..60 {
-        let losses = model.losses(&batch(&users, LIMITS), &mut Dropout::off()).unwrap();
+        let losses = model.losses(&batch(&users), &mut Dropout::off()).unwrap();
         last = bce(&losses);
         adam.step(&losses.total.backward().unwrap()).unwrap();
     }

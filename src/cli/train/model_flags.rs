@@ -89,15 +89,15 @@ pub struct ModelFlags {
     blocks: Option<usize>,
     /// What is minimised: bce, over the clicked item and the sampled ones, as SESRec does it (for comparisons), or own, the
     /// publication's: the next item at every position against a sampled one (sasrec), one sampled item per click (fmlp),
-    /// softmax over all items (stamp, gru4rec; query-seqrec wherever an item comes next). sesrec, jsr and srjgraph have
-    /// one loss only. [default: bce]
+    /// softmax over all items (stamp, gru4rec; query-seqrec wherever an item comes next). The other models have one loss
+    /// only. [default: bce]
     #[arg(long, value_enum, value_name = "bce|own")]
     loss: Option<Loss>,
     /// Any other setting of the model, by its name in the bundle's config.json: --set hidden_dim=64, --set
-    /// positions=right. May be repeated.
+    /// positions=right, --set instruments=3. May be repeated.
     #[arg(long, value_name = "NAME=VALUE")]
     set: Vec<Setting>,
-    /// sesrec: sizes of the hidden layers of the prediction network. [default: 200,80]
+    /// sesrec, din, dien, iv4rec: sizes of the hidden layers of the prediction network. [default: 200,80]
     #[arg(long, value_delimiter = ',')]
     hidden: Vec<usize>,
     /// sesrec: whether co-attention sums over padding, as the release does; its scores then depend on the padded length.

@@ -39,22 +39,33 @@
 //!   to hold for it (all prefixes, whole sequences, clicks of searches and what the searchers had done before) is
 //!   [`Baseline::batch_plan`].
 
+mod dien;
+mod din;
 mod feed_forward;
 mod fmlp;
 mod gru4rec;
+mod iv4rec;
 mod jsr;
 mod network;
+mod nrhub;
+mod prediction_head;
 mod query_seqrec;
 mod ranker;
 mod sasrec;
 pub mod srjgraph;
 mod stamp;
+mod target_attention;
 mod trainable;
 
+pub use dien::{Dien, DienConfig, DienUsers, Evolution};
+pub use din::{Din, DinConfig, DinUsers, Interest};
 pub use fmlp::{FilteredStates, Fmlp, FmlpConfig};
 pub use gru4rec::{Gru4Rec, Gru4RecConfig};
+pub use iv4rec::{Iv4Rec, Iv4RecConfig, Rewritten};
 pub use jsr::{ItemWords, Jsr, JsrConfig, ProductMlp, QueryClicks, SearchTask};
 pub use network::{Baseline, Candidates, Network, Objective, Step, Users, dot};
+pub use nrhub::{Nrhub, NrhubConfig, Views};
+pub use prediction_head::Activation;
 pub use query_seqrec::{Mixed, MixedStates, QuerySeqRec, QuerySeqRecConfig, Sequences};
 pub use ranker::NetworkRanker;
 pub use sasrec::{BlockStates, PositionSide, SasRec, SasRecConfig};

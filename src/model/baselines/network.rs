@@ -92,7 +92,8 @@ pub trait Users: Send + Sync + Sized + 'static {
 /// A tower's users: `[B, d]`.
 impl Users for Tensor {
     fn user(&self, n: usize) -> Result<Self> {
-        self.narrow(0, n, 1)?.copy()
+        // `copy` would take the whole batch's storage along.
+        self.narrow(0, n, 1)?.force_contiguous()
     }
 
     fn bytes(&self) -> usize {
@@ -278,5 +279,24 @@ impl<B: Baseline> Architecture for B {
         device: &Device,
     ) -> std::result::Result<Box<dyn RankingModel>, ModelError> {
         Ok(Box::new(NetworkRanker::new(self, catalogue, tensors, device)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{CpuStorage, Storage};
+
+    use super::*;
+
+    /// The engine's cache counts what a state occupies: a view of its batch would occupy all of that.
+    #[test]
+    fn a_user_takes_no_more_memory_than_it_says() -> Result<()> {
+        let users = Tensor::arange(0_f32, 12.0, &Device::Cpu)?.reshape((3, 4))?;
+        let user = Users::user(&users, 1)?;
+        assert_eq!(user.to_vec2::<f32>()?, [[4.0, 5.0, 6.0, 7.0]]);
+        let (storage, _) = user.storage_and_layout();
+        let Storage::Cpu(CpuStorage::F32(values)) = &*storage else { panic!("on the CPU") };
+        assert_eq!((values.len() * 4, Users::bytes(&user)), (16, 16));
+        Ok(())
     }
 }

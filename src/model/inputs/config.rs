@@ -120,6 +120,13 @@ impl InputConfig {
         Self { query_features: None, limits, ..self }
     }
 
+    /// Without a table of how searches began, for models that read searches but don't ask for that.
+    #[must_use]
+    pub fn without_search_sources(self) -> Self {
+        let query_features = self.query_features.map(|features| QueryFeatures { search_source: None, ..features });
+        Self { query_features, ..self }
+    }
+
     /// d: size of an item's vector, and of a query's.
     pub fn item_dim(&self) -> usize {
         self.item_attributes.iter().map(|attribute| attribute.dim).sum()

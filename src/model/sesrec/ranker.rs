@@ -75,7 +75,7 @@ impl SesRecRanker {
             let state = EncodedUser {
                 rec: side_state(&encoded.rec, user, &rec_weights[user])?,
                 src: side_state(&encoded.src, user, &src_weights[user])?,
-                user_block: user_blocks.narrow(0, user, 1)?.copy()?,
+                user_block: user_blocks.narrow(0, user, 1)?.force_contiguous()?,
             };
             let bytes = state.bytes();
             Ok(UserState::new(state, bytes))
@@ -210,7 +210,7 @@ fn side_state(side: &EncodedSide, user: usize, events: &[EventWeight]) -> Result
             let rows: Vec<u32> = order.iter().map(|&event| event as u32).collect();
             Interests::Divided { encoded: gather_rows(&encoded, &rows, RowZero::Learns)?, similar, order }
         } else {
-            Interests::Undivided { encoded: encoded.copy()? }
+            Interests::Undivided { encoded: encoded.force_contiguous()? }
         })
     };
     Ok(SideState { events: events.to_vec(), interests })

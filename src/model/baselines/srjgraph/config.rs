@@ -9,7 +9,7 @@ use super::{Aggregator, Graph, Head, SrjGraph, aggregator::Sizes};
 use crate::{
     data::Dataset,
     model::{
-        BatchPlan, Extras, InputConfig, ModelError, ParameterList, QueryFeatures, Weights, baselines::Baseline,
+        BatchPlan, Extras, InputConfig, ModelError, ParameterList, Weights, baselines::Baseline,
     },
 };
 
@@ -38,9 +38,8 @@ pub struct SrjGraphConfig {
 impl SrjGraphConfig {
     /// With the constants of the code that ran on SESRec's data.
     pub fn new(inputs: InputConfig) -> Self {
-        let query_features = inputs.query_features.map(|features| QueryFeatures { search_source: None, ..features });
         Self {
-            inputs: InputConfig { query_features, ..inputs },
+            inputs: inputs.without_search_sources(),
             node_dim: node_dim(),
             neighbours: neighbours(),
             head: head(),

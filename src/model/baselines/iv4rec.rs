@@ -1,0 +1,286 @@
+//! IV4Rec (Si et al., WWW 2022) over DIN: queries are instrumental variables of the items that they led to. An item's vector
+//! is split into what its queries explain and the rest, and put together anew; DIN ranks by what comes out.
+
+use std::collections::HashMap;
+
+use candle_core::{Device, Result, Tensor, bail};
+use candle_nn::ops::sigmoid;
+use serde::{Deserialize, Serialize};
+
+use super::{Baseline, Candidates, Din, DinConfig, DinUsers, Network, Step};
+use crate::{
+    data::{Dataset, HistoryLimits},
+    model::{Embeddings, HistoryVectors, InputConfig, ItemRows, Losses, ModelError, ParameterList, Weights},
+    nn::{Dropout, Linear, batch_matmul, ridge_inverse, tanh},
+};
+
+/// IV4Rec's settings.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Iv4RecConfig {
+    /// The ranking network. Its items have instruments, so that the inputs hold queries; histories hold no searches.
+    #[serde(flatten)]
+    pub din: DinConfig,
+    /// N: how many queries an item has at most, the most frequent ones of the training searches that led to it.
+    #[serde(default = "instruments")]
+    pub instruments: usize,
+    /// Layers from an item's embedding to the treatment, all of width d.
+    #[serde(default = "treatment_layers")]
+    pub treatment_layers: usize,
+    /// Hidden layers of the two gates.
+    #[serde(default = "gate_units")]
+    pub gate_units: Vec<usize>,
+    /// ε of the least squares.
+    #[serde(default = "ridge")]
+    pub ridge: f64,
+    /// Weight of the squares of treatment's and gates' weights in the loss.
+    #[serde(default = "l2_weight")]
+    pub l2_weight: f64,
+}
+
+impl Iv4RecConfig {
+    /// With the publication's constants, for the items, users and queries of these inputs.
+    pub fn new(inputs: InputConfig) -> Self {
+        let with_queries = inputs.clone().without_search_sources();
+        let limits = HistoryLimits { searches: 0, clicks: 0, ..inputs.limits };
+        Self {
+            din: DinConfig { inputs: InputConfig { limits, ..with_queries }, ..DinConfig::new(inputs) },
+            instruments: instruments(),
+            treatment_layers: treatment_layers(),
+            gate_units: gate_units(),
+            ridge: ridge(),
+            l2_weight: l2_weight(),
+        }
+    }
+
+    /// Layers of a gate: of treatment and instruments, down to 1.
+    fn gate_sizes(&self) -> Vec<usize> {
+        let d = self.din.inputs.item_dim();
+        [d * (1 + self.instruments)].iter().chain(&self.gate_units).chain(&[1]).copied().collect()
+    }
+
+    fn treatment_sizes(&self) -> Vec<usize> {
+        vec![self.din.inputs.item_dim(); 1 + self.treatment_layers]
+    }
+}
+
+fn instruments() -> usize {
+    10
+}
+
+fn treatment_layers() -> usize {
+    2
+}
+
+fn gate_units() -> Vec<usize> {
+    vec![512, 128, 32]
+}
+
+fn ridge() -> f64 {
+    1e-3
+}
+
+fn l2_weight() -> f64 {
+    1e-8
+}
+
+/// Query rows `[items, N]`, 0 for none.
+const INSTRUMENTS: &str = "instruments";
+
+impl Baseline for Iv4RecConfig {
+    type Network = Iv4Rec;
+
+    const KIND: &'static str = "iv4rec";
+
+    fn inputs(&self) -> &InputConfig {
+        &self.din.inputs
+    }
+
+    fn check(&self) -> std::result::Result<(), ModelError> {
+        let fail = |message: String| Err(ModelError::Config(message));
+        if self.din.inputs.query_features.is_none() {
+            return fail("query_features: iv4rec's instruments are queries".into());
+        }
+        if self.instruments == 0 || self.treatment_layers == 0 || self.gate_units.contains(&0) {
+            return fail("instruments, treatment_layers and gate_units must not be 0".into());
+        }
+        for (name, value, least) in [("ridge", self.ridge, f64::MIN_POSITIVE), ("l2_weight", self.l2_weight, 0.0)] {
+            if !(value >= least && value.is_finite()) {
+                return fail(format!(
+                    "{name} is {value}; it must be a number {}",
+                    if least > 0.0 { "above 0" } else { "from 0" }
+                ));
+            }
+        }
+        self.din.check()
+    }
+
+    fn parameters(&self, list: &mut ParameterList) {
+        TanhMlp::parameters(list, "phi", &self.treatment_sizes());
+        TanhMlp::parameters(list, "alpha", &self.gate_sizes());
+        TanhMlp::parameters(list, "beta", &self.gate_sizes());
+        Baseline::parameters(&self.din, list);
+        list.table(INSTRUMENTS.into(), &[self.din.inputs.item_attributes[0].rows, self.instruments]);
+    }
+
+    fn tables(&self, dataset: &Dataset) -> std::result::Result<HashMap<String, Tensor>, ModelError> {
+        let rows = self.din.inputs.item_attributes[0].rows;
+        let instruments = most_frequent_queries(dataset, rows, self.instruments);
+        Ok([(INSTRUMENTS.into(), Tensor::from_vec(instruments, (rows, self.instruments), &Device::Cpu)?)].into())
+    }
+
+    fn network(&self, weights: &Weights<'_>) -> std::result::Result<Iv4Rec, ModelError> {
+        Ok(Iv4Rec {
+            treatment: TanhMlp::new(weights, "phi", self.treatment_layers)?,
+            keep: TanhMlp::new(weights, "alpha", self.gate_units.len() + 1)?,
+            explain: TanhMlp::new(weights, "beta", self.gate_units.len() + 1)?,
+            din: self.din.network(weights)?,
+            instruments: weights.get(INSTRUMENTS)?.to_vec2()?,
+            ridge: self.ridge,
+            l2_weight: self.l2_weight,
+        })
+    }
+}
+
+/// Of every item row the `most` queries that most often led to a click of it, in searches before their users' validation
+/// interactions; the smaller row first where they are equally frequent. `[rows, most]`, 0 for none.
+fn most_frequent_queries(dataset: &Dataset, rows: usize, most: usize) -> Vec<u32> {
+    let mut counts: HashMap<(u32, u32), u32> = HashMap::new();
+    for user in 0..dataset.users() as u32 {
+        for search in
+            dataset.searches(user).iter().take(dataset.training_searches(user)).filter(|search| search.query != 0)
+        {
+            for &item in search.clicks {
+                *counts.entry((item, search.query)).or_default() += 1;
+            }
+        }
+    }
+    let mut counts: Vec<_> = counts.into_iter().collect();
+    counts.sort_unstable_by_key(|&((item, query), count)| (item, std::cmp::Reverse(count), query));
+    let mut instruments = vec![0; rows * most];
+    for queries in counts.chunk_by(|((a, _), _), ((b, _), _)| a == b) {
+        let item = queries[0].0.0 as usize;
+        let places = instruments[item * most..].iter_mut().take(most);
+        places.zip(queries).for_each(|(place, ((_, query), _))| *place = *query);
+    }
+    instruments
+}
+
+/// Linear layers with tanh after each, the last included, and dropout after that.
+#[derive(Debug, Clone)]
+struct TanhMlp(Vec<Linear>);
+
+impl TanhMlp {
+    fn parameters(list: &mut ParameterList, name: &str, sizes: &[usize]) {
+        for (n, layer) in sizes.windows(2).enumerate() {
+            list.linear(&format!("{name}.linear_{}", n + 1), layer[1], layer[0]);
+        }
+    }
+
+    fn new(weights: &Weights<'_>, name: &str, layers: usize) -> std::result::Result<Self, ModelError> {
+        (1..=layers)
+            .map(|n| weights.linear(&format!("{name}.linear_{n}")))
+            .collect::<std::result::Result<_, _>>()
+            .map(Self)
+    }
+
+    fn forward(&self, x: &Tensor, dropout: &mut Dropout) -> Result<Tensor> {
+        self.0.iter().try_fold(x.clone(), |x, layer| dropout.apply(&tanh(&layer.forward(&x)?)?))
+    }
+
+    fn squares(&self) -> Result<Tensor> {
+        let parts = self.0.iter().flat_map(|layer| [layer.weight(), layer.bias()]);
+        let squares = parts.map(|part| part.sqr()?.sum_all()).collect::<Result<Vec<_>>>()?;
+        Tensor::stack(&squares, 0)?.sum_all()
+    }
+}
+
+/// IV4Rec over given tensors.
+#[derive(Debug, Clone)]
+pub struct Iv4Rec {
+    treatment: TanhMlp,
+    keep: TanhMlp,
+    explain: TanhMlp,
+    /// What ranks the rewritten items.
+    pub din: Din,
+    /// By item row, N query rows.
+    instruments: Vec<Vec<u32>>,
+    ridge: f64,
+    l2_weight: f64,
+}
+
+/// n items put together anew.
+#[derive(Debug, Clone)]
+pub struct Rewritten {
+    /// t `[n, d]`.
+    pub treatment: Tensor,
+    /// t̂ `[n, d]`: t projected on the instruments; zero without any.
+    pub explained: Tensor,
+    /// α and β `[n, 1]`.
+    pub gates: [Tensor; 2],
+    /// `α t + β t̂`, `[n, d]`.
+    pub items: Tensor,
+}
+
+impl Iv4Rec {
+    /// Items `x [n, d]` with instruments `z [n, N, d]`, zero where an item has fewer, and `inverse [n, N, d]`, whose product
+    /// with t says how the instruments make up t. The projection is a constant of z: instruments learn through the gates.
+    pub fn rewrite(&self, x: &Tensor, (z, inverse): (&Tensor, &Tensor), dropout: &mut Dropout) -> Result<Rewritten> {
+        let treatment = self.treatment.forward(x, dropout)?;
+        let coefficients = batch_matmul(inverse, &treatment.unsqueeze(2)?)?; // [n, N, 1]
+        let explained = batch_matmul(&coefficients.transpose(1, 2)?, &z.detach())?.squeeze(1)?;
+        // The source flattens [d, N]: the instruments are interleaved.
+        let seen = Tensor::cat(&[&treatment, &z.transpose(1, 2)?.contiguous()?.flatten_from(1)?], 1)?; // [n, d (1 + N)]
+        let gate = |mlp: &TanhMlp| sigmoid(&mlp.forward(&seen, &mut Dropout::off())?);
+        let [keep, explain] = [gate(&self.keep)?, gate(&self.explain)?];
+        let items = (treatment.broadcast_mul(&keep)? + explained.broadcast_mul(&explain)?)?;
+        Ok(Rewritten { treatment, explained, gates: [keep, explain], items })
+    }
+
+    /// `[n]` item rows → the vectors of their instruments `[n, N, d]`.
+    fn instruments(&self, embeddings: &Embeddings, rows: &[u32]) -> Result<Tensor> {
+        let mut queries = vec![];
+        for &row in rows {
+            match self.instruments.get(row as usize) {
+                Some(instruments) => queries.extend(instruments),
+                None => bail!("row {row} of a table of {} items' instruments", self.instruments.len()),
+            }
+        }
+        let real: Vec<f32> = queries.iter().map(|&query| f32::from(u8::from(query != 0))).collect();
+        let real = Tensor::from_vec(real, (queries.len(), 1), embeddings.device())?;
+        let vectors = ItemRows::distinct(&[&queries], |queries| embeddings.catalogue_queries(queries))?.list(0)?;
+        let d = vectors.dim(1)?;
+        vectors.broadcast_mul(&real)?.reshape((rows.len(), (), d))
+    }
+
+    /// The sum of the squares of treatment's and gates' weights.
+    pub fn squares(&self) -> Result<Tensor> {
+        (self.treatment.squares()? + self.keep.squares()?)? + self.explain.squares()?
+    }
+}
+
+impl Network for Iv4Rec {
+    type Users = DinUsers;
+
+    fn encode(&self, history: &HistoryVectors<'_>, dropout: &mut Dropout) -> Result<DinUsers> {
+        self.din.encode(history, dropout)
+    }
+
+    fn logits(&self, users: &DinUsers, candidates: &Candidates<'_>, dropout: &mut Dropout) -> Result<Tensor> {
+        // The source drops out within the treatment alone.
+        let mut head = dropout.without_rate();
+        self.din.logits(users, candidates, &mut head)
+    }
+
+    fn items(&self, embeddings: &Embeddings, rows: &[u32], dropout: &mut Dropout) -> Result<Tensor> {
+        let instruments = self.instruments(embeddings, rows)?;
+        let inverse = ridge_inverse(&instruments, self.ridge)?;
+        Ok(self.rewrite(&embeddings.project_items(rows)?, (&instruments, &inverse), dropout)?.items)
+    }
+
+    fn losses(&self, step: &Step<'_, Self>, dropout: &mut Dropout) -> Result<Losses> {
+        let Losses { total, mut parts } = step.binary_cross_entropy(dropout)?;
+        let squares = self.squares()?;
+        parts.push(("l2", squares.clone()));
+        Ok(Losses { total: (total + (squares * self.l2_weight)?)?, parts })
+    }
+}
