@@ -67,11 +67,9 @@ impl<'a> Loader<'a> {
                 ),
             }));
         }
-        let searches = match plan.extras {
-            Extras::Searches | Extras::SearchesWithHistories => clicked_searches(dataset),
-            Extras::None | Extras::Alignment => vec![],
-        };
-        if searches.is_empty() && matches!(plan.extras, Extras::Searches | Extras::SearchesWithHistories) {
+        let from_searches = matches!(plan.extras, Extras::Searches | Extras::SearchesWithHistories);
+        let searches = if from_searches { clicked_searches(dataset) } else { vec![] };
+        if from_searches && searches.is_empty() {
             return Err(TrainingError::NoTargets(
                 "this model learns from clicks of searches, and the data set has none before the validation \
                  interactions: choose another --model"
