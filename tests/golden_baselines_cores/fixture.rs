@@ -56,7 +56,11 @@ impl Fixture {
             inputs: load("inputs.safetensors"),
             outputs: load("outputs.safetensors"),
             // A released model has none.
-            gradients: if dir.join("gradients.safetensors").exists() { load("gradients.safetensors") } else { HashMap::new() },
+            gradients: if dir.join("gradients.safetensors").exists() {
+                load("gradients.safetensors")
+            } else {
+                HashMap::new()
+            },
         })
     }
 

@@ -111,12 +111,7 @@ fn srjgraph() {
         limits: HistoryLimits { recommendations: 6, searches: 1, words: 1, clicks: 1 },
         ..inputs()
     };
-    let config = SrjGraphConfig {
-        node_dim: 12,
-        neighbours: 7,
-        head: vec![20, 12],
-        ..SrjGraphConfig::new(inputs)
-    };
+    let config = SrjGraphConfig { node_dim: 12, neighbours: 7, head: vec![20, 12], ..SrjGraphConfig::new(inputs) };
     // The folder has its neighbours as inputs.
     let nothing = Graph::from_table("none", &Graph::table(&[]).unwrap(), [0; 3]).unwrap();
     let model = golden.build(|list| config.layers(8, list), |weights| config.over(nothing, weights));
@@ -126,9 +121,8 @@ fn srjgraph() {
     let shaped = |x: &Tensor, shape: &[usize]| x.reshape(shape).unwrap();
 
     let lengths = golden.lengths("ui_mask");
-    let users = model
-        .neighbourhoods(model.user_nodes(user).unwrap(), ui_q, &model.item_nodes(ui).unwrap(), lengths)
-        .unwrap();
+    let users =
+        model.neighbourhoods(model.user_nodes(user).unwrap(), ui_q, &model.item_nodes(ui).unwrap(), lengths).unwrap();
     let others = model.user_nodes(&shaped(iu, &[PAIRS, 10])).unwrap();
     let (others_q, others_items) =
         (shaped(iui_q, &[PAIRS, 5, 8]), model.item_nodes(&shaped(iui, &[PAIRS, 5, 14])).unwrap());

@@ -125,7 +125,8 @@ fn the_graph_is_of_training_clicks_and_as_of_a_moment() {
 fn a_damaged_graph_is_refused() {
     let edges = Graph::training_edges(&planted(), LIMITS.clicks);
     let table = Graph::table(&edges).unwrap();
-    let refused = |table: &Tensor, rows: [usize; 3]| Graph::from_table("graph.edges", table, rows).unwrap_err().to_string();
+    let refused =
+        |table: &Tensor, rows: [usize; 3]| Graph::from_table("graph.edges", table, rows).unwrap_err().to_string();
     assert!(refused(&table, [7, 9, 13]).contains("graph.edges: edge 0 has item"), "{}", refused(&table, [7, 9, 13]));
     let backwards: Vec<_> = edges.iter().rev().copied().collect();
     assert!(refused(&Graph::table(&backwards).unwrap(), [7, 41, 13]).contains("earlier than the one before it"));

@@ -7,9 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{Baseline, Candidates, Network, Step};
 use crate::{
     data::HistoryLimits,
-    model::{
-        BatchPlan, Extras, HistoryVectors, InputConfig, Losses, ModelError, ParameterList, TableConfig, Weights,
-    },
+    model::{BatchPlan, Extras, HistoryVectors, InputConfig, Losses, ModelError, ParameterList, TableConfig, Weights},
     nn::{
         Dropout, Initial, Linear, Mask, Mlp, RowZero, batch_matmul, binary_cross_entropy, gather_rows, masked_softmax,
         project,
@@ -88,7 +86,10 @@ impl Baseline for JsrConfig {
             return fail("words: rows and dim must not be 0".into());
         }
         if self.search == SearchTask::Clicks && self.words.dim != d {
-            return fail(format!("words.dim is {}; with search = \"clicks\" it must be the items' {d}", self.words.dim));
+            return fail(format!(
+                "words.dim is {}; with search = \"clicks\" it must be the items' {d}",
+                self.words.dim
+            ));
         }
         if self.inputs.limits.words == 0 {
             return fail("max_query_words must not be 0: jsr knows queries by nothing else".into());

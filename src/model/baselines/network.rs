@@ -169,8 +169,7 @@ impl<'a, N: Network> Step<'a, N> {
     pub fn searches(&self, dropout: &mut Dropout) -> Result<Self> {
         let searches = &self.batch.searches;
         let Some(histories) = &searches.histories else { bail!("the training batch has no histories of searchers") };
-        let (history, candidates) =
-            (histories.at_least_one_position(), searches.candidates().map_err(Error::wrap)?);
+        let (history, candidates) = (histories.at_least_one_position(), searches.candidates().map_err(Error::wrap)?);
         let items = Self::embed(self.network, self.embeddings, &history, &candidates, dropout)?;
         Ok(Self { history, items, candidates, ..*self })
     }

@@ -8,9 +8,7 @@ use super::{Baseline, Candidates, Network, Objective, Step, dot};
 use crate::{
     data::{HistoryBatch, HistoryLimits},
     model::{BatchPlan, Examples, HistoryVectors, InputConfig, Losses, ModelError, ParameterList, Weights},
-    nn::{
-        CausalAttention, Dropout, LayerNorm, Linear, RowZero, cross_entropy, gather_rows, newest, relu,
-    },
+    nn::{CausalAttention, Dropout, LayerNorm, Linear, RowZero, cross_entropy, gather_rows, newest, relu},
 };
 
 /// Query-SeqRec's settings.

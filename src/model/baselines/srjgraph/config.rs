@@ -8,9 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{Aggregator, Graph, Head, SrjGraph, aggregator::Sizes};
 use crate::{
     data::Dataset,
-    model::{
-        BatchPlan, Extras, InputConfig, ModelError, ParameterList, Weights, baselines::Baseline,
-    },
+    model::{BatchPlan, Extras, InputConfig, ModelError, ParameterList, Weights, baselines::Baseline},
 };
 
 const EDGES: &str = "graph.edges";

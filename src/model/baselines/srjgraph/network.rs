@@ -179,9 +179,9 @@ impl SrjGraph {
         let lengths: Vec<usize> = clicks.iter().map(Vec::len).collect();
         let length = lengths.iter().copied().max().unwrap_or(0).max(1);
         let padded = |row: fn(&Edge) -> u32| -> Vec<u32> {
-            let rows = clicks.iter().flat_map(|clicks| {
-                clicks.iter().map(row).chain(std::iter::repeat_n(0, length - clicks.len()))
-            });
+            let rows = clicks
+                .iter()
+                .flat_map(|clicks| clicks.iter().map(row).chain(std::iter::repeat_n(0, length - clicks.len())));
             rows.collect()
         };
         let (items, queries) = (padded(|edge| edge.item), padded(|edge| edge.query));
@@ -270,8 +270,8 @@ impl Network for SrjGraph {
         let found = self.score(&users, (&queries, Task::Search), &searches.candidates()?, dropout)?;
         let (bce, search) = (binary_cross_entropy(&recommended)?, binary_cross_entropy(&found)?);
         let pairs = (recommended.elem_count() + found.elem_count()) as f64;
-        let total = ((&bce * (recommended.elem_count() as f64 / pairs))?
-            + (&search * (found.elem_count() as f64 / pairs))?)?;
+        let total =
+            ((&bce * (recommended.elem_count() as f64 / pairs))? + (&search * (found.elem_count() as f64 / pairs))?)?;
         Ok(Losses { total, parts: vec![("bce", bce), ("search", search)] })
     }
 }
