@@ -8,10 +8,7 @@ use sesrec::{
     nn::Dropout,
 };
 
-use crate::{
-    fixture::{Fixture, Names, seeded},
-    towers::inputs,
-};
+use crate::fixture::{Fixture, Names, seeded};
 
 const NAMES: Names = &[
     ("user_dense.kernel", "user_dense.weight"),
@@ -109,7 +106,6 @@ fn srjgraph() {
         user_attributes: attribute(10),
         query_features: Some(QueryFeatures { id: table, search_source: None, word_segs: table }),
         limits: HistoryLimits { recommendations: 6, searches: 1, words: 1, clicks: 1 },
-        ..inputs()
     };
     let config = SrjGraphConfig { node_dim: 12, neighbours: 7, head: vec![20, 12], ..SrjGraphConfig::new(inputs) };
     // The folder has its neighbours as inputs.

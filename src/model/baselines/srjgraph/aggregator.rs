@@ -5,7 +5,9 @@ use candle_nn::ops::sigmoid;
 
 use crate::{
     model::{ModelError, ParameterList, Weights},
-    nn::{LayerNorm, Linear, Mask, batch_matmul, batch_matmul_transposed, leaky_relu, masked_softmax},
+    nn::{
+        LayerNorm, Linear, Mask, add_row, batch_matmul, batch_matmul_transposed, leaky_relu, masked_softmax, project,
+    },
 };
 
 /// Of all leaky ReLUs (Keras' default).
@@ -96,11 +98,18 @@ impl Aggregator {
 
     /// Neighbours `[G, m, E]` as keys. Position 0 is the node's own edge, 1 the newest neighbour.
     pub fn keys(&self, values: &Tensor) -> Result<Tensor> {
-        self.keys_from(values, &self.positions.narrow(0, 1, values.dim(1)?)?)
+        let (nodes, slots, edge) = values.dims3()?;
+        let keys = self.keys_at(&values.reshape((nodes, slots * edge))?, 1, slots)?;
+        keys.reshape((nodes, slots, edge))
     }
 
-    fn keys_from(&self, values: &Tensor, positions: &Tensor) -> Result<Tensor> {
-        self.key_norm.forward(&self.key.forward(&values.broadcast_add(positions)?)?)
+    /// Of rows `[r, slots · E]`, whose slots are at positions from `first` on. A position's share, `W p + b`, is one row
+    /// for all of them: its gradient is a column sum.
+    fn keys_at(&self, rows: &Tensor, first: usize, slots: usize) -> Result<Tensor> {
+        let share = self.key.forward(&self.positions.narrow(0, first, slots)?)?; // [slots, E]
+        let edges = rows.reshape((rows.elem_count() / share.dim(1)?, ()))?;
+        let keys = add_row(&project(&edges, self.key.weight())?.reshape(rows.shape())?, &share.flatten_all()?)?;
+        self.key_norm.forward(&keys.reshape(edges.shape())?)
     }
 
     /// The linear branch: nodes and their neighbours summed `[G, n]`, and how many these are → `[G, E]`.
@@ -116,7 +125,7 @@ impl Aggregator {
         let (_, pairs, edge) = own.dims3()?;
         let query = self.target.forward(&Tensor::cat(&[target, own], 2)?)?;
         let query = (self.query_norm.forward(&self.query.forward(&query)?)? * (1.0 / (edge as f64).sqrt()))?;
-        let own_key = self.keys_from(own, &self.positions.narrow(0, 0, 1)?)?;
+        let own_key = self.keys_at(&own.flatten_to(1)?, 0, 1)?.reshape(own.shape())?;
         let own_score = (&query * own_key)?.sum_keepdim(D::Minus1)?; // [G, C, 1]
         let scores = batch_matmul_transposed(&query, neighbours.keys)?; // [G, C, m]
         let slots: Vec<usize> = neighbours.lengths.iter().map(|&n| n + 1).collect();

@@ -5,7 +5,7 @@ use candle_core::{Result, Tensor};
 use super::{Aggregator, Neighbours};
 use crate::{
     model::baselines::Users,
-    nn::{RowZero, gather_rows, real_positions},
+    nn::{Mask, RowZero, batch_matmul, gather_rows},
 };
 
 /// D users and their newest clicks, padded to m. Everything that doesn't depend on a pair is computed.
@@ -34,10 +34,11 @@ impl Neighbourhoods {
         lengths: Vec<usize>,
     ) -> Result<Self> {
         let (users, length, width) = items.dims3()?;
-        let own = nodes.unsqueeze(1)?.broadcast_as((users, length, width))?;
+        let owners: Vec<u32> = (0..users as u32).flat_map(|user| std::iter::repeat_n(user, length)).collect();
+        let own = gather_rows(&nodes, &owners, RowZero::Learns)?.reshape((users, length, width))?;
         let values = Tensor::cat(&[&own, queries, items], 2)?; // [D, m, E]
-        let real = real_positions(&lengths, length, nodes.device())?; // [D, m, 1]
-        let sums = (&nodes + items.broadcast_mul(&real)?.sum(1)?)?; // [D, n]
+        let real = Mask::prefixes(&lengths, length).tensor(nodes.device())?.unsqueeze(1)?; // [D, 1, m]
+        let sums = (&nodes + batch_matmul(&real, items)?.squeeze(1)?)?; // [D, n]
         let (keys, linear) = (aggregator.keys(&values)?, aggregator.linear(&sums, &lengths)?);
         Ok(Self { nodes, keys, values, linear, lengths })
     }
