@@ -10,5 +10,6 @@ mod gru4rec;
 mod iv4rec;
 mod nrhub;
 mod sasrec;
+mod sizes;
 mod stamp;
 mod towers;
