@@ -167,7 +167,13 @@ impl ModelFlags {
         if config.get("dropout").is_some() {
             settings.push(Setting { name: "dropout".into(), value: dropout.into() });
         }
-        let changed = settings.into_iter().try_fold(config, |config, setting| setting.apply(config))?;
+        let changed = settings.into_iter().try_fold(config, |config, setting| {
+            let name = setting.name.clone();
+            let changed = setting.apply(config)?;
+            // One by one, so that what does not fit is named.
+            serde_json::from_value::<ModelConfig>(changed.clone()).with_context(|| format!("setting {name:?}"))?;
+            anyhow::Ok(changed)
+        })?;
         Ok(ModelConfig::from_json(changed.to_string().as_bytes())?)
     }
 
@@ -390,6 +396,8 @@ mod tests {
         );
         let error = config(&["--model", "stamp", "--heads", "4"]).unwrap_err().to_string();
         assert!(error.contains("stamp has no setting \"num_heads\"; it has: "), "{error}");
+        let error = format!("{:#}", config(&["--model", "din", "--set", "attention_units=3"]).unwrap_err());
+        assert!(error.contains("setting \"attention_units\": ") && error.contains("length 2"), "{error}");
         assert!(config(&["--loss", "own"]).unwrap_err().to_string().contains("sesrec has no setting \"loss\""));
         assert!(config(&["--model", "sasrec", "--heads", "5"]).unwrap_err().to_string().contains("divisible"));
     }

@@ -125,6 +125,9 @@ impl Baseline for Iv4RecConfig {
     fn tables(&self, dataset: &Dataset) -> std::result::Result<HashMap<String, Tensor>, ModelError> {
         let rows = self.din.inputs.item_attributes[0].rows;
         let instruments = most_frequent_queries(dataset, rows, self.instruments);
+        if instruments.iter().all(|&query| query == 0) {
+            tracing::warn!("no training search led to a click: iv4rec has no instruments, and ranks as DIN does");
+        }
         Ok([(INSTRUMENTS.into(), Tensor::from_vec(instruments, (rows, self.instruments), &Device::Cpu)?)].into())
     }
 
