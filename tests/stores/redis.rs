@@ -89,6 +89,23 @@ async fn forgotten_scripts_are_sent_again() {
     }
 }
 
+/// Two connections meet a server that has forgotten the script: whichever teaches it, no event of a user overtakes another.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_forgotten_script_does_not_change_the_order() {
+    let server = RedisServer::start(&[]);
+    let store = connect(&server.url()).await;
+    for round in 0..40_u64 {
+        let _: () = redis::cmd("SCRIPT").arg("FLUSH").query(&mut server.connection()).unwrap();
+        let events: Vec<_> = (0..240)
+            .map(|n| of_user(&format!("u{round}-{}", n % 6), recommendation(&format!("e{n}"), 1000 + n, "i")))
+            .collect();
+        for (event, answer) in events.iter().zip(store.append(&events, soon()).await) {
+            // Three fit: one that came late would be too old.
+            assert_eq!(answer.unwrap().outcome, Outcome::Applied, "{event:?}");
+        }
+    }
+}
+
 /// A primary that came back as a replica, with no script: every attempt is refused on a new connection.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_demoted_server_without_scripts_is_not_hammered() {

@@ -46,6 +46,11 @@ impl Call<'_> {
         self
     }
 
+    /// Tells calls of one user from those of others: its first key.
+    pub(super) fn user(&self) -> &[u8] {
+        &self.arguments[0]
+    }
+
     pub(super) fn by_hash(&self) -> Cmd {
         self.command("EVALSHA", &self.code.hash)
     }

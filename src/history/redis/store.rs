@@ -1,6 +1,11 @@
 //! The store: which commands are sent for what, and tried again how long.
 
-use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    fmt,
+    sync::Arc,
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use futures::{StreamExt, stream};
@@ -128,7 +133,9 @@ impl RedisStore {
         let mut answers: Vec<Option<Result<Value, StoreError>>> = calls.iter().map(|_| None).collect();
         let mut last: Vec<StoreError> = calls.iter().map(|_| StoreError::Deadline).collect();
         let mut pause = Duration::from_millis(5);
-        let mut unknown_script = false;
+        // A server that has forgotten the script may be taught it by another connection in the middle of this pipeline:
+        // a user's first event would be refused and tried again after the second. The text costs 10 kB and a hash of it.
+        let mut by_text_first = repeats_a_user(calls);
         let mut width = usize::MAX;
         loop {
             let waiting: Vec<usize> = (0..calls.len()).filter(|&n| answers[n].is_none()).take(width).collect();
@@ -138,7 +145,7 @@ impl RedisStore {
             let mut pipeline = Pipeline::with_capacity(waiting.len());
             for (place, &n) in waiting.iter().enumerate() {
                 // The first teaches the server the script, the others follow on the same connection.
-                let by_text = unknown_script && place == 0;
+                let by_text = by_text_first && place == 0;
                 pipeline.add_command(if by_text { calls[n].by_text() } else { calls[n].by_hash() });
             }
             pipeline.ignore_errors();
@@ -151,7 +158,7 @@ impl RedisStore {
                 Ok(Err(error)) => match self.judge(&error) {
                     Verdict::Final(error) => waiting.iter().for_each(|&n| answers[n] = Some(Err(error.clone()))),
                     Verdict::Again(error) => waiting.iter().for_each(|&n| last[n] = error.clone()),
-                    Verdict::SendText => progress = !std::mem::replace(&mut unknown_script, true),
+                    Verdict::SendText => progress = !std::mem::replace(&mut by_text_first, true),
                 },
                 Ok(Ok(received)) => {
                     for (&n, answer) in waiting.iter().zip(received) {
@@ -159,7 +166,7 @@ impl RedisStore {
                             Ok(value) => (answers[n], progress) = (Some(Ok(value)), true),
                             Err(Verdict::Final(error)) => (answers[n], progress) = (Some(Err(error)), true),
                             Err(Verdict::Again(error)) => last[n] = error,
-                            Err(Verdict::SendText) => progress |= !std::mem::replace(&mut unknown_script, true),
+                            Err(Verdict::SendText) => progress |= !std::mem::replace(&mut by_text_first, true),
                         }
                     }
                 }
@@ -281,6 +288,11 @@ impl HistoryStore for RedisStore {
     fn kind(&self) -> &'static str {
         "redis"
     }
+}
+
+fn repeats_a_user(calls: &[Call<'_>]) -> bool {
+    let mut users = HashSet::with_capacity(calls.len());
+    calls.len() > 1 && !calls.iter().all(|call| users.insert(call.user()))
 }
 
 fn side_key(row: &Row) -> &'static str {
