@@ -3,6 +3,7 @@
 use std::{
     future::Future,
     io,
+    net::SocketAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -64,18 +65,25 @@ impl Silence {
     }
 }
 
-/// Connections as they come.
-pub(super) fn accept(
+/// A listener whose connections keep to the limits.
+pub(super) struct Connections {
     listener: TcpListener,
     limits: Limits,
     close: CancellationToken,
-) -> impl Stream<Item = io::Result<Connection>> {
-    let permits = Arc::new(Semaphore::new(limits.connections));
-    stream::unfold((listener, permits, close), move |(listener, permits, close)| async move {
-        let permit = permits.clone().acquire_owned().await.ok()?;
-        let stream = loop {
-            match listener.accept().await {
-                Ok((stream, _)) => break stream,
+    permits: Arc<Semaphore>,
+}
+
+impl Connections {
+    /// `close` ends the connections, not the listener.
+    pub(super) fn new(listener: TcpListener, limits: Limits, close: CancellationToken) -> Self {
+        Self { listener, limits, close, permits: Arc::new(Semaphore::new(limits.connections)) }
+    }
+
+    async fn next(&mut self) -> (Connection, SocketAddr) {
+        let permit = self.permits.clone().acquire_owned().await.expect("the semaphore is never closed");
+        let (stream, address) = loop {
+            match self.listener.accept().await {
+                Ok(accepted) => break accepted,
                 Err(error) => {
                     // Usually out of file descriptors: accepting at once again would only burn a core.
                     tracing::warn!(%error, "cannot accept a connection");
@@ -86,10 +94,32 @@ pub(super) fn accept(
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY");
         }
-        let closed = Box::pin(close.clone().cancelled_owned());
-        let connection = Connection { stream, closed, silence: Silence::new(limits.silence), _permit: permit };
-        Some((Ok(connection), (listener, permits, close)))
-    })
+        let closed = Box::pin(self.close.clone().cancelled_owned());
+        let silence = Silence::new(self.limits.silence);
+        (Connection { stream, closed, silence, _permit: permit }, address)
+    }
+
+    /// As tonic wants them.
+    pub(super) fn into_stream(self) -> impl Stream<Item = io::Result<Connection>> {
+        stream::unfold(self, |mut connections| async move {
+            let (connection, _) = connections.next().await;
+            Some((Ok(connection), connections))
+        })
+    }
+}
+
+/// As axum wants them.
+impl axum::serve::Listener for Connections {
+    type Io = Connection;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Connection, SocketAddr) {
+        self.next().await
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
 }
 
 impl Connection {

@@ -16,7 +16,13 @@ use tokio_util::sync::CancellationToken;
 use tonic::{server::NamedService, transport::Server as Transport};
 use tonic_health::{ServingStatus, server::HealthReporter};
 
-use super::{RankingServer, ServerOptions, auth::AuthorizeLayer, connection, layer::ObserveLayer, shared::Shared};
+use super::{
+    RankingServer, ServerOptions,
+    auth::AuthorizeLayer,
+    connection::{Connections, Limits},
+    layer::ObserveLayer,
+    shared::Shared,
+};
 use crate::{
     domain::Deadline,
     proto::v1::{FILE_DESCRIPTOR_SET, ranking_service_server::RankingServiceServer},
@@ -25,6 +31,9 @@ use crate::{
 
 /// What closes connections that outlive the last request: long enough for an answer to get out.
 const FLUSH: Duration = Duration::from_millis(300);
+
+/// Of the port for scrapers and probes: there are few of them, and they ask at least once in some minutes.
+const METRICS_LIMITS: Limits = Limits { connections: 64, silence: Duration::from_secs(300) };
 
 /// Why a server could not serve.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +82,8 @@ impl Server {
         health.set_not_serving::<Ranking>().await;
         let health = tokio::spawn(follow(readiness.watch(), health));
         let metrics = metrics_listener.map(|listener| {
+            // Never closed from here: an answer on its way gets out.
+            let listener = Connections::new(listener, METRICS_LIMITS, CancellationToken::new());
             let stop = signals.stop_metrics.clone().cancelled_owned();
             tokio::spawn(telemetry::http::run(listener, shared.metrics.clone(), readiness.watch(), stop))
         });
@@ -81,8 +92,8 @@ impl Server {
 
         // A live caller has answered a ping by then.
         let silence = options.keepalive_interval + options.keepalive_timeout;
-        let limits = connection::Limits { connections: options.max_connections, silence };
-        let incoming = connection::accept(listener, limits, signals.close_connections.clone());
+        let limits = Limits { connections: options.max_connections, silence };
+        let incoming = Connections::new(listener, limits, signals.close_connections.clone()).into_stream();
         let router = transport(&options)?
             .layer(ObserveLayer(shared.clone()))
             .layer(AuthorizeLayer::new(&options.security, shared.metrics.clone()))

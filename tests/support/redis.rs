@@ -179,14 +179,16 @@ impl Guarded {
 
     /// Waits until the Sentinel names another primary than the first; its port.
     pub async fn promoted(&self) -> u16 {
-        let (asked, mut port) = (self.sentinel.port().to_string(), self.primary.port());
-        until("a replica is promoted", async || {
+        let (asked, started) = (self.sentinel.port().to_string(), Instant::now());
+        loop {
             let answer = redis_cli(&["-p", &asked, "sentinel", "get-master-addr-by-name", "main"]);
-            port = answer.lines().nth(1).and_then(|port| port.trim().parse().ok()).unwrap_or(port);
-            port != self.primary.port()
-        })
-        .await;
-        port
+            let named = answer.lines().nth(1).and_then(|port| port.trim().parse().ok());
+            if let Some(port) = named.filter(|&port| port != self.primary.port()) {
+                return port;
+            }
+            assert!(started.elapsed() < Duration::from_secs(30), "a replica is promoted");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
 
     pub fn url(&self) -> String {
