@@ -45,6 +45,8 @@ pub enum Command {
     Convert(convert::Args),
     /// Score requests offline: NDJSON in, NDJSON out, no server.
     Score(score::Args),
+    /// Make a token for a caller of a server with --tokens.
+    Token(token::Args),
     /// Load a server at a constant rate and measure latency.
     Bench(bench::Args),
 }
@@ -64,6 +66,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Evaluate(args) => evaluate::run(args).await,
         Command::Convert(args) => convert::run(args).await,
         Command::Score(args) => score::run(args).await,
+        Command::Token(args) => token::run(args).await,
         Command::Bench(args) => bench::run(args).await,
     }
 }

@@ -86,6 +86,11 @@ impl Scripts {
         }
     }
 
+    /// A key beside the user's own, for a write that means nothing.
+    pub(super) fn mark(&self, user: &UserKey) -> String {
+        format!("{}{{{user}}}:w", self.prefix)
+    }
+
     /// A call of one of the scripts for a user. All five keys of a user share a hash tag, and so a slot. `now` is
     /// microseconds, or empty for the server's clock.
     pub(super) fn call<'a>(&self, code: &'a Code, user: &UserKey, now: &str) -> Call<'a> {
