@@ -7,6 +7,7 @@ mod command;
 mod convert;
 mod demo;
 mod evaluate;
+mod experiment;
 mod history;
 mod import;
 mod ingest;

@@ -165,6 +165,13 @@ impl Dataset {
         self.search_times(target.user).partition_point(|&search| search < time)
     }
 
+    /// How many of the user's searches belong to the training part: those before the validation interaction.
+    pub fn training_searches(&self, user: u32) -> usize {
+        let times = self.recommendation_times(user);
+        let end = times.get(Split::training(times.len())).copied().unwrap_or(i64::MAX);
+        self.search_times(user).partition_point(|&time| time < end)
+    }
+
     /// What the model sees when it predicts the target.
     pub fn features(&self, target: Target, featurizer: &Featurizer) -> UserFeatures {
         let sources = range(&self.src_ends, target.user as usize);

@@ -217,11 +217,8 @@ fn examples(dataset: &Dataset, examples: Examples) -> Vec<Target> {
 fn clicked_searches(dataset: &Dataset) -> Vec<ClickedSearch> {
     let users = 0..dataset.users() as u32;
     let of_user = |user: u32| {
-        let times = dataset.recommendation_times(user);
-        let end = times.get(Split::training(times.len())).copied().unwrap_or(i64::MAX);
-        let visible = dataset.search_times(user).partition_point(|&time| time < end);
         let mut searches = dataset.searches(user);
-        searches.truncate(visible);
+        searches.truncate(dataset.training_searches(user));
         let clicks = |search: RowSearch<'_>| -> Vec<ClickedSearch> {
             search.clicks.iter().map(|&item| ClickedSearch { query: search.query, item }).collect()
         };

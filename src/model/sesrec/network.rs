@@ -175,7 +175,8 @@ impl Network {
         })
     }
 
-    /// Pooled interests of candidates `[B, C, d]`: recommendation side and search side, `[B, C, 3d]` each.
+    /// Pooled interests of candidates `[B, C, d]`: recommendation side and search side, `[B, C, 3d]` each
+    /// (`[B, C, d]` without multi-interest extraction).
     pub fn interests(&self, encoded: &EncodedHistory, candidates: &Tensor) -> Result<(Tensor, Tensor)> {
         let rec = self.rec.pooling.forward(candidates, &encoded.rec)?;
         Ok((rec, self.src.pooling.forward(candidates, &encoded.src)?))
@@ -187,7 +188,7 @@ impl Network {
         let (rec, src) = self.interests(encoded, candidates)?;
         let owners: Vec<u32> = (0..users as u32).flat_map(|user| std::iter::repeat_n(user, count)).collect();
         let user = gather_rows(&encoded.inputs.users, &owners, RowZero::Learns)?.reshape((users, count, ()))?;
-        let features = Tensor::cat(&[&rec, &src, &user, candidates], 2)?; // [B, C, 7d + u]
+        let features = Tensor::cat(&[&rec, &src, &user, candidates], 2)?; // [B, C, 2·3d + u + d]
         self.head.forward(&features, dropout)?.squeeze(2)
     }
 
@@ -249,7 +250,7 @@ impl Side {
         Ok(Self {
             positions: get(format!("{side}_pos_emb.pe.weight"))?,
             encoder: Encoder { blocks },
-            pooling: InterestPooling::new(&get(format!("{side}_his_att_pooling.W"))?)?,
+            pooling: InterestPooling::new(&get(format!("{side}_his_att_pooling.W"))?, config.interest_extraction)?,
         })
     }
 
