@@ -9,6 +9,7 @@
 
 mod comparison;
 mod error;
+mod figure;
 mod grid;
 mod progress;
 mod protocol;
@@ -26,6 +27,7 @@ mod variant;
 
 pub use comparison::Comparison;
 pub use error::ExperimentError;
+pub use figure::line_chart;
 pub use grid::Grid;
 pub use protocol::protocol;
 pub use record::{RunConfig, RunKey, RunRecord};

@@ -1,13 +1,13 @@
 //! Rows as Markdown and CSV.
 
-use std::{fmt::Write, path::Path};
+use std::path::Path;
 
 use indicatif::HumanCount;
 
 use super::{
     Comparison, ExperimentError, PairedTest, Row, Spread, comparison::SIGNIFICANT, row::METRICS, store::write_whole,
 };
-use crate::eval::Metrics;
+use crate::{eval::Metrics, table::Table};
 
 /// A table with what is to be said about it.
 #[derive(Debug)]
@@ -24,6 +24,8 @@ pub struct Report {
     pub columns: Columns,
     /// Whether each row is also compared with the row before it.
     pub steps: bool,
+    /// Figures beside it: what they show, and their name without the extension.
+    pub figures: Vec<(String, String)>,
 }
 
 /// What stands right of the test metrics.
@@ -35,17 +37,19 @@ pub enum Columns {
     Validation,
 }
 
-/// The best and the second best row of a metric.
+/// What is marked in the column of a metric.
 #[derive(Debug, Clone, Copy)]
-struct Places {
+struct Marks {
     best: usize,
     second: Option<usize>,
+    /// Whether the best is significantly better than the second.
+    starred: bool,
 }
 
 const TESTED: &str = "Tested: whether the row's metric differs from the other's, paired by test user. Each user's metric is \
-averaged over a row's seeds first, so a user counts once. `*` in the table: the best row is better than the second best with \
-p < 0.01 in Student's paired t-test (two-sided), as in the paper; Wilcoxon's signed-rank test stands beside it. The tests \
-say whether a difference holds over users, the ± whether it holds over seeds.";
+averaged over a row's seeds first, so a user counts once. <sup>*</sup> in the table: the best row is better than the second \
+best with p < 0.01 in Student's paired t-test (two-sided), as in the paper; Wilcoxon's signed-rank test stands beside it. The \
+tests say whether a difference holds over users, the ± whether it holds over seeds.";
 
 impl Report {
     /// Writes `NAME.md`, `NAME.csv` and `NAME.significance.csv` into a directory.
@@ -53,8 +57,9 @@ impl Report {
     /// # Errors
     /// If that fails.
     pub fn write(&self, directory: &Path, name: &str) -> Result<(), ExperimentError> {
-        let files = [("md", self.markdown()), ("csv", self.csv()), ("significance.csv", self.significance_csv())];
-        for (extension, text) in files {
+        let tables = [("csv", self.numbers()), ("significance.csv", self.significance())];
+        let tables = tables.map(|(extension, table)| (extension, table.csv()));
+        for (extension, text) in std::iter::once(("md", self.markdown())).chain(tables) {
             let path = directory.join(format!("{name}.{extension}"));
             write_whole(&path, text.as_bytes()).map_err(ExperimentError::io(&path))?;
         }
@@ -63,96 +68,87 @@ impl Report {
 
     /// The whole page.
     pub fn markdown(&self) -> String {
-        let mut page = format!("# {}\n\n{}\n", self.title, self.table());
+        let mut page = format!("# {}\n\n{}\n", self.title, self.table().markdown());
         for note in &self.notes {
-            writeln!(page, "{note}\n").expect("a string takes everything");
+            page += &format!("{note}\n\n");
+        }
+        for (shown, name) in &self.figures {
+            page += &format!("![{shown}]({name}.svg)\n\n");
         }
         page += "## Protocol\n\n";
         for line in &self.protocol {
-            writeln!(page, "- {line}").expect("a string takes everything");
+            page += &format!("- {line}\n");
         }
-        let comparisons = self.comparisons();
-        if !comparisons.is_empty() {
-            write!(page, "\n## Significance\n\n{TESTED}\n\n{}", significance_table(&comparisons))
-                .expect("a string takes everything");
+        if self.rows.len() > 1 {
+            page += &format!("\n## Significance\n\n{TESTED}\n\n{}", self.significance().markdown());
         }
         page
     }
 
     /// The table alone: mean ± deviation, best bold, second best underlined.
-    pub fn table(&self) -> String {
-        let places: Vec<Option<Places>> = (0..METRICS).map(|metric| self.places(metric)).collect();
-        let stars: Vec<bool> =
-            (0..METRICS).map(|metric| self.best_with_second(metric).is_some_and(|c| c.is_significant())).collect();
-        let mut table = format!("| | {} | {} |\n", Metrics::NAMES.join(" | "), self.columns.names().join(" | "));
-        table += &format!("|---|{}\n", "---|".repeat(METRICS + self.columns.names().len()));
+    pub fn table(&self) -> Table {
+        let marks: Vec<Option<Marks>> = (0..METRICS).map(|metric| self.marks(metric)).collect();
+        let mut table = Table::new([""].iter().chain(&Metrics::NAMES).chain(self.columns.names()).copied());
         for (n, row) in self.rows.iter().enumerate() {
             let cell = |metric: usize| {
                 let value = value(row.metrics[metric]);
-                match places[metric] {
-                    Some(Places { best, .. }) if best == n => {
-                        format!("**{value}**{}", if stars[metric] { "\\*" } else { "" })
-                    }
-                    Some(Places { second: Some(second), .. }) if second == n => format!("<u>{value}</u>"),
+                match marks[metric] {
+                    Some(Marks { best, starred: true, .. }) if best == n => format!("**{value}**<sup>*</sup>"),
+                    Some(Marks { best, .. }) if best == n => format!("**{value}**"),
+                    Some(Marks { second: Some(second), .. }) if second == n => format!("<u>{value}</u>"),
                     _ => value,
                 }
             };
-            let cells: Vec<String> = (0..METRICS).map(cell).chain(self.columns.cells(row)).collect();
-            table += &format!("| {} | {} |\n", row.name, cells.join(" | "));
+            let metrics = (0..METRICS).map(cell);
+            table.push(std::iter::once(row.name.clone()).chain(metrics).chain(self.columns.cells(row)));
         }
         table
     }
 
     /// Every number, a line per row.
-    pub fn csv(&self) -> String {
+    pub fn numbers(&self) -> Table {
         let mut settings: Vec<&str> = vec![];
         for (name, _) in self.rows.iter().flat_map(|row| &row.settings) {
             if !settings.contains(&name.as_str()) {
                 settings.push(name);
             }
         }
-        let pair = |name: &str| [name.to_owned(), format!("{name} deviation")];
-        let mut header: Vec<String> = vec!["row".into()];
-        header.extend(settings.iter().map(ToString::to_string));
-        header.push("seeds".into());
-        header.extend(Metrics::NAMES.iter().flat_map(|name| pair(name)));
-        header.extend(Metrics::NAMES.iter().flat_map(|name| pair(&format!("validation {name}"))));
-        header.extend(
-            ["seconds", "best epoch", "candidates/s", "candidates/s, cached user"].iter().flat_map(|name| pair(name)),
-        );
-        header.push("parameters".into());
-        let lines = self.rows.iter().map(|row| {
+        let validation = Metrics::NAMES.map(|name| format!("validation {name}"));
+        let costs = ["seconds", "best epoch", "candidates/s", "candidates/s, cached user"].map(str::to_owned);
+        let measured = Metrics::NAMES.map(str::to_owned).into_iter().chain(validation).chain(costs);
+        let named = ["row"].iter().chain(&settings).chain(&["seeds"]).map(ToString::to_string);
+        let columns = named.chain(measured.flat_map(|name| [format!("{name} deviation"), name].into_iter().rev()));
+        let mut table = Table::new(columns.chain(["parameters".to_owned()]));
+        for row in &self.rows {
             let of = |wanted: &str| row.settings.iter().find(|(name, _)| name == wanted);
             let mut line = vec![row.name.clone()];
             line.extend(settings.iter().map(|name| of(name).map_or_else(String::new, |(_, value)| value.clone())));
             line.push(row.seeds.to_string());
-            let metrics = row.metrics.map(Some).into_iter();
             let validation = row.validation.map_or([None; METRICS], |spreads| spreads.map(Some));
-            let costs = row
-                .costs
-                .map(|costs| [costs.seconds, costs.best_epoch, costs.candidates_per_second, costs.cached_user]);
-            let costs = costs.map_or([None; 4], |spreads| spreads.map(Some));
-            line.extend(metrics.chain(validation).chain(costs).flat_map(numbers));
+            let costs = row.costs.map_or([None; 4], |costs| {
+                [costs.seconds, costs.best_epoch, costs.candidates_per_second, costs.cached_user].map(Some)
+            });
+            line.extend(row.metrics.map(Some).into_iter().chain(validation).chain(costs).flat_map(numbers));
             line.push(row.costs.map_or_else(String::new, |costs| costs.parameters.to_string()));
-            line
-        });
-        csv_text(std::iter::once(header).chain(lines))
+            table.push(line);
+        }
+        table
     }
 
     /// The tests, a line per comparison.
-    pub fn significance_csv(&self) -> String {
-        let header = ["metric", "row", "other", "difference", "users", "t", "t-test p", "rank sum", "signed-rank p"];
-        let lines = self.comparisons().into_iter().map(|comparison| {
-            let test = |test: Option<PairedTest>| match test {
-                Some(PairedTest { statistic, p }) => [statistic.to_string(), format!("{p:e}")],
-                None => [String::new(), String::new()],
+    pub fn significance(&self) -> Table {
+        let mut table = Table::new(["metric", "row", "other", "difference", "t", "t-test p", "signed-rank p", "users"]);
+        for Comparison { metric, row, other, difference, users, t, wilcoxon } in self.comparisons() {
+            let p = |test: Option<PairedTest>| match test {
+                Some(PairedTest { p, .. }) if p < SIGNIFICANT => format!("{p:.1e}"),
+                Some(PairedTest { p, .. }) => format!("{p:.3}"),
+                None => "–".into(),
             };
-            let mut line = vec![comparison.metric.to_owned(), comparison.row, comparison.other];
-            line.extend([comparison.difference.to_string(), comparison.users.to_string()]);
-            line.extend(test(comparison.t).into_iter().chain(test(comparison.wilcoxon)));
-            line
-        });
-        csv_text(std::iter::once(header.map(str::to_owned).to_vec()).chain(lines))
+            let statistic = t.map_or_else(|| "–".into(), |test| format!("{:.2}", test.statistic));
+            let difference = format!("{difference:+.4}");
+            table.push([metric.into(), row, other, difference, statistic, p(t), p(wilcoxon), users.to_string()]);
+        }
+        table
     }
 
     /// The row that a validation metric selects.
@@ -169,16 +165,23 @@ impl Report {
         best.chain(steps).collect()
     }
 
-    fn best_with_second(&self, metric: usize) -> Option<Comparison> {
-        let Places { best, second } = self.places(metric)?;
-        Some(Comparison::of(&self.rows[best], &self.rows[second?], metric))
+    fn marks(&self, metric: usize) -> Option<Marks> {
+        let order = self.order(metric);
+        let starred = self.best_with_second(metric).is_some_and(|comparison| comparison.is_significant());
+        Some(Marks { best: *order.first()?, second: order.get(1).copied(), starred })
     }
 
-    fn places(&self, metric: usize) -> Option<Places> {
+    fn best_with_second(&self, metric: usize) -> Option<Comparison> {
+        let order = self.order(metric);
+        Some(Comparison::of(&self.rows[*order.first()?], &self.rows[*order.get(1)?], metric))
+    }
+
+    /// The rows, the best first; of equal ones, the first.
+    fn order(&self, metric: usize) -> Vec<usize> {
         let mut order: Vec<usize> = (0..self.rows.len()).collect();
         let mean = |row: usize| self.rows[row].metrics[metric].mean;
         order.sort_by(|&a, &b| mean(b).total_cmp(&mean(a)));
-        Some(Places { best: *order.first()?, second: order.get(1).copied() })
+        order
     }
 }
 
@@ -211,26 +214,6 @@ impl Columns {
     }
 }
 
-fn significance_table(comparisons: &[Comparison]) -> String {
-    let mut table = "| | row | other | difference | t | p, t-test | p, signed-rank | users |\n".to_owned();
-    table += "|---|---|---|---|---|---|---|---|\n";
-    for Comparison { metric, row, other, difference, users, t, wilcoxon } in comparisons {
-        let p = |test: &Option<PairedTest>| match test {
-            Some(PairedTest { p, .. }) if *p < 1e-12 => "< 1e-12".to_owned(),
-            Some(PairedTest { p, .. }) if *p < SIGNIFICANT => format!("{p:.1e}"),
-            Some(PairedTest { p, .. }) => format!("{p:.3}"),
-            None => "–".into(),
-        };
-        let statistic = t.map_or_else(|| "–".into(), |test| format!("{:.2}", test.statistic));
-        table += &format!(
-            "| {metric} | {row} | {other} | {difference:+.4} | {statistic} | {} | {} | {users} |\n",
-            p(t),
-            p(wilcoxon)
-        );
-    }
-    table
-}
-
 /// "0.2544 ± 0.0012"
 fn value(Spread { mean, deviation }: Spread) -> String {
     match deviation {
@@ -243,12 +226,4 @@ fn value(Spread { mean, deviation }: Spread) -> String {
 fn numbers(spread: Option<Spread>) -> [String; 2] {
     let number = |value: Option<f64>| value.map_or_else(String::new, |value| value.to_string());
     [number(spread.map(|spread| spread.mean)), number(spread.and_then(|spread| spread.deviation))]
-}
-
-fn csv_text(lines: impl Iterator<Item = Vec<String>>) -> String {
-    let mut writer = csv::Writer::from_writer(vec![]);
-    for line in lines {
-        writer.write_record(line).expect("memory takes everything");
-    }
-    String::from_utf8(writer.into_inner().expect("memory takes everything")).expect("made of strings")
 }

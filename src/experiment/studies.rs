@@ -5,8 +5,10 @@ use serde_json::Value;
 use super::{Base, Changes, ExperimentError, Variant, grid::kind_name, variant::number};
 use crate::model::{ModelKind, Setting};
 
-const ALIGN: &str = "loss_weights.align";
-const CONTRAST: &str = "loss_weights.contrast";
+/// α, the weight of query-item alignment.
+pub const ALIGN: &str = "loss_weights.align";
+/// β, the weight of the contrast of interests.
+pub const CONTRAST: &str = "loss_weights.contrast";
 
 /// Table 2: models as they are published, under one recipe but for their dropout.
 ///

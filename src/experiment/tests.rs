@@ -184,17 +184,27 @@ fn the_best_is_bold_the_second_underlined_and_significance_starred() {
         rows,
         columns: Columns::Validation,
         steps: true,
+        figures: vec![("shown".into(), "f".into())],
     };
-    let table = report.table();
-    let lines: Vec<&str> = table.lines().collect();
-    assert!(lines[2].starts_with("| second | <u>0.3350</u> |"), "{table}");
-    assert!(lines[3].contains("| **0.5000**\\* |") && lines[3].contains("**0.7500**\\*"), "{table}");
-    assert!(lines[4].starts_with("| third | 0.0000 |"), "{table}");
+    let table = report.table().csv();
+    let lines: Vec<Vec<&str>> = table.lines().map(|line| line.split(',').collect()).collect();
+    assert_eq!(lines[0][1..7], Metrics::NAMES);
+    assert_eq!((lines[1][0], lines[1][1], lines[1][6]), ("second", "<u>0.3350</u>", "<u>0.3480</u>"), "{table}");
+    assert_eq!((lines[2][3], lines[2][6]), ("**0.5000**<sup>*</sup>", "**0.7500**<sup>*</sup>"), "{table}");
+    assert_eq!((lines[3][0], lines[3][1]), ("third", "0.0000"), "{table}");
     // Six of the best with the second, six for each of two steps.
-    assert_eq!(report.significance_csv().lines().count(), 1 + 6 + 12);
+    let tests = report.significance().csv();
+    assert_eq!(tests.lines().count(), 1 + 6 + 12);
+    assert!(tests.contains("MRR,best,second,+0.4020,"), "{tests}");
+    assert!(tests.contains("HIT@1,third,best,-0.5000,"), "{tests}");
     let page = report.markdown();
-    assert!(page.contains("| MRR | best | second | +0.4020 |"), "{page}");
-    assert!(page.contains("| HIT@1 | third | best | -0.5000 |"), "{page}");
+    assert!(
+        page.starts_with("# T\n\n| ")
+            && page.contains("![shown](f.svg)")
+            && page.contains("- p\n")
+            && page.contains("## Significance"),
+        "{page}"
+    );
 }
 
 #[test]

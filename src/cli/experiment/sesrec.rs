@@ -5,7 +5,8 @@ use std::sync::{Arc, atomic::AtomicBool};
 use super::{session::Session, study_flags::StudyFlags};
 use crate::{
     eval::Metrics,
-    experiment::{Columns, Report, Row, studies},
+    experiment::{Columns, Report, Row, line_chart, studies},
+    plot::Figure,
 };
 
 /// Options of `sesrec experiment ablation`.
@@ -59,14 +60,25 @@ pub(super) fn weights(args: &WeightsArgs, stop: Arc<AtomicBool>) -> anyhow::Resu
     let session = Session::open(&args.study)?;
     let variants = session.variants(None, |base| Ok(studies::weights(base, &args.alphas, &args.betas)?))?;
     session.run("weights", &variants, None, stop, |rows, protocol| {
-        Ok(selecting(report("Fig. 5: loss weights α and β", rows, protocol)))
+        let mut report = selecting(report("Fig. 5: loss weights α and β", rows, protocol));
+        let figures = [
+            ("weights_alpha", studies::ALIGN, "weight α of the query-item alignment"),
+            ("weights_beta", studies::CONTRAST, "weight β of the contrast of interests"),
+        ];
+        for (name, setting, label) in figures {
+            if let Some(chart) = line_chart(&report.rows, setting, label) {
+                Figure::Lines(chart).write(&args.study.out, name)?;
+                report.figures.push((label.to_owned(), name.to_owned()));
+            }
+        }
+        Ok(report)
     })
 }
 
 /// A report on validated rows.
 pub(super) fn report(title: &str, rows: Vec<Row>, protocol: Vec<String>) -> Report {
     let columns = Columns::Validation;
-    Report { title: title.into(), protocol, notes: vec![], rows, columns, steps: false }
+    Report { title: title.into(), protocol, notes: vec![], rows, columns, steps: false, figures: vec![] }
 }
 
 /// Says which row validation selects.

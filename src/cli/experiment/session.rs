@@ -82,11 +82,12 @@ impl<'a> Session<'a> {
         let lines = protocol(&self.dataset, &self.flags.negatives.description(), plan, &finished);
         let report = report(rows, lines)?;
         report.write(out, name)?;
-        println!("{}", report.table());
+        println!("{}", report.table().markdown());
         for note in &report.notes {
             println!("{note}\n");
         }
-        println!("{}: {name}.md, {name}.csv, {name}.significance.csv", out.display());
+        let figures: String = report.figures.iter().map(|(_, name)| format!(", {name}.svg, {name}.png")).collect();
+        println!("{}: {name}.md, {name}.csv, {name}.significance.csv{figures}", out.display());
         self.tell(plan, &finished)
     }
 

@@ -53,6 +53,7 @@ pub(super) fn run(args: &Args, stop: Arc<AtomicBool>) -> anyhow::Result<()> {
             rows: [popularity, handmade].into_iter().chain(learned).collect(),
             columns: Columns::Costs,
             steps: false,
+            figures: vec![],
         })
     })
 }
