@@ -120,7 +120,7 @@ fn table2_is_made_once() {
         assert!((deviation - (a - b).abs() / 2f64.sqrt()).abs() < 1e-9, "{name}");
     }
     let page = fs::read_to_string(here.join("out/table2.md")).unwrap();
-    for part in ["| popularity |", "| hand-made score |", " ± ", "**", "<u>", "p < 0.01", "seeds 1, 2", "checksum"] {
+    for part in ["| popularity ", "| hand-made score ", " ± ", "**", "<u>", "p < 0.01", "seeds 1, 2", "checksum"] {
         assert!(page.contains(part), "{part} is missing in:\n{page}");
     }
     let tests = fs::read_to_string(here.join("out/table2.significance.csv")).unwrap();
@@ -180,6 +180,29 @@ fn grids_run_and_mistakes_are_named() {
         assert!(text_of.starts_with("seeds") || error.contains("grid.toml"), "{text_of}: {error}");
     }
     assert_eq!(runs(here).len(), made, "nothing was trained");
+}
+
+#[test]
+fn studies_share_runs_and_weights_are_drawn() {
+    let directory = workplace();
+    let here = directory.path();
+    // The defaults of both weights: the same model, once.
+    let told = success(here, &["weights", "--alphas", "0.1", "--betas", "0.001", "--seeds", "5"]);
+    assert!(told.contains("2 runs: 1 trained, 1 were there"), "{told}");
+    let page = fs::read_to_string(here.join("out/weights.md")).unwrap();
+    for name in ["weights_alpha", "weights_beta"] {
+        assert!(page.contains(&format!("]({name}.svg)")), "{page}");
+        let svg = fs::read_to_string(here.join(format!("out/{name}.svg"))).unwrap();
+        assert!(svg.contains("NDCG@10") && svg.contains("MRR"));
+        assert!(fs::metadata(here.join(format!("out/{name}.png"))).unwrap().len() > 1000);
+    }
+    // The last step of the ablation is that model, too.
+    let told = success(here, &["ablation", "--seeds", "5"]);
+    assert!(told.contains("4 runs: 3 trained, 1 were there"), "{told}");
+    let tests = fs::read_to_string(here.join("out/ablation.significance.csv")).unwrap();
+    assert_eq!(tests.lines().count(), 1 + 6 + 3 * 6, "{tests}");
+    let parameters = column(&here.join("out/ablation.csv"), "parameters");
+    assert!(parameters[0].1 < parameters[3].1 && parameters[0].1 == parameters[2].1, "{parameters:?}");
 }
 
 #[cfg(unix)]

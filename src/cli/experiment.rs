@@ -10,6 +10,7 @@ use std::sync::{Arc, atomic::AtomicBool};
 
 use super::train::stop_on_signal;
 
+/// Below the help of every study.
 const ABOUT: &str = "Every run (a model, a recipe, a seed) becomes a file OUT/runs/KEY.json, named by a hash of everything \
 that decides its result: model and recipe settings, the data set's checksum, the evaluation negatives. Runs that are there \
 are not made again, so the same command goes on after Ctrl-C or a crash, more seeds or rows cost only what is new, and \

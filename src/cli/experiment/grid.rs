@@ -27,7 +27,7 @@ const ABOUT: &str = "A grid file, as TOML. A setting has a value or a list of va
   [recipe]
   learning_rate = [1e-3, 3e-4]            # any setting of the recipe, as metrics.json shows it
 
-Sizes, and the recipe where the file says nothing, come from the flags.";
+Sizes, and the recipe where the file says nothing, come from the flags. What the files in OUT are: sesrec experiment --help.";
 
 /// Options of `sesrec experiment grid`.
 #[derive(Debug, clap::Args)]

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, atomic::AtomicBool};
 
-use super::{session::Session, study_flags::StudyFlags};
+use super::{ABOUT, session::Session, study_flags::StudyFlags};
 use crate::{
     eval::Metrics,
     experiment::{Columns, Report, Row, line_chart, studies},
@@ -11,6 +11,7 @@ use crate::{
 
 /// Options of `sesrec experiment ablation`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = ABOUT)]
 pub struct AblationArgs {
     #[command(flatten)]
     study: StudyFlags,
@@ -18,6 +19,7 @@ pub struct AblationArgs {
 
 /// Options of `sesrec experiment thresholds`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = ABOUT)]
 pub struct ThresholdsArgs {
     #[command(flatten)]
     study: StudyFlags,
@@ -25,6 +27,7 @@ pub struct ThresholdsArgs {
 
 /// Options of `sesrec experiment weights`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = ABOUT)]
 pub struct WeightsArgs {
     #[command(flatten)]
     study: StudyFlags,

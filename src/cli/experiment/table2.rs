@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, atomic::AtomicBool};
 
-use super::{session::Session, study_flags::StudyFlags};
+use super::{ABOUT, session::Session, study_flags::StudyFlags};
 use crate::{
     cli::train::Loss,
     data::Split,
@@ -13,6 +13,7 @@ use crate::{
 
 /// Options of `sesrec experiment table2`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = ABOUT)]
 pub struct Args {
     #[command(flatten)]
     study: StudyFlags,

@@ -206,7 +206,7 @@ impl Network {
         let encoded = self.encode(history, &[candidates, alignment_items], dropout)?;
         let logits = self.logits(&encoded, &self.candidates(&encoded, 2)?, dropout)?;
         let bce = binary_cross_entropy(&logits)?;
-        let align = if alignment_items.is_empty() || alignment_queries.is_empty() {
+        let align = if weights.align == 0.0 || alignment_items.is_empty() || alignment_queries.is_empty() {
             self.alignment.none()?
         } else {
             let items = gather_rows(&encoded.items.table, &encoded.items.rows[3], RowZero::Learns)?;
@@ -214,9 +214,12 @@ impl Network {
             self.alignment.loss(history, &encoded, &items, &queries)?
         };
         let margin = self.config.triplet_margin;
-        let contrast =
-            (triplet_hinge(&encoded.rec, margin)?.mean_all()? + triplet_hinge(&encoded.src, margin)?.mean_all()?)?;
-        let total = ((&bce + (&align * weights.align)?)? + (&contrast * weights.contrast)?)?;
+        let contrast = if weights.contrast == 0.0 {
+            self.co_attention.none()?
+        } else {
+            (triplet_hinge(&encoded.rec, margin)?.mean_all()? + triplet_hinge(&encoded.src, margin)?.mean_all()?)?
+        };
+        let total = ((&bce + weighted(&align, weights.align)?)? + weighted(&contrast, weights.contrast)?)?;
         let losses = Losses { total, parts: vec![("bce", bce), ("align", align), ("contrast", contrast)] };
         Ok(TrainingOutputs { losses, encoded, logits })
     }
@@ -225,6 +228,11 @@ impl Network {
     pub fn device(&self) -> &Device {
         self.co_attention.w1.device()
     }
+}
+
+/// A loss that weighs nothing is 0 already, with gradients of 0: candle's factor 0 would leave those out.
+fn weighted(loss: &Tensor, weight: f64) -> Result<Tensor> {
+    if weight == 0.0 { Ok(loss.clone()) } else { loss * weight }
 }
 
 impl Side {
