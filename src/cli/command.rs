@@ -41,6 +41,8 @@ pub enum Command {
     Train(train::Args),
     /// Evaluate a bundle on a data set: the six ranking metrics.
     Evaluate(evaluate::Args),
+    /// Run the paper’s tables, or a grid of your own, over seeds: means, deviations, significance.
+    Experiment(experiment::Args),
     /// Make a bundle from the PyTorch release’s weights.
     Convert(convert::Args),
     /// Score requests offline: NDJSON in, NDJSON out, no server.
@@ -64,6 +66,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Synth(args) => synth::run(args).await,
         Command::Train(args) => train::run(args).await,
         Command::Evaluate(args) => evaluate::run(args).await,
+        Command::Experiment(args) => experiment::run(args).await,
         Command::Convert(args) => convert::run(args).await,
         Command::Score(args) => score::run(args).await,
         Command::Token(args) => token::run(args).await,

@@ -8,6 +8,7 @@ mod connect_args;
 mod convert;
 mod demo;
 mod evaluate;
+mod experiment;
 mod history;
 mod import;
 mod ingest;

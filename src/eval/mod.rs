@@ -1,9 +1,11 @@
 //! How well a model ranks: leave-one-out, the clicked item among sampled negatives, six metrics.
 //!
 //! [`Evaluator`] asks any [`RankingModel`](crate::model::RankingModel) as serving does, through `encode` and `score`, and
-//! keeps every user's rank, from which [`Metrics`] follow. [`popularity_ranks`] is what a model has to beat.
+//! keeps every user's rank, from which [`Metrics`] follow. [`popularity_ranks`] and the [`HandmadeScore`] are what a model has
+//! to beat.
 
 mod evaluator;
+mod handmade;
 mod metrics;
 mod popularity;
 mod report;
@@ -12,6 +14,7 @@ mod row_map;
 mod tests;
 
 pub use evaluator::{EvaluationError, Evaluator, UserRank};
+pub use handmade::{HandmadeScore, HandmadeWeights};
 pub use metrics::{Metrics, Rank, RankError};
 pub use popularity::popularity_ranks;
 pub use report::{MetricsRow, metrics_table};

@@ -6,13 +6,15 @@ use candle_core::{DType, Device, Tensor};
 use proptest::prelude::*;
 use sesrec::{
     data::UserFeatures,
-    model::{Bundle, Examples, ModelConfig, ModelKind, RankingModel, ScoreRequest, TrainableModel, TrainingBatch},
+    model::{
+        Bundle, Examples, ModelConfig, ModelKind, RankingModel, ScoreRequest, Setting, TrainableModel, TrainingBatch,
+    },
     nn::{Adam, AdamOptions, Dropout},
 };
 
 use crate::fixture::{ITEMS, any_user, batch, catalogue, dataset, inputs, some_users};
 
-/// Every model with every loss that it has.
+/// Every model, with every loss that it has and with what it can do without.
 pub fn models() -> Vec<ModelConfig> {
     let (inputs, heads) = inputs();
     let with_losses = |&kind: &ModelKind| {
@@ -23,9 +25,11 @@ pub fn models() -> Vec<ModelConfig> {
             *margin = 10.0.into();
         }
         let mut configs = vec![ModelConfig::from_json(json.to_string().as_bytes()).unwrap()];
-        if json.get("loss").is_some() {
-            json["loss"] = "own".into();
-            configs.push(ModelConfig::from_json(json.to_string().as_bytes()).unwrap());
+        // Other losses and reduced models, where a model has them.
+        for (setting, value) in [("loss", "own"), ("interest_extraction", "single")] {
+            if json.get(setting).is_some() {
+                configs.push(configs[0].with_settings(&[Setting::new(setting, value)]).unwrap());
+            }
         }
         configs
     };
