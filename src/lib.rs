@@ -5,11 +5,12 @@
 //! [`engine`] admits the request, encodes the user unless that is cached, and scores all candidates in micro-batches on
 //! the device's own thread → [`model`] computes (SESRec, in candle) → [`service`] orders and answers.
 //!
-//! A model's way: [`data`] imports logs → [`train`] learns → [`eval`] measures → [`model::Bundle`] is written, and
+//! A model's way: [`data`] imports logs → [`train`] learns → [`eval`] measures, [`analysis`] looks inside → [`model::Bundle`] is written, and
 //! served. [`nn`] has the layers, [`cli`] the commands, [`telemetry`] metrics and logs; [`table`] and [`plot`] show results.
 //!
 //! Dependencies point one way: `service` → `engine` → `model` → `nn`; `domain` is below all.
 
+pub mod analysis;
 pub mod cli;
 pub mod config;
 pub mod data;

@@ -41,6 +41,8 @@ pub enum Command {
     Train(train::Args),
     /// Evaluate a bundle on a data set: the six ranking metrics.
     Evaluate(evaluate::Args),
+    /// Show what is in a data set and in a model: the paper’s statistics and figures.
+    Analyze(analyze::Args),
     /// Make a bundle from the PyTorch release’s weights.
     Convert(convert::Args),
     /// Score requests offline: NDJSON in, NDJSON out, no server.
@@ -62,6 +64,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Synth(args) => synth::run(args).await,
         Command::Train(args) => train::run(args).await,
         Command::Evaluate(args) => evaluate::run(args).await,
+        Command::Analyze(args) => analyze::run(args).await,
         Command::Convert(args) => convert::run(args).await,
         Command::Score(args) => score::run(args).await,
         Command::Bench(args) => bench::run(args).await,

@@ -3,6 +3,7 @@
 //! [`Evaluator`] asks any [`RankingModel`](crate::model::RankingModel) as serving does, through `encode` and `score`, and
 //! keeps every user's rank, from which [`Metrics`] follow. [`popularity_ranks`] is what a model has to beat.
 
+mod chunks;
 mod evaluator;
 mod metrics;
 mod popularity;
@@ -11,7 +12,9 @@ mod row_map;
 #[cfg(test)]
 mod tests;
 
-pub use evaluator::{EvaluationError, Evaluator, UserRank};
+pub(crate) use chunks::in_chunks;
+pub(crate) use evaluator::progress_bar;
+pub use evaluator::{EvaluationError, Evaluator, UserRank, candidates};
 pub use metrics::{Metrics, Rank, RankError};
 pub use popularity::popularity_ranks;
 pub use report::{MetricsRow, metrics_table};

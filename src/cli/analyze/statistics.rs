@@ -1,0 +1,28 @@
+//! `sesrec analyze statistics`.
+
+use std::path::PathBuf;
+
+use super::Output;
+use crate::{analysis::statistics_table, data::Dataset};
+
+/// Options of `sesrec analyze statistics`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Data set directory; several make a row each.
+    #[arg(long, value_name = "DATASET", required = true, num_args = 1..)]
+    data: Vec<PathBuf>,
+    #[command(flatten)]
+    output: Output,
+}
+
+pub(super) fn run(args: &Args) -> anyhow::Result<()> {
+    let datasets = args.data.iter().map(|path| Dataset::read(path)).collect::<Result<Vec<_>, _>>()?;
+    let names: Vec<String> = args
+        .data
+        .iter()
+        .map(|path| path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into()))
+        .collect();
+    let table = statistics_table(names.iter().map(String::as_str).zip(&datasets));
+    let note = "S: searches. R: clicked recommendations. Items are those that can be ranked, acted upon or not.";
+    args.output.table("statistics", &table, note)
+}
