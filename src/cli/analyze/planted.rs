@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::Output;
+use super::{CategoryFlag, Output};
 use crate::{
     analysis::{PlantedAgreement, WeighedUsers},
     data::{Dataset, synthetic::Truth},
@@ -12,7 +12,8 @@ use crate::{
 
 const NOTE: &str = "The area under the ROC curve of co-attention weights (relative to the user's mean weight) against \
 the planted labels: the probability that an event of a shared interest weighs more than one of an interest of one side. \
-Noise has no label. Labels shuffled: a control, one half.";
+Noise has no label. Category overlap: by how often an event's category occurs on the other side, without a model: what \
+can be found. Labels shuffled: a control, one half.";
 
 /// Options of `sesrec analyze planted`.
 #[derive(Debug, clap::Args)]
@@ -33,6 +34,8 @@ pub(super) struct Args {
     #[arg(long, default_value_t)]
     device: DeviceChoice,
     #[command(flatten)]
+    category: CategoryFlag,
+    #[command(flatten)]
     output: Output,
 }
 
@@ -40,6 +43,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let (bundle, dataset) = (Bundle::read(&args.model)?, Dataset::read(&args.data)?);
     let truth = Truth::read(&args.truth, &dataset.catalogue)?;
     let users = WeighedUsers::open(&bundle, &dataset, &args.device.open()?)?;
-    let agreement = PlantedAgreement::of(&users, &dataset, &truth, args.seed)?;
+    let categories = args.category.choose(&dataset)?;
+    let agreement = PlantedAgreement::of(&users, &dataset, &truth, categories, args.seed)?;
     args.output.table("planted", &agreement.table(), NOTE)
 }
