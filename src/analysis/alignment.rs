@@ -158,10 +158,10 @@ pub fn alignment_table(models: &[Alignment]) -> Table {
     table
 }
 
-/// The paper's Fig. 4: a box per model, of the queries and the items clicked for them.
+/// The paper's Fig. 4: a box per model, of the queries and the items clicked for them, as the alignment loss compares them.
 pub fn alignment_figure(models: &[Alignment]) -> Figure {
     let boxes =
-        models.iter().filter_map(|model| Some((model.name.clone(), box_summary(model.embeddings.clicked.clone())?)));
+        models.iter().filter_map(|model| Some((model.name.clone(), box_summary(model.projected.clicked.clone())?)));
     Figure::Boxes(BoxPlot {
         x: "model".into(),
         y: Axis::of("cosine of query and clicked item"),

@@ -58,23 +58,41 @@ struct Output {
 }
 
 impl Output {
-    /// Prints the table and writes it.
-    fn table(&self, name: &str, table: &Table, note: &str) -> anyhow::Result<()> {
-        print!("{}", table.markdown());
-        if !note.is_empty() {
-            println!("\n{note}");
+    /// Writes a table, further files of it and its figure, if it has one; then prints the table and what was written.
+    fn write(&self, results: &Results<'_>) -> anyhow::Result<()> {
+        let Results { name, table, note, bins, figure } = results;
+        let mut written = table.write(&self.out, name, note)?.to_vec();
+        if let Some(bins) = bins {
+            written.extend(bins.write(&self.out, &format!("{name}_bins"), "")?);
         }
-        let written = table.write(&self.out, name, note)?;
-        println!("\n{}", written.map(|path| path.display().to_string()).join("\n"));
+        if let Some(figure) = figure {
+            written.extend(figure.write(&self.out, name)?);
+        }
+        print!("{}\n{note}\n\n", table.markdown());
+        written.iter().for_each(|path| println!("{}", path.display()));
         Ok(())
     }
+}
 
-    /// Writes a figure beside its table.
-    fn figure(&self, name: &str, figure: &Figure) -> anyhow::Result<()> {
-        let written = figure.write(&self.out, name)?;
-        println!("{}", written.map(|path| path.display().to_string()).join("\n"));
-        Ok(())
-    }
+/// What an analysis found.
+struct Results<'a> {
+    name: &'a str,
+    table: Table,
+    /// What one should know to read the table.
+    note: &'a str,
+    /// The numbers behind the figure, where the table doesn't have them.
+    bins: Option<Table>,
+    figure: Option<Figure>,
+}
+
+/// What directories are called in tables and figures: by their last part, or in full where two share it.
+fn names(paths: &[PathBuf]) -> Vec<String> {
+    let last = |path: &PathBuf| path.file_name().map(|name| name.to_string_lossy().into_owned());
+    let name = |path: &PathBuf| {
+        let alone = paths.iter().filter(|other| last(other) == last(path)).count() == 1;
+        last(path).filter(|_| alone).unwrap_or_else(|| path.display().to_string())
+    };
+    paths.iter().map(name).collect()
 }
 
 /// What an item's category is.
@@ -93,6 +111,14 @@ impl CategoryFlag {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
+    #[test]
+    fn directories_of_one_name_are_told_apart() {
+        let paths = ["a/data", "b/data", "b/other", ".."].map(PathBuf::from);
+        assert_eq!(super::names(&paths), ["a/data", "b/data", "other", ".."]);
+    }
+
     #[test]
     fn flags_of_each_analysis_are_distinct() {
         <super::Args as clap::Args>::augment_args(clap::Command::new("analyze")).debug_assert();

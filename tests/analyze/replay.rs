@@ -66,7 +66,8 @@ fn logs_full_of_ties(dir: &Path) -> PathBuf {
         let header = reader.headers().unwrap().clone();
         writer.write_record(&header).unwrap();
         for row in reader.records() {
-            let rounded = row.unwrap().iter().zip(&header).map(|(cell, name)| match cell.parse::<i64>() {
+            let row = row.unwrap();
+            let rounded = row.iter().zip(&header).map(|(cell, name)| match cell.parse::<i64>() {
                 Ok(time) if name.ends_with("timestamp") => (time - time % 600_000).to_string(),
                 _ => cell.to_owned(),
             });

@@ -18,7 +18,7 @@ pub struct World {
     pub data: PathBuf,
     /// SESRec as it is meant.
     pub bundle: PathBuf,
-    /// SESRec without the alignment loss.
+    /// SESRec without its two further losses.
     pub unaligned: PathBuf,
     /// A model without interests.
     pub stamp: PathBuf,
@@ -48,7 +48,7 @@ pub fn world() -> &'static World {
         synthetic::write(&options, &world.logs).unwrap();
         import(&world.logs, &world.data);
         train(&world, &world.bundle, &["--alignment-weight", "0.5"]);
-        train(&world, &world.unaligned, &["--alignment-weight", "0"]);
+        train(&world, &world.unaligned, &["--alignment-weight", "0", "--contrast-weight", "0"]);
         train(&world, &world.stamp, &["--model", "stamp"]);
         world
     })

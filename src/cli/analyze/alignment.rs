@@ -1,8 +1,8 @@
 //! `sesrec analyze alignment`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use super::Output;
+use super::{Output, Results, names};
 use crate::{
     analysis::{Alignment, AlignmentOptions, Pairs, alignment_figure, alignment_table},
     data::Dataset,
@@ -13,7 +13,7 @@ use crate::{
 const NOTE: &str = "Cosine similarity of queries and items: as they are embedded (Q, E), and as the alignment loss \
 compares them (Q W, E). Clicked: distinct pairs of a query and an item clicked for it. Strangers: the same items among \
 other queries. Clicked nearer: the probability that a query lies nearer to an item clicked for it than to a stranger; one \
-half knows nothing. The figure shows clicked pairs as they are embedded.";
+half knows nothing. The figure shows clicked pairs as the loss compares them.";
 
 /// Options of `sesrec analyze alignment`.
 #[derive(Debug, clap::Args)]
@@ -41,16 +41,10 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let dataset = Dataset::read(&args.data)?;
     let pairs = Pairs::of(&dataset, AlignmentOptions { max_pairs: args.max_pairs, seed: args.seed })?;
     let device = args.device.open()?;
-    let measure = |path: &Path| -> anyhow::Result<Alignment> {
-        let mut alignment = Alignment::of(&Bundle::read(path)?, &dataset, &pairs, &device)?;
-        let same = |other: &&PathBuf| other.file_name() == path.file_name();
-        if args.model.iter().filter(same).count() > 1 {
-            // The bundles' own names would not tell them apart.
-            alignment.name = path.display().to_string();
-        }
-        Ok(alignment)
-    };
-    let models = args.model.iter().map(|path| measure(path)).collect::<anyhow::Result<Vec<_>>>()?;
-    args.output.table("alignment", &alignment_table(&models), NOTE)?;
-    args.output.figure("alignment", &alignment_figure(&models))
+    let mut models = vec![];
+    for (path, name) in args.model.iter().zip(names(&args.model)) {
+        models.push(Alignment { name, ..Alignment::of(&Bundle::read(path)?, &dataset, &pairs, &device)? });
+    }
+    let (table, figure) = (alignment_table(&models), Some(alignment_figure(&models)));
+    args.output.write(&Results { name: "alignment", table, note: NOTE, bins: None, figure })
 }

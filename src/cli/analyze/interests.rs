@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{CategoryFlag, Output};
+use super::{CategoryFlag, Output, Results};
 use crate::{
     analysis::{InterestDivergences, WeighedUsers},
     data::Dataset,
@@ -36,7 +36,11 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let categories = args.category.choose(&dataset)?;
     let users = WeighedUsers::open(&bundle, &dataset, &args.device.open()?)?;
     let divergences = InterestDivergences::of(&users, &dataset, categories, args.seed)?;
-    args.output.table("interests", &divergences.table(), &divergences.note(categories))?;
-    divergences.bins().write(&args.output.out, "interests_bins", "")?;
-    args.output.figure("interests", &divergences.figure())
+    args.output.write(&Results {
+        name: "interests",
+        table: divergences.table(),
+        note: &divergences.note(categories),
+        bins: Some(divergences.bins()),
+        figure: Some(divergences.figure()),
+    })
 }

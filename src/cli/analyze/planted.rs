@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{CategoryFlag, Output};
+use super::{CategoryFlag, Output, Results};
 use crate::{
     analysis::{PlantedAgreement, WeighedUsers},
     data::{Dataset, synthetic::Truth},
@@ -45,5 +45,5 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let users = WeighedUsers::open(&bundle, &dataset, &args.device.open()?)?;
     let categories = args.category.choose(&dataset)?;
     let agreement = PlantedAgreement::of(&users, &dataset, &truth, categories, args.seed)?;
-    args.output.table("planted", &agreement.table(), NOTE)
+    args.output.write(&Results { name: "planted", table: agreement.table(), note: NOTE, bins: None, figure: None })
 }

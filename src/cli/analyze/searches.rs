@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{CategoryFlag, Output};
+use super::{CategoryFlag, Output, Results};
 use crate::{analysis::SearchShares, data::Dataset};
 
 /// Options of `sesrec analyze searches`.
@@ -24,6 +24,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let dataset = Dataset::read(&args.data)?;
     let categories = args.category.choose(&dataset)?;
     let shares = SearchShares::of(&dataset, categories, &args.passive_sources);
-    args.output.table("searches", &shares.table(), &shares.note(categories, &args.passive_sources))?;
-    args.output.figure("searches", &shares.figure())
+    let note = shares.note(categories, &args.passive_sources);
+    let (table, figure) = (shares.table(), Some(shares.figure()));
+    args.output.write(&Results { name: "searches", table, note: &note, bins: None, figure })
 }

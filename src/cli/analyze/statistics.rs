@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::Output;
+use super::{Output, Results, names};
 use crate::{analysis::statistics_table, data::Dataset};
 
 /// Options of `sesrec analyze statistics`.
@@ -17,12 +17,8 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let datasets = args.data.iter().map(|path| Dataset::read(path)).collect::<Result<Vec<_>, _>>()?;
-    let names: Vec<String> = args
-        .data
-        .iter()
-        .map(|path| path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into()))
-        .collect();
+    let names = names(&args.data);
     let table = statistics_table(names.iter().map(String::as_str).zip(&datasets));
     let note = "S: searches. R: clicked recommendations. Items are those that can be ranked, acted upon or not.";
-    args.output.table("statistics", &table, note)
+    args.output.write(&Results { name: "statistics", table, note, bins: None, figure: None })
 }

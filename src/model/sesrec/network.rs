@@ -215,7 +215,9 @@ impl Network {
         let margin = self.config.triplet_margin;
         let contrast =
             (triplet_hinge(&encoded.rec, margin)?.mean_all()? + triplet_hinge(&encoded.src, margin)?.mean_all()?)?;
-        let total = ((&bce + (&align * weights.align)?)? + (&contrast * weights.contrast)?)?;
+        // As tensors: candle doesn't follow gradients through a number that is 0, and no weight may miss its gradient.
+        let weighed = |loss: &Tensor, weight: f64| loss * Tensor::new(weight as f32, loss.device())?;
+        let total = ((&bce + weighed(&align, weights.align)?)? + weighed(&contrast, weights.contrast)?)?;
         let losses = Losses { total, parts: vec![("bce", bce), ("align", align), ("contrast", contrast)] };
         Ok(TrainingOutputs { losses, encoded, logits })
     }
