@@ -6,11 +6,12 @@
 //! the device's own thread → [`model`] computes (SESRec, in candle) → [`service`] orders and answers.
 //!
 //! A model's way: [`data`] imports logs → [`train`] learns → [`eval`] measures → [`model::Bundle`] is written, and
-//! served. [`experiment`] does that for whole grids and compares. [`nn`] has the layers, [`cli`] the commands, [`telemetry`]
-//! metrics and logs; [`table`] and [`plot`] show results.
+//! served. [`experiment`] does that for whole grids and compares, [`analysis`] looks inside. [`nn`] has the layers, [`cli`]
+//! the commands, [`telemetry`] metrics and logs; [`table`] and [`plot`] show results.
 //!
 //! Dependencies point one way: `service` → `engine` → `model` → `nn`; `domain` is below all.
 
+pub mod analysis;
 pub mod cli;
 pub mod config;
 pub mod data;

@@ -16,7 +16,7 @@ pub type Client = RankingServiceClient<Transport>;
 #[derive(Debug, Clone, clap::Args)]
 pub struct ServerArgs {
     #[command(flatten)]
-    connection: ConnectArgs,
+    pub connection: ConnectArgs,
     /// How long an answer may take.
     #[arg(long, default_value = "10s", value_parser = parse_duration, value_name = "DURATION")]
     pub timeout: Duration,

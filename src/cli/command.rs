@@ -43,6 +43,8 @@ pub enum Command {
     Evaluate(evaluate::Args),
     /// Run the paper’s tables, or a grid of your own, over seeds: means, deviations, significance.
     Experiment(experiment::Args),
+    /// Show what is in a data set and in a model: the paper’s statistics and figures.
+    Analyze(analyze::Args),
     /// Make a bundle from the PyTorch release’s weights.
     Convert(convert::Args),
     /// Score requests offline: NDJSON in, NDJSON out, no server.
@@ -67,6 +69,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Train(args) => train::run(args).await,
         Command::Evaluate(args) => evaluate::run(args).await,
         Command::Experiment(args) => experiment::run(args).await,
+        Command::Analyze(args) => analyze::run(args).await,
         Command::Convert(args) => convert::run(args).await,
         Command::Score(args) => score::run(args).await,
         Command::Token(args) => token::run(args).await,

@@ -21,6 +21,13 @@ pub struct ConnectArgs {
     /// Where the server listens; https:// is TLS.
     #[arg(long, default_value = "http://localhost:50051", value_name = "URL")]
     pub server: String,
+    #[command(flatten)]
+    pub credentials: Credentials,
+}
+
+/// Who the caller is, and how it knows the server.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct Credentials {
     /// The token that allows the call; @FILE reads it from a file, which other users of this machine don't see in the list
     /// of processes.
     #[arg(long, value_name = "TOKEN")]
@@ -70,7 +77,7 @@ impl Interceptor for Bearer {
 impl ConnectArgs {
     /// Without TLS and token.
     pub(super) fn plain(server: String) -> Self {
-        Self { server, token: None, ca: None, client_certificate: None, client_key: None }
+        Self { server, credentials: Credentials::default() }
     }
 
     /// Connects.
@@ -79,16 +86,16 @@ impl ConnectArgs {
         let channel = endpoint.connect().await.with_context(|| {
             format!("cannot connect to {}; is `sesrec serve` running there? (--server says where)", self.server)
         })?;
-        Ok(InterceptedService::new(channel, self.bearer()?))
+        Ok(InterceptedService::new(channel, self.credentials.bearer()?))
     }
 
     /// Connects when it is needed, and again when it has to.
     pub fn connect_lazy(&self, timeout: Duration) -> anyhow::Result<Transport> {
-        Ok(InterceptedService::new(self.endpoint(timeout)?.connect_lazy(), self.bearer()?))
+        Ok(InterceptedService::new(self.endpoint(timeout)?.connect_lazy(), self.credentials.bearer()?))
     }
 
     fn endpoint(&self, timeout: Duration) -> anyhow::Result<Endpoint> {
-        let tls = self.tls()?;
+        let tls = self.credentials.tls()?;
         let scheme = if tls.is_some() { "https" } else { "http" };
         let url = match self.server.split_once("://") {
             None => format!("{scheme}://{}", self.server),
@@ -111,7 +118,9 @@ impl ConnectArgs {
         }
         Ok(endpoint)
     }
+}
 
+impl Credentials {
     fn tls(&self) -> anyhow::Result<Option<ClientTlsConfig>> {
         let identity = match (&self.client_certificate, &self.client_key) {
             (Some(Pem(certificate)), Some(Pem(key))) => Some(Identity::from_pem(certificate, key)),
@@ -161,9 +170,10 @@ mod tests {
         assert_eq!(endpoint(&plain("https://localhost:1")).unwrap(), "https://localhost:1/");
         assert!(endpoint(&plain("ftp://localhost")).unwrap_err().contains("neither http:// nor https://"));
         let pem = || Some(Pem(b"-----BEGIN CERTIFICATE-----".to_vec()));
-        let half = ConnectArgs { client_certificate: pem(), ..plain("localhost:1") };
+        let with = |credentials, server| ConnectArgs { credentials, ..plain(server) };
+        let half = with(Credentials { client_certificate: pem(), ..Credentials::default() }, "localhost:1");
         assert!(endpoint(&half).unwrap_err().contains("--client-key"));
-        let insecure = ConnectArgs { ca: pem(), ..plain("http://localhost:1") };
+        let insecure = with(Credentials { ca: pem(), ..Credentials::default() }, "http://localhost:1");
         assert!(endpoint(&insecure).unwrap_err().contains("https:// only"));
     }
 
@@ -172,7 +182,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("token");
         std::fs::write(&path, "hunter2\n").unwrap();
-        let with = |text: String| ConnectArgs { token: Some(Secret(text)), ..ConnectArgs::plain("localhost:1".into()) };
+        let with = |text: String| Credentials { token: Some(Secret(text)), ..Credentials::default() };
         for text in ["hunter2".to_owned(), format!("@{}", path.display())] {
             let args = with(text);
             let value = args.bearer().unwrap().0.unwrap();

@@ -1,5 +1,6 @@
 //! The command line: one file per subcommand, each with its `Args` and its `run`.
 
+mod analyze;
 mod append;
 mod bench;
 mod client;

@@ -4,6 +4,7 @@
 //! keeps every user's rank, from which [`Metrics`] follow. [`popularity_ranks`] and the [`HandmadeScore`] are what a model has
 //! to beat.
 
+mod chunks;
 mod evaluator;
 mod handmade;
 mod metrics;
@@ -13,7 +14,9 @@ mod row_map;
 #[cfg(test)]
 mod tests;
 
-pub use evaluator::{EvaluationError, Evaluator, UserRank};
+pub(crate) use chunks::in_chunks;
+pub(crate) use evaluator::progress_bar;
+pub use evaluator::{EvaluationError, Evaluator, UserRank, candidates};
 pub use handmade::{HandmadeScore, HandmadeWeights};
 pub use metrics::{Metrics, Rank, RankError};
 pub use popularity::popularity_ranks;

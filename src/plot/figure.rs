@@ -13,7 +13,7 @@ use plotters::{
 };
 
 use super::{
-    BoxPlot, Histogram, LineChart,
+    Bars, BoxPlot, Histogram, LineChart,
     canvas::{Canvas, HEIGHT, Lettering, PIXELS_PER_METRE, WIDTH},
 };
 
@@ -56,6 +56,8 @@ pub enum Figure {
     Histogram(Histogram),
     /// Distributions beside each other.
     Boxes(BoxPlot),
+    /// Wholes and their parts.
+    Bars(Bars),
     /// Means with error bars over settings.
     Lines(LineChart),
 }
@@ -94,6 +96,7 @@ impl Figure {
         match self {
             Self::Histogram(histogram) => histogram.draw(&canvas),
             Self::Boxes(boxes) => boxes.draw(&canvas),
+            Self::Bars(bars) => bars.draw(&canvas),
             Self::Lines(lines) => lines.draw(&canvas),
         }?;
         canvas.finish()

@@ -1,4 +1,4 @@
-//! Figures as a paper prints them: a histogram, box plots, lines with error bars, each as SVG and PNG.
+//! Figures as a paper prints them: histograms, box plots, bars, lines with error bars, each as SVG and PNG.
 //!
 //! A [`Figure`] is plain data; [`Figure::write`] draws it, the same for both formats. One size, readable at half the width
 //! of a page: 1050 pixels stand for 3.5 inches at 300 dots each. The font is part of the program, so that a picture made on
@@ -21,6 +21,7 @@
 //! ```
 
 mod axis;
+mod bars;
 mod box_plot;
 mod canvas;
 mod figure;
@@ -31,6 +32,7 @@ mod lines;
 mod tests;
 
 pub use axis::Axis;
+pub use bars::{BarSegment, Bars};
 pub use box_plot::{BoxPlot, BoxSummary};
 pub use figure::{Figure, PlotError};
 pub use histogram::{Histogram, HistogramSeries};

@@ -31,6 +31,16 @@ fn boxes() -> Figure {
     Figure::Boxes(BoxPlot { x: "model".into(), y: Axis::of("cosine of query and clicked item"), boxes })
 }
 
+fn bars() -> Figure {
+    let segment = |name: &str, heights: [f64; 2]| BarSegment { name: name.into(), heights: heights.to_vec() };
+    Figure::Bars(Bars {
+        x: "searches".into(),
+        y: Axis::of("share of all searches in %"),
+        bars: vec!["spontaneous".into(), "passive".into()],
+        segments: vec![segment("similar", [44.0, 39.0]), segment("dissimilar", [13.0, 4.0])],
+    })
+}
+
 fn lines() -> LineChart {
     let series = |name: &str, side, means: [f64; 5]| LineSeries {
         name: name.into(),
@@ -55,6 +65,7 @@ fn every_figure_becomes_a_labelled_svg_and_a_png_that_differs_from_paper() {
     let figures = [
         ("histogram", histogram(), &["Jensen–Shannon divergence", "share of users", "dissimilar interests"][..]),
         ("boxes", boxes(), &["cosine of query and clicked item", "with alignment", "−0.5"]),
+        ("bars", bars(), &["share of all searches in %", "passive", "dissimilar"]),
         ("lines", Figure::Lines(lines()), &["weight α of the alignment loss", "NDCG@10", "MRR", "0.001"]),
     ];
     for (name, figure, labels) in figures {

@@ -224,6 +224,16 @@ impl Network {
         Ok(TrainingOutputs { losses, encoded, logits })
     }
 
+    /// The tables of items and queries.
+    pub fn embeddings(&self) -> &Embeddings {
+        &self.embeddings
+    }
+
+    /// What brings queries and items together.
+    pub fn alignment(&self) -> &Alignment {
+        &self.alignment
+    }
+
     /// Where its tensors are.
     pub fn device(&self) -> &Device {
         self.co_attention.w1.device()
