@@ -95,6 +95,7 @@ impl Golden {
                 user: UserRow::Known(users[n]),
                 recommendations: real(&items[n * limits.recommendations..(n + 1) * limits.recommendations]),
                 searches: searches.collect(),
+                as_of: None,
             }
         };
         (0..users.len()).map(user).collect()

@@ -9,6 +9,8 @@ use super::{HistoryLimits, UserFeatures, UserRow};
 pub struct HistoryBatch {
     /// The users.
     pub user_rows: Vec<UserRow>,
+    /// The moment that is asked about per user `[B]`: see [`UserFeatures::as_of`].
+    pub as_of: Vec<Option<i64>>,
     /// Padded recommendation length Lr.
     pub rec_len: usize,
     /// Padded search length Ls.
@@ -64,6 +66,7 @@ impl HistoryBatch {
     ) -> Self {
         let mut batch = Self {
             user_rows: vec![],
+            as_of: vec![],
             rec_len,
             src_len,
             word_len: limits.words,
@@ -80,6 +83,7 @@ impl HistoryBatch {
         for user in users {
             assert!(user.recommendations.len() <= rec_len && user.searches.len() <= src_len, "history exceeds padding");
             batch.user_rows.push(user.user);
+            batch.as_of.push(user.as_of);
             batch.rec_lengths.push(user.recommendations.len());
             batch.src_lengths.push(user.searches.len());
             batch.rec_items.extend(&user.recommendations);

@@ -159,9 +159,14 @@ impl Dataset {
         self.recommendations(target.user)[target.position as usize]
     }
 
+    /// When it happened, in milliseconds since 1970.
+    pub fn time(&self, target: Target) -> i64 {
+        self.recommendation_times(target.user)[target.position as usize]
+    }
+
     /// How many of the user's searches lie strictly before the target: no other is ever visible to it.
     pub fn searches_before(&self, target: Target) -> usize {
-        let time = self.recommendation_times(target.user)[target.position as usize];
+        let time = self.time(target);
         self.search_times(target.user).partition_point(|&search| search < time)
     }
 
@@ -180,7 +185,19 @@ impl Dataset {
         let start = end.saturating_sub(featurizer.limits().searches).max(sources.start);
         let searches = self.search_rows(target.user, start..end);
         let recommendations = &self.recommendations(target.user)[..target.position as usize];
-        featurizer.from_rows(UserRow::Known(target.user), RowHistory { recommendations, searches: &searches })
+        let history = RowHistory { recommendations, searches: &searches };
+        featurizer.from_rows(UserRow::Known(target.user), history).as_of(self.time(target))
+    }
+
+    /// What the model sees of a user's `search`-th search: all that lies strictly before it.
+    pub fn features_at_search(&self, user: u32, search: usize, featurizer: &Featurizer) -> UserFeatures {
+        let (times, sources) = (self.search_times(user), range(&self.src_ends, user as usize));
+        let earlier = times.partition_point(|&time| time < times[search]);
+        let first = earlier.saturating_sub(featurizer.limits().searches);
+        let searches = self.search_rows(user, sources.start + first..sources.start + earlier);
+        let visible = self.recommendation_times(user).partition_point(|&time| time < times[search]);
+        let history = RowHistory { recommendations: &self.recommendations(user)[..visible], searches: &searches };
+        featurizer.from_rows(UserRow::Known(user), history).as_of(times[search])
     }
 
     /// What the model would see of the user after everything in the data set.

@@ -42,12 +42,21 @@ pub struct UserFeatures {
     pub recommendations: Vec<u32>,
     /// Searches, oldest first, at most `HistoryLimits::searches`.
     pub searches: Vec<SearchFeatures>,
+    /// The moment that is asked about, in milliseconds since 1970: whatever a model knows besides the history (a graph of
+    /// all users' clicks) counts only as far as it is older. `None` in serving: that is now, and all of it is past.
+    pub as_of: Option<i64>,
 }
 
 impl UserFeatures {
     /// Whether the model sees no event at all: it ranks from user and item features alone.
     pub fn is_cold(&self) -> bool {
         self.recommendations.is_empty() && self.searches.is_empty()
+    }
+
+    /// The same, asked at a moment of the past.
+    #[must_use]
+    pub fn as_of(self, time: i64) -> Self {
+        Self { as_of: Some(time), ..self }
     }
 }
 
@@ -164,7 +173,7 @@ impl Featurizer {
             })
             .collect();
         Featurized {
-            features: UserFeatures { user: self.user(user), recommendations, searches },
+            features: UserFeatures { user: self.user(user), recommendations, searches, as_of: None },
             recommendation_events,
             search_events: (first_search..history.searches.len()).collect(),
             unknown_items,
@@ -177,7 +186,7 @@ impl Featurizer {
         let unseen = history.recommendations.len() - recommendations.len();
         let searches = tail(history.searches, self.limits.searches).iter();
         let searches = searches.map(|&search| self.search(search, unseen)).collect();
-        UserFeatures { user, recommendations, searches }
+        UserFeatures { user, recommendations, searches, as_of: None }
     }
 
     /// `unseen` recommendation events are too old for the model, and no longer counted.

@@ -77,8 +77,9 @@ fn warm_up(ranker: &dyn RankingModel, featurizer: &Featurizer) -> Result<(), Str
         user: UserRow::Mean,
         recommendations: items(limits.recommendations),
         searches: vec![search; limits.searches],
+        as_of: None,
     };
-    let empty = UserFeatures { user: UserRow::Mean, recommendations: vec![], searches: vec![] };
+    let empty = UserFeatures { user: UserRow::Mean, recommendations: vec![], searches: vec![], as_of: None };
     let candidates = items(WARM_UP_CANDIDATES);
     let rank = || {
         let states = ranker.encode(&[&full, &empty])?;

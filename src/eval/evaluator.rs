@@ -132,7 +132,8 @@ impl<'a> Evaluator<'a> {
         let mut searches = self.dataset.searches(target.user);
         searches.truncate(self.dataset.searches_before(target));
         let recommendations = &self.dataset.recommendations(target.user)[..target.position as usize];
-        map.features(target.user, RowHistory { recommendations, searches: &searches }, &self.featurizer)
+        let history = RowHistory { recommendations, searches: &searches };
+        map.features(target.user, history, &self.featurizer).as_of(self.dataset.time(target))
     }
 
     /// The clicked item and its negatives, in the model's rows.

@@ -25,6 +25,11 @@ pub trait Architecture {
     /// later: neighbours in a graph, the queries of an item.
     fn tables(&self, dataset: &Dataset) -> Result<HashMap<String, Tensor>, ModelError>;
 
+    /// Checks the contents of such tensors, which come from files; their names, shapes and types are right.
+    fn check_tables(&self, _: &HashMap<String, Tensor>) -> Result<(), ModelError> {
+        Ok(())
+    }
+
     /// A model that learns on from given tensors, which fit [`Self::parameters`].
     fn trainable(
         &self,

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use super::{
     Architecture, InputConfig, ModelError, Parameter, RankingModel, TrainableModel,
     baselines::{
-        DienConfig, DinConfig, FmlpConfig, Gru4RecConfig, Iv4RecConfig, NrhubConfig, SasRecConfig, StampConfig,
+        DienConfig, DinConfig, FmlpConfig, Gru4RecConfig, Iv4RecConfig, JsrConfig, NrhubConfig, QuerySeqRecConfig,
+        SasRecConfig, SrjGraphConfig, StampConfig,
     },
     sesrec::SesRecConfig,
     weights,
@@ -35,8 +36,15 @@ pub enum ModelConfig {
     Fmlp(FmlpConfig),
     /// NRHUB.
     Nrhub(NrhubConfig),
+    /// JSR.
+    Jsr(JsrConfig),
     /// IV4Rec.
     Iv4Rec(Iv4RecConfig),
+    /// Query-SeqRec.
+    #[serde(rename = "query-seqrec")]
+    QuerySeqRec(QuerySeqRecConfig),
+    /// SRJGraph.
+    SrjGraph(SrjGraphConfig),
 }
 
 /// The models' names, as in `config.json` and on the command line.
@@ -61,8 +69,16 @@ pub enum ModelKind {
     Fmlp,
     /// NRHUB (EMNLP 2019): attention over clicked items, queries and items clicked in searches.
     Nrhub,
+    /// JSR (2018, 2020): recommendation and search learned together, without histories.
+    Jsr,
     /// IV4Rec (WWW 2022): DIN over items rewritten by the queries that lead to them.
     Iv4Rec,
+    /// Query-SeqRec (CIKM 2022): causal self-attention over clicked items and queries in one sequence.
+    #[serde(rename = "query-seqrec")]
+    #[value(name = "query-seqrec")]
+    QuerySeqRec,
+    /// SRJGraph (WSDM 2022): a graph of all clicks, with the queries that led to them.
+    SrjGraph,
 }
 
 impl ModelKind {
@@ -82,17 +98,21 @@ impl ModelKind {
             Self::Dien => ModelConfig::Dien(DienConfig::new(inputs)),
             Self::Fmlp => ModelConfig::Fmlp(FmlpConfig::new(inputs)),
             Self::Nrhub => ModelConfig::Nrhub(NrhubConfig::new(inputs)),
+            Self::Jsr => ModelConfig::Jsr(JsrConfig::new(inputs)),
             Self::Iv4Rec => ModelConfig::Iv4Rec(Iv4RecConfig::new(inputs)),
+            Self::QuerySeqRec => ModelConfig::QuerySeqRec(QuerySeqRecConfig::new(inputs)),
+            Self::SrjGraph => ModelConfig::SrjGraph(SrjGraphConfig::new(inputs)),
         }
     }
 
     /// The dropout rate that its publication, or the code that the specification follows, trains it with.
     pub fn dropout(self) -> f64 {
         match self {
-            Self::Sesrec | Self::Iv4Rec => 0.1,
-            Self::Stamp | Self::Din | Self::Dien | Self::Nrhub => 0.0,
+            Self::Sesrec | Self::Iv4Rec | Self::Jsr => 0.1,
+            Self::Stamp | Self::Din | Self::Dien | Self::Nrhub | Self::SrjGraph => 0.0,
             Self::Gru4Rec => 0.3,
             Self::SasRec | Self::Fmlp => 0.5,
+            Self::QuerySeqRec => 0.6,
         }
     }
 }
@@ -109,7 +129,10 @@ impl ModelConfig {
             Self::Dien(config) => config,
             Self::Fmlp(config) => config,
             Self::Nrhub(config) => config,
+            Self::Jsr(config) => config,
             Self::Iv4Rec(config) => config,
+            Self::QuerySeqRec(config) => config,
+            Self::SrjGraph(config) => config,
         }
     }
 
@@ -161,9 +184,10 @@ impl ModelConfig {
         self.architecture().parameters()
     }
 
-    /// Checks that the tensors are this model's: names, shapes, finite values.
+    /// Checks that the tensors are this model's: names, shapes, finite values, rows that there are.
     pub fn check_weights(&self, tensors: &HashMap<String, Tensor>) -> Result<(), ModelError> {
-        weights::check(&self.parameters(), tensors)
+        weights::check(&self.parameters(), tensors)?;
+        self.architecture().check_tables(tensors)
     }
 
     /// A model that begins to learn from a data set; equal seeds begin equally.

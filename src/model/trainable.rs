@@ -33,21 +33,24 @@ impl TrainingBatch {
     /// # Errors
     /// If the lists don't belong to one batch.
     pub fn candidates(&self) -> Result<Vec<u32>, ModelError> {
-        let users = self.history.users();
-        if users == 0 || self.positives.len() != users || !self.negatives.len().is_multiple_of(users) {
-            let (positives, negatives) = (self.positives.len(), self.negatives.len());
-            return Err(ModelError::Config(format!(
-                "a training batch of {users} users has {positives} clicked items and {negatives} negatives"
-            )));
-        }
-        let per_user = self.negatives.len() / users;
-        let mut candidates = Vec::with_capacity(users * (1 + per_user));
-        for (user, &positive) in self.positives.iter().enumerate() {
-            candidates.push(positive);
-            candidates.extend_from_slice(&self.negatives[user * per_user..(user + 1) * per_user]);
-        }
-        Ok(candidates)
+        candidates(self.history.users(), &self.positives, &self.negatives)
     }
+}
+
+fn candidates(users: usize, clicked: &[u32], negatives: &[u32]) -> Result<Vec<u32>, ModelError> {
+    if users == 0 || clicked.len() != users || !negatives.len().is_multiple_of(users) {
+        let (clicked, negatives) = (clicked.len(), negatives.len());
+        return Err(ModelError::Config(format!(
+            "a training batch of {users} users has {clicked} clicked items and {negatives} negatives"
+        )));
+    }
+    let per_user = negatives.len() / users;
+    let mut candidates = Vec::with_capacity(users * (1 + per_user));
+    for (user, &clicked) in clicked.iter().enumerate() {
+        candidates.push(clicked);
+        candidates.extend_from_slice(&negatives[user * per_user..(user + 1) * per_user]);
+    }
+    Ok(candidates)
 }
 
 /// Clicks of training searches: what a search model learns from. S may be 0.
@@ -59,6 +62,18 @@ pub struct SearchExamples {
     pub clicked: Vec<u32>,
     /// Sampled items of each `[S, N]`.
     pub negatives: Vec<u32>,
+    /// What the searchers had done before, `[S]` users; `None` where the model doesn't ask for it.
+    pub histories: Option<HistoryBatch>,
+}
+
+impl SearchExamples {
+    /// Each search's clicked item, then its negatives: `[S, 1 + N]`.
+    ///
+    /// # Errors
+    /// If the lists don't belong to one batch, or are empty.
+    pub fn candidates(&self) -> Result<Vec<u32>, ModelError> {
+        candidates(self.queries.len(), &self.clicked, &self.negatives)
+    }
 }
 
 /// What a model's losses need of a batch; nothing else is made.
@@ -106,6 +121,8 @@ pub enum Extras {
     Alignment,
     /// `searches`: as many as there are examples.
     Searches,
+    /// The same with the searchers' histories.
+    SearchesWithHistories,
     /// `history_negatives`: one per position, every item that the user had not clicked as likely as any other.
     HistoryNegatives,
 }

@@ -28,13 +28,15 @@ pub enum Role {
     /// Rows (u32) that the model's [`tables`](super::Architecture::tables) were built with: neighbours in a graph, the
     /// queries of an item.
     Table,
+    /// The same, as many of them as there are: the shape's first dimension is not fixed.
+    List,
 }
 
 impl Role {
     fn dtype(self) -> DType {
         match self {
             Self::Learned(_) | Self::Statistic(_) => DType::F32,
-            Self::Table => DType::U32,
+            Self::Table | Self::List => DType::U32,
         }
     }
 }
@@ -84,6 +86,11 @@ impl ParameterList {
         self.push(name, shape, Role::Table);
     }
 
+    /// A list of rows `[any number, width]`.
+    pub fn list(&mut self, name: String, width: usize) {
+        self.push(name, &[0, width], Role::List);
+    }
+
     /// All of them.
     pub fn into_parameters(self) -> Vec<Parameter> {
         self.0
@@ -100,7 +107,7 @@ pub fn initialise(parameters: &[Parameter], seed: u64) -> Result<HashMap<String,
         let tensor = match role {
             Role::Learned(initial) => initial.tensor(name, shape, seed),
             Role::Statistic(value) => Initial::Constant(*value).tensor(name, shape, seed),
-            Role::Table => return None,
+            Role::Table | Role::List => return None,
         };
         Some(tensor.map(|tensor| (name.clone(), tensor)).map_err(ModelError::from))
     });
@@ -112,7 +119,8 @@ pub fn check(parameters: &[Parameter], tensors: &HashMap<String, Tensor>) -> Res
     for Parameter { name, shape, role } in parameters {
         let fail = |message: String| Err(ModelError::Weights { name: name.clone(), message });
         let Some(tensor) = tensors.get(name) else { return fail(format!("is missing; expected shape {shape:?}")) };
-        if tensor.dims() != shape {
+        let free = usize::from(*role == Role::List).min(tensor.rank());
+        if tensor.rank() != shape.len() || tensor.dims()[free..] != shape[free..] {
             return fail(format!("has shape {:?}; the configuration makes it {shape:?}", tensor.dims()));
         }
         if tensor.dtype() != role.dtype() {

@@ -26,10 +26,15 @@ pub struct CausalAttention {
 impl CausalAttention {
     /// `x [B, L, d]` → `[B, L, d]`, and the attention `[B, H, L, L]`. Dropout acts on the attention.
     pub fn forward(&self, x: &Tensor, dropout: &mut Dropout) -> Result<(Tensor, Tensor)> {
+        self.attend(x, x, dropout)
+    }
+
+    /// The same with queries from another tensor of x's shape.
+    pub fn attend(&self, queries: &Tensor, x: &Tensor, dropout: &mut Dropout) -> Result<(Tensor, Tensor)> {
         let (users, length, d) = x.dims3()?;
         let heads = self.heads;
         let split = |x: Tensor| x.reshape((users, length, heads, d / heads))?.transpose(1, 2)?.contiguous();
-        let query = (split(self.query.forward(x)?)? * (1.0 / ((d / heads) as f64).sqrt()))?; // [B, H, L, d/H]
+        let query = (split(self.query.forward(queries)?)? * (1.0 / ((d / heads) as f64).sqrt()))?; // [B, H, L, d/H]
         let (key, value) = (split(self.key.forward(x)?)?, split(self.value.forward(x)?)?);
         let scores = query.matmul(&key.t()?)?; // [B, H, L, L]
         let later: Vec<f32> =

@@ -36,6 +36,9 @@ pub(super) struct Loader<'a> {
 /// A clicked item of a search before its user's validation interaction.
 #[derive(Debug, Clone, Copy)]
 struct ClickedSearch {
+    user: u32,
+    /// Of the user's.
+    search: u32,
     query: u32,
     item: u32,
 }
@@ -64,7 +67,15 @@ impl<'a> Loader<'a> {
                 ),
             }));
         }
-        let searches = if plan.extras == Extras::Searches { clicked_searches(dataset) } else { vec![] };
+        let from_searches = matches!(plan.extras, Extras::Searches | Extras::SearchesWithHistories);
+        let searches = if from_searches { clicked_searches(dataset) } else { vec![] };
+        if from_searches && searches.is_empty() {
+            return Err(TrainingError::NoTargets(
+                "this model learns from clicks of searches, and the data set has none before the validation \
+                 interactions: choose another --model"
+                    .into(),
+            ));
+        }
         Ok(Self { dataset, featurizer, sampler, targets, recipe, plan, searches })
     }
 
@@ -200,11 +211,18 @@ impl<'a> Loader<'a> {
             return examples;
         }
         let mut rng = generator(self.recipe.seed, Purpose::Searches, epoch, step);
+        let mut histories = vec![];
         for _ in 0..count {
-            let ClickedSearch { query, item } = self.searches[rng.random_range(0..self.searches.len())];
+            let ClickedSearch { user, search, query, item } = self.searches[rng.random_range(0..self.searches.len())];
             examples.queries.push(query);
             examples.clicked.push(item);
             self.sampler.sample(&[item], self.recipe.negatives, &mut rng, &mut examples.negatives);
+            if self.plan.extras == Extras::SearchesWithHistories {
+                histories.push(self.dataset.features_at_search(user, search as usize, &self.featurizer));
+            }
+        }
+        if self.plan.extras == Extras::SearchesWithHistories {
+            examples.histories = Some(HistoryBatch::padded_to_longest(&histories, self.featurizer.limits()));
         }
         examples
     }
@@ -235,10 +253,10 @@ fn clicked_searches(dataset: &Dataset) -> Vec<ClickedSearch> {
     let of_user = |user: u32| {
         let mut searches = dataset.searches(user);
         searches.truncate(dataset.training_searches(user));
-        let clicks = |search: RowSearch<'_>| -> Vec<ClickedSearch> {
-            search.clicks.iter().map(|&item| ClickedSearch { query: search.query, item }).collect()
+        let clicks = |(search, RowSearch { query, clicks, .. }): (u32, RowSearch<'_>)| -> Vec<ClickedSearch> {
+            clicks.iter().map(|&item| ClickedSearch { user, search, query, item }).collect()
         };
-        searches.into_iter().filter(|search| search.query != 0).flat_map(clicks).collect::<Vec<_>>()
+        (0..).zip(searches).filter(|(_, search)| search.query != 0).flat_map(clicks).collect::<Vec<_>>()
     };
     users.flat_map(of_user).collect()
 }
@@ -327,6 +345,42 @@ mod tests {
             assert_eq!((&a.history, &a.positives, &a.negatives), (&b.history, &b.positives, &b.negatives));
             assert_eq!((&a.alignment_items, &a.alignment_queries), (&b.alignment_items, &b.alignment_queries));
         }
+    }
+
+    /// At and after a user's validation interaction, searches and their clicks are not for learning.
+    #[test]
+    fn searches_to_learn_from_are_earlier_than_what_is_to_be_predicted() {
+        let mut user = fixture::User::clicking(&[1, 2, 3, 4, 5, 6]);
+        // Validation is at 50.
+        user.searches = vec![(15, 1, vec![7]), (25, 2, vec![8, 9]), (50, 3, vec![10]), (51, 4, vec![11])];
+        let dataset = fixture::dataset(40, 5, [user]);
+        let recipe = Recipe { batch_size: 3, targets: TrainingTargets::All, ..Recipe::default() };
+        let featurizer = Featurizer::new(Arc::clone(&dataset.catalogue), LIMITS);
+        let plan = BatchPlan { extras: Extras::SearchesWithHistories, ..PLAN };
+        let loader = Loader::new(&dataset, featurizer, &recipe, plan).unwrap();
+        let batches: Vec<TrainingBatch> =
+            (0..20).flat_map(|epoch| loader.stream(epoch, 0, |receiver| receiver.iter().collect::<Vec<_>>())).collect();
+        let mut clicked = HashSet::new();
+        for batch in &batches {
+            for (&item, as_of) in batch.positives.iter().zip(&batch.history.as_of) {
+                assert_eq!(*as_of, Some(10 * i64::from(item)), "a click's own time");
+            }
+            let searches = &batch.searches;
+            let histories = searches.histories.as_ref().unwrap();
+            assert_eq!((searches.queries.len(), histories.users()), (3, 3));
+            assert_eq!(searches.candidates().unwrap().len(), 3 * 5);
+            for (n, (&query, &item)) in searches.queries.iter().zip(&searches.clicked).enumerate() {
+                clicked.insert((query, item));
+                // One search and one click before the first, two of each before the second: strictly.
+                let seen = (histories.as_of[n], histories.rec_lengths[n], histories.src_lengths[n]);
+                assert_eq!(seen, if query == 1 { (Some(15), 1, 0) } else { (Some(25), 2, 1) });
+            }
+        }
+        assert_eq!(clicked, HashSet::from([(1, 7), (2, 8), (2, 9)]));
+        let without = fixture::dataset(9, 1, [fixture::User::clicking(&[1, 2, 3, 4, 5])]);
+        let featurizer = Featurizer::new(Arc::clone(&without.catalogue), LIMITS);
+        let error = Loader::new(&without, featurizer, &recipe, plan).unwrap_err();
+        assert!(error.to_string().contains("learns from clicks of searches"), "{error}");
     }
 
     #[test]

@@ -157,7 +157,7 @@ pub fn loaded(model: FakeModel, version: &str) -> LoadedModel {
 
 /// Two events; the first tells the fake model who it is.
 pub fn features(user: usize) -> UserFeatures {
-    UserFeatures { user: UserRow::Mean, recommendations: vec![user as u32, 1], searches: vec![] }
+    UserFeatures { user: UserRow::Mean, recommendations: vec![user as u32, 1], searches: vec![], as_of: None }
 }
 
 pub fn key(user: usize, version: u64) -> (UserId, HistoryVersion) {
@@ -270,6 +270,7 @@ pub fn sesrec_job(model: &Arc<LoadedModel>, n: usize) -> RankJob {
             user: if n.is_multiple_of(3) { UserRow::Mean } else { UserRow::Known((n % 20) as u32) },
             recommendations: (0..n % 16).map(row).collect(),
             searches: (0..(n / 3) % 16).map(search).collect(),
+            as_of: None,
         },
         cache_key: (!n.is_multiple_of(3)).then(|| key(n, 1)),
         items: (0..1 + n * 2).map(|k| row(k * 5)).collect(),

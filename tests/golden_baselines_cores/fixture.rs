@@ -10,7 +10,7 @@ use sesrec::model::{ModelError, Parameter, ParameterList, Role, Weights};
 
 /// Where the golden values are: `SESREC_GOLDEN_BASELINES`, or `../shared/golden_baselines` where that exists; nothing,
 /// said aloud, where it doesn't.
-fn root() -> Option<PathBuf> {
+pub fn root() -> Option<PathBuf> {
     if let Some(root) = std::env::var_os("SESREC_GOLDEN_BASELINES") {
         return Some(root.into());
     }
@@ -55,7 +55,12 @@ impl Fixture {
             weights: weights.collect(),
             inputs: load("inputs.safetensors"),
             outputs: load("outputs.safetensors"),
-            gradients: load("gradients.safetensors"),
+            // A released model has none.
+            gradients: if dir.join("gradients.safetensors").exists() {
+                load("gradients.safetensors")
+            } else {
+                HashMap::new()
+            },
         })
     }
 
@@ -90,6 +95,11 @@ impl Fixture {
     /// An input.
     pub fn input(&self, name: &str) -> Tensor {
         self.inputs[name].clone()
+    }
+
+    /// What the reference computed.
+    pub fn output(&self, name: &str) -> Tensor {
+        self.outputs[name].clone()
     }
 
     /// An input whose gradient is golden too.

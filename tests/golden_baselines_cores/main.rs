@@ -2,14 +2,18 @@
 //!
 //! `SESREC_GOLDEN_BASELINES` names the folders (default `../shared/golden_baselines`).
 
+mod beauty;
 mod dien;
 mod din;
 mod fixture;
 mod fmlp;
 mod gru4rec;
 mod iv4rec;
+mod jsr;
 mod nrhub;
+mod query_seqrec;
 mod sasrec;
 mod sizes;
+mod srjgraph;
 mod stamp;
 mod towers;

@@ -7,7 +7,8 @@ use proptest::prelude::*;
 use sesrec::{
     data::UserFeatures,
     model::{
-        Bundle, Examples, ModelConfig, ModelKind, RankingModel, ScoreRequest, Setting, TrainableModel, TrainingBatch,
+        Bundle, Examples, Extras, ModelConfig, ModelKind, RankingModel, ScoreRequest, Setting, TrainableModel,
+        TrainingBatch,
     },
     nn::{Adam, AdamOptions, Dropout},
 };
@@ -26,7 +27,7 @@ pub fn models() -> Vec<ModelConfig> {
         }
         let mut configs = vec![ModelConfig::from_json(json.to_string().as_bytes()).unwrap()];
         // Other losses and reduced models, where a model has them.
-        for (setting, value) in [("loss", "own"), ("interest_extraction", "single")] {
+        for (setting, value) in [("loss", "own"), ("interest_extraction", "single"), ("search", "words")] {
             if json.get(setting).is_some() {
                 configs.push(configs[0].with_settings(&[Setting::new(setting, value)]).unwrap());
             }
@@ -44,6 +45,9 @@ pub fn trainable(config: &ModelConfig) -> Box<dyn TrainableModel> {
 fn batch_for(config: &ModelConfig, model: &dyn TrainableModel, users: &[UserFeatures]) -> TrainingBatch {
     let seen: Vec<UserFeatures> = users.iter().map(|user| as_seen_by(config, user)).collect();
     let mut batch = batch(&seen);
+    if model.batch_plan().extras == Extras::SearchesWithHistories {
+        batch.searches.histories = Some(batch.history.clone());
+    }
     let negative = |n: usize| 1 + (n as u32 * 7) % ITEMS;
     match model.batch_plan().examples {
         Examples::Clicks => {}
@@ -55,8 +59,10 @@ fn batch_for(config: &ModelConfig, model: &dyn TrainableModel, users: &[UserFeat
 
 /// A featurizer with the model's limits gives no searches to a model that sees none.
 fn as_seen_by(config: &ModelConfig, user: &UserFeatures) -> UserFeatures {
-    let mut user = user.clone();
-    user.searches.truncate(config.limits().searches);
+    let (mut user, limits) = (user.clone(), config.limits());
+    user.recommendations.truncate(limits.recommendations);
+    user.searches.truncate(limits.searches);
+    user.searches.iter_mut().for_each(|search| search.clicks.truncate(limits.clicks));
     user
 }
 
@@ -162,7 +168,9 @@ fn wrong_rows_are_errors_and_no_candidates_are_fine() {
         assert!(error.to_string().contains("row 41"), "{}: {error}", config.kind());
         let mut user = users[0].clone();
         user.recommendations = vec![ITEMS + 1];
-        assert!(model.encode(&[&user]).is_err(), "{}", config.kind());
+        // Where no event is read, none can be wrong.
+        let reads = config.limits().recommendations > 0;
+        assert_eq!(model.encode(&[&user]).is_err(), reads, "{}", config.kind());
         assert!(model.encode(&[]).unwrap().is_empty() && model.score(&[]).unwrap().is_empty());
         let mixed =
             [ScoreRequest { state: &states[0], items: &[] }, ScoreRequest { state: &states[0], items: &[1, 2] }];

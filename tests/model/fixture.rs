@@ -74,7 +74,7 @@ pub fn user(row: UserRow, recommendations: &[u32], searches: &[(u32, &[u32])]) -
     let searches = searches.iter().zip(0..);
     let places = |n: u32| n.min(recommendations.len() as u32);
     let searches = searches.map(|(&(query, clicks), n)| search(query, clicks, places(n))).collect();
-    UserFeatures { user: row, recommendations: recommendations.to_vec(), searches }
+    UserFeatures { user: row, recommendations: recommendations.to_vec(), searches, as_of: None }
 }
 
 pub fn some_users() -> Vec<UserFeatures> {
@@ -89,15 +89,21 @@ pub fn some_users() -> Vec<UserFeatures> {
 
 pub fn batch(users: &[UserFeatures]) -> TrainingBatch {
     let count = users.len() as u32;
+    let rows = |rows: u32, step: u32, count: u32| (0..count).map(|n| 1 + (n * step) % rows).collect();
     let history = HistoryBatch::padded_to_longest(users, LIMITS);
     TrainingBatch {
-        history_negatives: (0..history.rec_items.len() as u32).map(|n| 1 + (n * 11) % ITEMS).collect(),
+        history_negatives: rows(ITEMS, 11, history.rec_items.len() as u32),
         history,
         positives: (0..count).map(|n| 1 + n).collect(),
-        negatives: (0..4 * count).map(|n| 1 + (n * 7) % ITEMS).collect(),
-        alignment_items: (0..16).map(|n| 1 + (n * 5) % ITEMS).collect(),
-        alignment_queries: (0..16).map(|n| 1 + (n * 5) % QUERIES).collect(),
-        searches: SearchExamples::default(),
+        negatives: rows(ITEMS, 7, 4 * count),
+        alignment_items: rows(ITEMS, 5, 16),
+        alignment_queries: rows(QUERIES, 5, 16),
+        searches: SearchExamples {
+            queries: rows(QUERIES, 5, count),
+            clicked: rows(ITEMS, 3, count),
+            negatives: rows(ITEMS, 11, 4 * count),
+            histories: None,
+        },
     }
 }
 

@@ -4,6 +4,7 @@
 mod contract;
 mod fixture;
 mod iv4rec;
+mod leaks;
 mod served;
 mod sesrec;
 mod statistics;

@@ -266,7 +266,8 @@ fn pickled_state_dicts_convert() {
         assert_eq!(bundle.catalogue.words.row("shoes"), Some(2));
         let ranker = bundle.ranker(&Device::Cpu).unwrap();
         let search = SearchFeatures { query: 1, words: vec![1, 2], source: 0, clicks: vec![2], place: 0 };
-        let user = UserFeatures { user: UserRow::Known(1), recommendations: vec![1, 3], searches: vec![search] };
+        let user =
+            UserFeatures { user: UserRow::Known(1), recommendations: vec![1, 3], searches: vec![search], as_of: None };
         let states = ranker.encode(&[&user]).unwrap();
         let scores = ranker.score(&[ScoreRequest { state: &states[0], items: &[1, 2, 3] }]).unwrap();
         assert!(scores[0].iter().all(|score| score.is_finite()));

@@ -19,15 +19,16 @@ pub struct ModelFlags {
     model: ModelKind,
     #[command(flatten)]
     pub(super) sizes: SizeFlags,
-    /// Attention heads; divides the width. [default: sesrec 4 for amazon, 2 for kuaishou; sasrec 2]
+    /// Attention heads; divides the width. [default: sesrec 4 for amazon, 2 for kuaishou; sasrec, query-seqrec 2]
     #[arg(long)]
     heads: Option<usize>,
-    /// Blocks of the encoder. [default: sesrec 1; sasrec, fmlp 2]
+    /// Blocks of the encoder. [default: sesrec 1; sasrec, fmlp, query-seqrec 2]
     #[arg(long)]
     blocks: Option<usize>,
     /// What is minimised: bce, over the clicked item and the sampled ones, as SESRec does it (for comparisons), or own, the
     /// publication's: the next item at every position against a sampled one (sasrec), one sampled item per click (fmlp),
-    /// softmax over all items (stamp, gru4rec). The other models have one loss only. [default: bce]
+    /// softmax over all items (stamp, gru4rec; query-seqrec wherever an item comes next). The other models have one loss
+    /// only. [default: bce]
     #[arg(long, value_enum, value_name = "bce|own")]
     loss: Option<Loss>,
     /// Any other setting of the model, by its name in the bundle's config.json: --set hidden_dim=64, --set

@@ -23,8 +23,8 @@ pub struct RecipeFlags {
     /// Items and queries that a batch's query-item alignment is contrasted with.
     #[arg(long, default_value_t = 1024)]
     alignment_negatives: usize,
-    /// Share of activations that are zeroed in training: against overfitting. [default: the model's: sesrec 0.1, stamp 0,
-    /// gru4rec 0.3, sasrec and fmlp 0.5]
+    /// Share of activations that are zeroed in training: against overfitting. [default: the model's: sesrec and jsr 0.1,
+    /// stamp and srjgraph 0, gru4rec 0.3, sasrec and fmlp 0.5, query-seqrec 0.6]
     #[arg(long)]
     dropout: Option<f64>,
     /// Adam's step size at the start.

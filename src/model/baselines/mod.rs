@@ -22,11 +22,13 @@
 //!   a search began. Every table that is configured must get a gradient, so leave out what isn't used.
 //! - *Users*: `users()` `[B, u]`; `InputConfig::without_users` where they are not used.
 //! - *Time*: `batch().src_places` says how many recommendations lie before each search: both sides merged by time. No
-//!   event at or after the target's time is ever in a batch.
+//!   event at or after the target's time is ever in a batch. Tables hold other users' events, too: what they say counts
+//!   only as far as it is older than `batch().as_of`.
 //! - *Tables* (neighbours in a graph, the queries of an item): list them with
-//!   [`ParameterList::table`](super::ParameterList::table) (u32) and build them in [`Baseline::tables`] from the training
-//!   part of the data set. They travel in `model.safetensors` and come back through
-//!   [`Weights::get`](super::Weights::get).
+//!   [`ParameterList::table`](super::ParameterList::table) or, where their length depends on the data,
+//!   [`ParameterList::list`](super::ParameterList::list) (u32), and build them in [`Baseline::tables`] from the training
+//!   part of the data set. They travel in `model.safetensors`, are checked by [`Baseline::check_tables`], and come back
+//!   through [`Weights::get`](super::Weights::get).
 //! - *Item vectors that are more than the embedding*: [`Network::items`]. It is called for a batch's distinct items in
 //!   training, and once for all items when a model is loaded.
 //! - *What else can be computed once per load*: [`Network::loaded`].
@@ -37,7 +39,8 @@
 //!   events, what depends on the event alone cached with the user; `prediction_head` ends with an MLP, the user's share of
 //!   its first layer cached likewise.
 //! - *Losses*: by default BCE over the candidates. Otherwise [`Network::losses`], from a [`Step`]; what the batches have
-//!   to hold for it (all prefixes, whole sequences, clicks of searches) is [`Baseline::batch_plan`].
+//!   to hold for it (all prefixes, whole sequences, clicks of searches and what the searchers had done before) is
+//!   [`Baseline::batch_plan`].
 
 mod dien;
 mod din;
@@ -45,11 +48,14 @@ mod feed_forward;
 mod fmlp;
 mod gru4rec;
 mod iv4rec;
+mod jsr;
 mod network;
 mod nrhub;
 mod prediction_head;
+mod query_seqrec;
 mod ranker;
 mod sasrec;
+pub mod srjgraph;
 mod stamp;
 mod target_attention;
 mod trainable;
@@ -59,10 +65,13 @@ pub use din::{Din, DinConfig, DinUsers, Interest};
 pub use fmlp::{FilteredStates, Fmlp, FmlpConfig};
 pub use gru4rec::{Gru4Rec, Gru4RecConfig};
 pub use iv4rec::{Iv4Rec, Iv4RecConfig, Rewritten};
+pub use jsr::{ItemWords, Jsr, JsrConfig, ProductMlp, QueryClicks, SearchTask};
 pub use network::{Baseline, Candidates, Network, Objective, Step, Users, dot};
 pub use nrhub::{Nrhub, NrhubConfig, Views};
 pub use prediction_head::Activation;
+pub use query_seqrec::{Mixed, MixedStates, QuerySeqRec, QuerySeqRecConfig, Sequences};
 pub use ranker::NetworkRanker;
 pub use sasrec::{BlockStates, PositionSide, SasRec, SasRecConfig};
+pub use srjgraph::{SrjGraph, SrjGraphConfig};
 pub use stamp::{Memory, Stamp, StampConfig};
 pub use trainable::NetworkTrainable;

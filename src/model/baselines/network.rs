@@ -1,13 +1,13 @@
 //! What a model file provides.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{borrow::Cow, collections::HashMap, sync::Arc};
 
-use candle_core::{Device, Result, Tensor};
+use candle_core::{Device, Error, Result, Tensor, bail};
 use serde::{Deserialize, Serialize};
 
 use super::{NetworkRanker, NetworkTrainable};
 use crate::{
-    data::{Catalogue, Dataset},
+    data::{Catalogue, Dataset, HistoryBatch},
     model::{
         Architecture, BatchPlan, Embeddings, HistoryVectors, InputConfig, ItemRows, Losses, ModelError, Parameter,
         ParameterList, RankingModel, TrainableModel, TrainingBatch, Weights,
@@ -37,6 +37,11 @@ pub trait Baseline: Clone + std::fmt::Debug + Send + Sync + 'static {
     /// The contents of its tables, by name: from what the data set has before the validation and test interactions.
     fn tables(&self, _: &Dataset) -> std::result::Result<HashMap<String, Tensor>, ModelError> {
         Ok(HashMap::new())
+    }
+
+    /// Checks the contents of its tables, whose names, shapes and types are right: they come from files.
+    fn check_tables(&self, _: &HashMap<String, Tensor>) -> std::result::Result<(), ModelError> {
+        Ok(())
     }
 
     /// What its losses need of a batch.
@@ -103,6 +108,8 @@ pub struct Candidates<'a> {
     pub rows: &'a [u32],
     /// `[B, C, d]`: their vectors, from [`Network::items`].
     pub vectors: Tensor,
+    /// The tables, for what else a candidate comes with: who else clicked it.
+    pub embeddings: &'a Embeddings,
 }
 
 /// A tower's logits: users `[B, d]`, candidates `[B, C, d]` → `[B, C]`.
@@ -127,6 +134,7 @@ pub struct Step<'a, N> {
     network: &'a N,
     embeddings: &'a Embeddings,
     batch: &'a TrainingBatch,
+    history: Cow<'a, HistoryBatch>,
     items: ItemRows,
     candidates: Vec<u32>,
 }
@@ -138,10 +146,32 @@ impl<'a, N: Network> Step<'a, N> {
         batch: &'a TrainingBatch,
         dropout: &mut Dropout,
     ) -> std::result::Result<Self, ModelError> {
-        let candidates = batch.candidates()?;
-        let lists = [&batch.history.rec_items[..], &batch.history.src_clicks, &candidates];
-        let items = ItemRows::distinct(&lists, |rows| network.items(embeddings, rows, dropout))?;
-        Ok(Self { network, embeddings, batch, items, candidates })
+        let (history, candidates) = (batch.history.at_least_one_position(), batch.candidates()?);
+        let items = Self::embed(network, embeddings, &history, &candidates, dropout)?;
+        Ok(Self { network, embeddings, batch, history, items, candidates })
+    }
+
+    fn embed(
+        network: &N,
+        embeddings: &Embeddings,
+        history: &HistoryBatch,
+        candidates: &[u32],
+        dropout: &mut Dropout,
+    ) -> Result<ItemRows> {
+        let lists = [&history.rec_items[..], &history.src_clicks, candidates];
+        ItemRows::distinct(&lists, |rows| network.items(embeddings, rows, dropout))
+    }
+
+    /// The batch's searches in place of its clicks: the searchers' histories, each clicked item with its negatives.
+    ///
+    /// # Errors
+    /// If the batch has none with histories: [`Extras::SearchesWithHistories`](crate::model::Extras).
+    pub fn searches(&self, dropout: &mut Dropout) -> Result<Self> {
+        let searches = &self.batch.searches;
+        let Some(histories) = &searches.histories else { bail!("the training batch has no histories of searchers") };
+        let (history, candidates) = (histories.at_least_one_position(), searches.candidates().map_err(Error::wrap)?);
+        let items = Self::embed(self.network, self.embeddings, &history, &candidates, dropout)?;
+        Ok(Self { history, items, candidates, ..*self })
     }
 
     /// The batch itself.
@@ -156,14 +186,15 @@ impl<'a, N: Network> Step<'a, N> {
 
     /// The users' histories.
     pub fn history(&self) -> HistoryVectors<'_> {
-        HistoryVectors::new(&self.batch.history, self.embeddings, &self.items)
+        HistoryVectors::new(&self.history, self.embeddings, &self.items)
     }
 
     /// Each user's clicked item and its negatives.
     pub fn candidates(&self) -> Result<Candidates<'_>> {
         let vectors = self.items.list(2)?;
-        let (users, width) = (self.batch.history.users(), vectors.dim(1)?);
-        Ok(Candidates { rows: &self.candidates, vectors: vectors.reshape((users, (), width))? })
+        let (users, width) = (self.history.users(), vectors.dim(1)?);
+        let vectors = vectors.reshape((users, (), width))?;
+        Ok(Candidates { rows: &self.candidates, vectors, embeddings: self.embeddings })
     }
 
     /// Items that are not among the history's and the candidates: `[n]` → `[n, d]`.
@@ -225,6 +256,10 @@ impl<B: Baseline> Architecture for B {
 
     fn tables(&self, dataset: &Dataset) -> std::result::Result<HashMap<String, Tensor>, ModelError> {
         Baseline::tables(self, dataset)
+    }
+
+    fn check_tables(&self, tensors: &HashMap<String, Tensor>) -> std::result::Result<(), ModelError> {
+        Baseline::check_tables(self, tensors)
     }
 
     fn trainable(

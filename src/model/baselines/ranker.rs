@@ -75,7 +75,7 @@ impl<N: Network> NetworkRanker<N> {
         for request in requests.iter().filter(|request| !request.items.is_empty()) {
             let count = request.items.len();
             let vectors = vectors.narrow(0, start, count)?.unsqueeze(0)?; // [1, C, d]
-            let candidates = Candidates { rows: request.items, vectors };
+            let candidates = Candidates { rows: request.items, vectors, embeddings: &self.embeddings };
             let user = request.state.get::<N::Users>();
             logits.push(self.network.logits(user, &candidates, &mut Dropout::off())?.flatten_all()?);
             start += count;

@@ -63,7 +63,8 @@ impl<B: Baseline> TrainableModel for NetworkTrainable<B> {
         let users = self.network.encode(&HistoryVectors::new(&history, &self.embeddings, &items), dropout)?;
         let vectors = items.list(2)?;
         let vectors = vectors.reshape((history.users(), (), vectors.dim(1)?))?;
-        Ok(self.network.logits(&users, &Candidates { rows: candidates, vectors }, dropout)?)
+        let candidates = Candidates { rows: candidates, vectors, embeddings: &self.embeddings };
+        Ok(self.network.logits(&users, &candidates, dropout)?)
     }
 
     fn losses(&self, batch: &TrainingBatch, dropout: &mut Dropout) -> Result<Losses, ModelError> {

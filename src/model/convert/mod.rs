@@ -1,6 +1,7 @@
 //! From the PyTorch release's files to a bundle: a state dict, a configuration, CSV catalogues.
 
 mod catalogue;
+mod item_table;
 mod weights;
 
 use std::{
@@ -55,6 +56,6 @@ pub fn convert(sources: &Sources) -> Result<Bundle, ConvertError> {
     let json = fs::read(&sources.config).map_err(|error| ConvertError::file(&sources.config, error))?;
     let config = ModelConfig::from_json(&json).map_err(|error| ConvertError::file(&sources.config, error))?;
     let catalogue = read_catalogue(&sources.catalogue, &config)?;
-    let tensors = read_weights(&sources.weights)?;
+    let tensors = item_table::with_projection(&config, read_weights(&sources.weights)?)?;
     Ok(Bundle::new(config, Arc::new(catalogue), tensors, None)?)
 }

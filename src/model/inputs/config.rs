@@ -158,8 +158,10 @@ impl InputConfig {
                 }
             }
         }
-        if self.limits.recommendations == 0 {
-            return fail("max_rec_history must not be 0".into());
+        if self.limits.recommendations == 0 && self.user_attributes.is_empty() {
+            return fail(
+                "max_rec_history must not be 0: without user_attributes nothing else tells users apart".into(),
+            );
         }
         let Some(QueryFeatures { id, search_source, word_segs }) = self.query_features else { return Ok(()) };
         if [Some(id), search_source, Some(word_segs)].iter().flatten().any(|table| table.rows == 0 || table.dim == 0) {

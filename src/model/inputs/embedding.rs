@@ -185,6 +185,12 @@ impl Embeddings {
 
     /// Q of queries of the catalogue, with the words it lists for them: `[n]` → `[n, d]`.
     pub fn catalogue_queries(&self, queries: &[u32]) -> Result<Tensor> {
+        let (words, word_len) = self.words_of(queries)?;
+        self.queries(queries, &words, word_len)
+    }
+
+    /// The words that the catalogue lists for queries, W of each, and W: `[n]` → `[n, W]`, 0 for none.
+    pub fn words_of(&self, queries: &[u32]) -> Result<(Vec<u32>, usize)> {
         let mut words = Vec::with_capacity(queries.len() * self.word_len);
         for (n, &query) in queries.iter().enumerate() {
             if query as usize >= self.catalogue.query_word_ends.len() {
@@ -193,7 +199,7 @@ impl Embeddings {
             words.extend(self.catalogue.words_of(query).iter().take(self.word_len));
             words.resize((n + 1) * self.word_len, 0);
         }
-        self.queries(queries, &words, self.word_len)
+        Ok((words, self.word_len))
     }
 
     /// Concatenated user embeddings `[B, u]`.
