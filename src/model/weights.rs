@@ -121,7 +121,11 @@ pub fn check(parameters: &[Parameter], tensors: &HashMap<String, Tensor>) -> Res
         let Some(tensor) = tensors.get(name) else { return fail(format!("is missing; expected shape {shape:?}")) };
         let free = usize::from(*role == Role::List).min(tensor.rank());
         if tensor.rank() != shape.len() || tensor.dims()[free..] != shape[free..] {
-            return fail(format!("has shape {:?}; the configuration makes it {shape:?}", tensor.dims()));
+            let expected = match role {
+                Role::List => format!("any number of rows, {} wide", shape[1]),
+                _ => format!("{shape:?}"),
+            };
+            return fail(format!("has shape {:?}; the configuration makes it {expected}", tensor.dims()));
         }
         if tensor.dtype() != role.dtype() {
             return fail(format!("has type {:?}; expected {:?}", tensor.dtype(), role.dtype()));

@@ -63,13 +63,13 @@ impl<'a> HistoryVectors<'a> {
     /// `[B, Ls, d]`: Q of the queries, words included.
     pub fn queries(&self) -> Result<Tensor> {
         let queries = self.embeddings.queries(&self.batch.src_queries, &self.batch.src_words, self.batch.word_len)?;
-        queries.reshape((self.batch.users(), self.batch.src_len, self.width()?))
+        queries.reshape((self.batch.users(), self.batch.src_len, ()))
     }
 
     /// `[B, Ls, d]`: how the searches began.
     pub fn sources(&self) -> Result<Tensor> {
         let sources = self.embeddings.sources(&self.batch.src_sources)?;
-        sources.reshape((self.batch.users(), self.batch.src_len, self.width()?))
+        sources.reshape((self.batch.users(), self.batch.src_len, ()))
     }
 
     /// `[B, Ls]`: which searches are real.

@@ -68,14 +68,20 @@ impl Neighbourhoods {
         })
     }
 
-    /// Side by side.
+    /// Side by side, padded to the longest.
     pub(super) fn cat(parts: &[Self]) -> Result<Self> {
-        let all = |tensor: fn(&Self) -> &Tensor| Tensor::cat(&parts.iter().map(tensor).collect::<Vec<_>>(), 0);
+        let lengths = parts.iter().map(|part| part.keys.dim(1)).collect::<Result<Vec<_>>>()?;
+        let length = lengths.iter().copied().max().unwrap_or(0);
+        let users = |tensor: fn(&Self) -> &Tensor| Tensor::cat(&parts.iter().map(tensor).collect::<Vec<_>>(), 0);
+        let edges = |tensor: fn(&Self) -> &Tensor| {
+            let padded = parts.iter().map(tensor).zip(&lengths).map(|(x, &n)| x.pad_with_zeros(1, 0, length - n));
+            Tensor::cat(&padded.collect::<Result<Vec<_>>>()?, 0)
+        };
         Ok(Self {
-            nodes: all(|part| &part.nodes)?,
-            keys: all(|part| &part.keys)?,
-            values: all(|part| &part.values)?,
-            linear: all(|part| &part.linear)?,
+            nodes: users(|part| &part.nodes)?,
+            keys: edges(|part| &part.keys)?,
+            values: edges(|part| &part.values)?,
+            linear: users(|part| &part.linear)?,
             lengths: parts.iter().flat_map(|part| &part.lengths).copied().collect(),
         })
     }
@@ -121,5 +127,53 @@ impl Users for GraphUsers {
         let Neighbourhoods { nodes, keys, values, linear, lengths } = &self.neighbourhoods;
         let tensors: usize = [nodes, keys, values, linear].into_iter().map(Users::bytes).sum();
         tensors + lengths.len() * size_of::<usize>() + self.as_of.len() * size_of::<Option<i64>>()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+
+    fn neighbourhoods(lengths: &[usize], slots: usize) -> Result<Neighbourhoods> {
+        let random = |shape: &[usize]| Tensor::randn(0_f32, 1.0, shape, &Device::Cpu);
+        let users = lengths.len();
+        Ok(Neighbourhoods {
+            nodes: random(&[users, 2])?,
+            keys: random(&[users, slots, 3])?,
+            values: random(&[users, slots, 3])?,
+            linear: random(&[users, 3])?,
+            lengths: lengths.to_vec(),
+        })
+    }
+
+    #[test]
+    fn slices_of_different_lengths_become_one() -> Result<()> {
+        let parts = [neighbourhoods(&[2, 0], 2)?, neighbourhoods(&[4], 4)?];
+        let all = Neighbourhoods::cat(&parts)?;
+        assert_eq!((all.keys.dims(), &all.lengths[..]), (&[3, 4, 3][..], &[2, 0, 4][..]));
+        let picked = all.select(&[2, 0])?;
+        assert_eq!(picked.lengths, [4, 2]);
+        assert_eq!(picked.keys.get(0)?.to_vec2::<f32>()?, parts[1].keys.get(0)?.to_vec2::<f32>()?);
+        assert_eq!(picked.values.get(1)?.to_vec2::<f32>()?[..2], parts[0].values.get(0)?.to_vec2::<f32>()?[..]);
+        Ok(())
+    }
+
+    /// The engine's cache counts what a state occupies: nothing of the other users is kept along.
+    #[test]
+    fn a_user_is_without_the_others() -> Result<()> {
+        let users = GraphUsers { neighbourhoods: neighbourhoods(&[4, 1, 0], 4)?, as_of: vec![None, Some(3), None] };
+        let user = users.user(1)?;
+        assert_eq!((user.neighbourhoods.keys.dims(), user.as_of), (&[1, 1, 3][..], vec![Some(3)]));
+        for tensor in [&user.neighbourhoods.keys, &user.neighbourhoods.nodes] {
+            let (storage, _) = tensor.storage_and_layout();
+            let candle_core::Storage::Cpu(candle_core::CpuStorage::F32(values)) = &*storage else {
+                panic!("on the CPU")
+            };
+            assert_eq!(values.len(), tensor.elem_count());
+        }
+        assert_eq!(users.user(2)?.neighbourhoods.keys.dims(), [1, 1, 3], "attention wants a slot");
+        Ok(())
     }
 }
