@@ -312,6 +312,29 @@ async fn sentinel_names_the_new_primary() {
     assert!(view.version > version);
 }
 
+/// A kill in the middle of Redis's last write: the append is gone as a whole, and doesn't come back beside its repetition.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_torn_append_is_not_carried_out_later() {
+    let mut server = RedisServer::start(&["--appendonly", "yes", "--appendfsync", "always"]);
+    let store = connect(&server.url()).await;
+    assert_eq!(append(&store, &recommendation("a", 1, "i")).await.outcome, Outcome::Applied);
+    assert_eq!(append(&store, &recommendation("b", 2, "i")).await.outcome, Outcome::Applied);
+    server.kill();
+    // The transaction's end and a part of its last command.
+    server.tear(20);
+    for outcome in [Outcome::Applied, Outcome::Duplicate] {
+        server.start_again();
+        store.ping(soon()).await.unwrap();
+        for event in [recommendation("b", 2, "i"), recommendation("c", 3, "i")] {
+            assert_eq!(append(&store, &event).await.outcome, outcome);
+        }
+        let view = view(&store, &user("u")).await;
+        let stored: Vec<_> = view.recommendation_events.iter().map(|event| event.event_id.as_str()).collect();
+        assert_eq!(stored, ["a", "b", "c"]);
+        server.kill();
+    }
+}
+
 /// What a failover may lose without `wait`, and doesn't with it.
 #[tokio::test(flavor = "multi_thread")]
 async fn only_what_a_replica_has_is_acknowledged_where_that_is_asked_for() {

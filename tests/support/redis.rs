@@ -1,6 +1,7 @@
 //! A real redis-server on a free port, for the length of a test.
 
 use std::{
+    io::Write,
     net::TcpListener,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -50,8 +51,40 @@ impl RedisServer {
 
     /// The same server again after `kill`: same port, same directory.
     pub fn start_again(&mut self) {
+        self.mend();
         self.process = spawn(self.port, &self.directory, &self.arguments);
         self.wait();
+    }
+
+    /// What belongs before every start of a Redis that may have been killed. A kill can tear the last transaction of the
+    /// append-only file; Redis itself cuts off the torn command only, and carries out what stands before it at the start
+    /// after the next.
+    fn mend(&self) {
+        let manifest = self.directory.path().join("appendonlydir/appendonly.aof.manifest");
+        if !manifest.exists() {
+            return;
+        }
+        let mut check = Command::new("redis-check-aof")
+            .arg("--fix")
+            .arg(manifest)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("redis-check-aof comes with redis-server");
+        // Where there is nothing to mend it doesn't ask.
+        let _ = check.stdin.take().expect("piped").write_all(b"y\n");
+        assert!(check.wait().expect("it ends").success(), "the append-only file can't be mended");
+    }
+
+    /// Cuts the end of the append-only file off, as a kill in the middle of its last write does.
+    #[allow(dead_code, reason = "each test binary uses its part")]
+    pub fn tear(&self, bytes: u64) {
+        let files = std::fs::read_dir(self.directory.path().join("appendonlydir")).unwrap();
+        let mut paths = files.map(|file| file.unwrap().path());
+        let path = paths.find(|path| path.to_string_lossy().ends_with(".incr.aof")).expect("an append-only file");
+        let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+        file.set_len(file.metadata().unwrap().len() - bytes).unwrap();
     }
 
     /// Sends a signal such as "STOP" or "CONT".
