@@ -152,7 +152,7 @@ impl InterestDivergences {
 
     fn heights(&self) -> [Vec<f64>; 2] {
         let heights = |values: Vec<f64>| {
-            let mut heights = vec![0.0; BINS];
+            let mut heights = [0.0; BINS];
             // The last bin has both of its borders.
             values.iter().for_each(|value| heights[((value * BINS as f64) as usize).min(BINS - 1)] += 1.0);
             heights.iter().map(|count| count / values.len().max(1) as f64).collect()
