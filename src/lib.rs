@@ -6,20 +6,25 @@
 //! the device's own thread → [`model`] computes (SESRec, in candle) → [`service`] orders and answers.
 //!
 //! A model's way: [`data`] imports logs → [`train`] learns → [`eval`] measures → [`model::Bundle`] is written, and
-//! served. [`nn`] has the layers, [`cli`] the commands, [`telemetry`] metrics and logs.
+//! served. [`experiment`] does that for whole grids and compares, [`analysis`] looks inside. [`nn`] has the layers, [`cli`]
+//! the commands, [`telemetry`] metrics and logs; [`table`] and [`plot`] show results.
 //!
 //! Dependencies point one way: `service` → `engine` → `model` → `nn`; `domain` is below all.
 
+pub mod analysis;
 pub mod cli;
 pub mod config;
 pub mod data;
 pub mod domain;
 pub mod engine;
 pub mod eval;
+pub mod experiment;
 pub mod history;
 pub mod model;
 pub mod nn;
+pub mod plot;
 pub mod proto;
 pub mod service;
+pub mod table;
 pub mod telemetry;
 pub mod train;

@@ -1,5 +1,8 @@
-//! One contract, three stores: `memory`, `embedded`, and `redis` as a real redis-server.
+//! One contract, three stores: `memory`, `embedded`, and `redis` as a real redis-server, a pair under a Sentinel, and a
+//! Cluster of three.
 
+#[path = "support/certificates.rs"]
+mod certificates;
 #[path = "stores/contract.rs"]
 mod contract;
 #[path = "stores/differential.rs"]
@@ -21,6 +24,11 @@ macro_rules! contract {
         contract!(@store memory, Memory, $($test),*);
         contract!(@store embedded, Embedded, $($test),*);
         contract!(@store redis, Redis, $($test),*);
+
+        /// Everything, one after the other: for servers that take long to start.
+        async fn whole_contract(kind: fixture::Kind) {
+            $(contract::$test(kind).await;)*
+        }
     };
     (@store $store:ident, $kind:ident, $($test:ident),*) => {
         mod $store {
@@ -48,3 +56,15 @@ contract![
     sixteen_writers_lose_nothing,
     memory_is_bounded_under_an_endless_stream,
 ];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_contract_through_a_sentinel() {
+    let guarded = redis_server::Guarded::start(1).await;
+    whole_contract(fixture::Kind::shared(guarded.url())).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_contract_on_a_cluster_of_three() {
+    let cluster = redis_server::Cluster::start();
+    whole_contract(fixture::Kind::shared(cluster.url())).await;
+}

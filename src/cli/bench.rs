@@ -12,8 +12,7 @@ mod workload;
 
 use std::time::Duration;
 
-use anyhow::Context;
-use tonic::transport::{Channel, Endpoint};
+use super::connect_args::{ConnectArgs, Transport};
 
 /// Options of `sesrec bench`.
 #[derive(Debug, clap::Args)]
@@ -40,17 +39,13 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     }
 }
 
-/// Connections to a server, and how long it may take to get them.
-async fn connect(server: &str, connections: usize) -> anyhow::Result<Vec<Channel>> {
-    let endpoint = Endpoint::from_shared(server.to_owned())
-        .with_context(|| format!("--server {server:?} is no URL; write e.g. http://127.0.0.1:50051"))?
-        .connect_timeout(Duration::from_secs(5))
-        .tcp_nodelay(true);
-    let mut channels = Vec::with_capacity(connections);
+/// Connections to a server.
+async fn connect(server: &ConnectArgs, connections: usize) -> anyhow::Result<Vec<Transport>> {
+    let mut transports = Vec::with_capacity(connections);
     for _ in 0..connections.max(1) {
-        channels.push(endpoint.connect().await.with_context(|| format!("cannot reach {server}; is it serving?"))?);
+        transports.push(server.connect(Duration::from_secs(5)).await?);
     }
-    Ok(channels)
+    Ok(transports)
 }
 
 #[cfg(test)]

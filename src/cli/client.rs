@@ -2,21 +2,21 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, anyhow, bail};
-use tonic::{Code, Status, transport::Channel, transport::Endpoint};
+use anyhow::anyhow;
+use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
+use super::connect_args::{ConnectArgs, Transport};
 use crate::{engine::parse_duration, proto::v1::ranking_service_client::RankingServiceClient};
 
 /// A client of the ranking service.
-pub type Client = RankingServiceClient<Channel>;
+pub type Client = RankingServiceClient<Transport>;
 
 /// Which server, and how long to wait for it.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ServerArgs {
-    /// Where the server listens.
-    #[arg(long, default_value = "http://localhost:50051", value_name = "URL")]
-    pub server: String,
+    #[command(flatten)]
+    pub connection: ConnectArgs,
     /// How long an answer may take.
     #[arg(long, default_value = "10s", value_parser = parse_duration, value_name = "DURATION")]
     pub timeout: Duration,
@@ -25,24 +25,12 @@ pub struct ServerArgs {
 impl ServerArgs {
     /// Connects.
     pub async fn connect(&self) -> anyhow::Result<Client> {
-        let channel = self.endpoint()?.connect().await.with_context(|| {
-            format!("cannot connect to {}; is `sesrec serve` running there? (--server says where)", self.server)
-        })?;
-        Ok(client(channel))
+        Ok(client(self.connection.connect(self.timeout).await?))
     }
 
-    /// The server as an endpoint that connects, and connects again.
-    pub fn endpoint(&self) -> anyhow::Result<Endpoint> {
-        let url = if self.server.contains("://") { self.server.clone() } else { format!("http://{}", self.server) };
-        if !url.starts_with("http://") {
-            bail!("--server {}: only http:// is spoken here; put a TLS proxy in between", self.server);
-        }
-        let endpoint = Endpoint::from_shared(url).with_context(|| format!("--server {}", self.server))?;
-        Ok(endpoint
-            .connect_timeout(Duration::from_secs(5).min(self.timeout))
-            .tcp_nodelay(true)
-            .http2_keep_alive_interval(Duration::from_secs(20))
-            .keep_alive_timeout(Duration::from_secs(10)))
+    /// Connects when it is needed, and again when it has to.
+    pub fn connect_lazy(&self) -> anyhow::Result<Client> {
+        Ok(client(self.connection.connect_lazy(self.timeout)?))
     }
 
     /// A request that tells the server how long its answer is waited for.
@@ -54,8 +42,8 @@ impl ServerArgs {
 }
 
 /// Without tonic's limit of 4 MiB: an explained answer over thousands of candidates is larger.
-pub fn client(channel: Channel) -> Client {
-    Client::new(channel).max_decoding_message_size(256 << 20)
+pub fn client(transport: Transport) -> Client {
+    Client::new(transport).max_decoding_message_size(256 << 20)
 }
 
 /// A failed call, for people: code, message, every field that is wrong, when to try again.
@@ -68,8 +56,10 @@ pub fn describe(status: &Status) -> anyhow::Error {
     if let Some(delay) = retry_delay(status) {
         text.push_str(&format!("\n  try again in {delay:?}"));
     }
-    if status.code() == Code::Unimplemented {
-        text.push_str("\n  is that a sesrec server?");
+    match status.code() {
+        Code::Unimplemented => text.push_str("\n  is that a sesrec server?"),
+        Code::Unauthenticated => text.push_str("\n  --token says who you are"),
+        _ => {}
     }
     anyhow!(text)
 }

@@ -41,10 +41,16 @@ pub enum Command {
     Train(train::Args),
     /// Evaluate a bundle on a data set: the six ranking metrics.
     Evaluate(evaluate::Args),
+    /// Run the paper’s tables, or a grid of your own, over seeds: means, deviations, significance.
+    Experiment(experiment::Args),
+    /// Show what is in a data set and in a model: the paper’s statistics and figures.
+    Analyze(analyze::Args),
     /// Make a bundle from the PyTorch release’s weights.
     Convert(convert::Args),
     /// Score requests offline: NDJSON in, NDJSON out, no server.
     Score(score::Args),
+    /// Make a token for a caller of a server with --tokens.
+    Token(token::Args),
     /// Load a server at a constant rate and measure latency.
     Bench(bench::Args),
 }
@@ -62,8 +68,11 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Synth(args) => synth::run(args).await,
         Command::Train(args) => train::run(args).await,
         Command::Evaluate(args) => evaluate::run(args).await,
+        Command::Experiment(args) => experiment::run(args).await,
+        Command::Analyze(args) => analyze::run(args).await,
         Command::Convert(args) => convert::run(args).await,
         Command::Score(args) => score::run(args).await,
+        Command::Token(args) => token::run(args).await,
         Command::Bench(args) => bench::run(args).await,
     }
 }

@@ -1,14 +1,24 @@
 //! `sesrec evaluate`.
 
-use std::{path::PathBuf, sync::Arc};
+mod replay;
 
-use anyhow::Context;
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use anyhow::{Context, ensure};
+use indicatif::ProgressBar;
 use serde::Serialize;
 
-use super::train::NegativesFlags;
+use replay::{Replay, model_info};
+
+use super::{
+    client::ServerArgs,
+    connect_args::{ConnectArgs, Credentials},
+    train::NegativesFlags,
+};
 use crate::{
-    data::{Dataset, Featurizer, Split},
-    eval::{Evaluator, Metrics, MetricsRow, metrics_table, popularity_ranks},
+    data::{Dataset, EvaluationNegatives, Featurizer, Split, Target},
+    engine::parse_duration,
+    eval::{Evaluator, Metrics, MetricsRow, UserRank, metrics_table, popularity_ranks, progress_bar},
     model::Bundle,
     nn::DeviceChoice,
 };
@@ -16,9 +26,9 @@ use crate::{
 /// Options of `sesrec evaluate`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Bundle directory.
-    #[arg(long, value_name = "BUNDLE")]
-    model: PathBuf,
+    /// Bundle directory. With --via-server only to make sure that it is the one that is served.
+    #[arg(long, value_name = "BUNDLE", required_unless_present = "via_server")]
+    model: Option<PathBuf>,
     /// Data set directory. Ids are matched with the bundle's, so any import of the logs will do.
     #[arg(long, value_name = "DATASET")]
     data: PathBuf,
@@ -37,6 +47,16 @@ pub struct Args {
     /// No progress bar.
     #[arg(long, short)]
     quiet: bool,
+    /// Ask a running server instead: append each user's history before the interaction, then let it rank. The metrics are
+    /// those of the offline evaluation. The server has to begin with an empty store and keep old events:
+    /// `sesrec serve --model BUNDLE --store memory --time-to-live 0s`.
+    #[arg(long, value_name = "URL", conflicts_with = "device")]
+    via_server: Option<String>,
+    /// With --via-server: how long an answer may take.
+    #[arg(long, default_value = "10s", value_parser = parse_duration, value_name = "DURATION")]
+    timeout: Duration,
+    #[command(flatten)]
+    credentials: Credentials,
     #[command(flatten)]
     negatives: NegativesFlags,
 }
@@ -58,6 +78,8 @@ struct EvaluationReport {
     program: String,
     model: String,
     model_version: String,
+    /// The server that ranked; `None`: evaluated offline.
+    via_server: Option<String>,
     data_checksum: String,
     split: EvaluationSplit,
     negatives: String,
@@ -67,30 +89,89 @@ struct EvaluationReport {
     ranks: std::collections::BTreeMap<String, u32>,
 }
 
-pub(super) async fn run(args: Args) -> anyhow::Result<()> {
-    tokio::task::spawn_blocking(move || evaluate(&args)).await?
+/// What was evaluated, by name and version.
+struct Evaluated {
+    model: String,
+    version: String,
+    ranks: Vec<UserRank>,
 }
 
-fn evaluate(args: &Args) -> anyhow::Result<()> {
-    let bundle = Bundle::read(&args.model)?;
-    let dataset = Dataset::read(&args.data)?;
-    let negatives = args.negatives.open(&dataset)?;
+/// What everything is ranked by.
+struct Inputs {
+    dataset: Dataset,
+    negatives: EvaluationNegatives,
+    targets: Vec<Target>,
+}
+
+pub(super) async fn run(args: Args) -> anyhow::Result<()> {
+    let args = Arc::new(args);
+    // Reading and computing block for as long as they take.
+    let blocking = Arc::clone(&args);
+    let inputs = Arc::new(tokio::task::spawn_blocking(move || blocking.inputs()).await??);
+    let evaluated = match &args.via_server {
+        Some(server) => via_server(&args, server, &inputs).await?,
+        None => {
+            let blocking = (Arc::clone(&args), Arc::clone(&inputs));
+            tokio::task::spawn_blocking(move || offline(&blocking.0, &blocking.1)).await??
+        }
+    };
+    tokio::task::spawn_blocking(move || report(&args, &inputs, evaluated)).await?
+}
+
+impl Args {
+    fn inputs(&self) -> anyhow::Result<Inputs> {
+        let dataset = Dataset::read(&self.data)?;
+        let negatives = self.negatives.open(&dataset)?;
+        let targets = dataset.targets(match self.split {
+            EvaluationSplit::Test => Split::Test,
+            EvaluationSplit::Validation => Split::Validation,
+        });
+        Ok(Inputs { dataset, negatives, targets })
+    }
+}
+
+fn offline(args: &Args, inputs: &Inputs) -> anyhow::Result<Evaluated> {
+    let bundle = Bundle::read(args.model.as_deref().context("--model is required")?)?;
     let model = bundle.ranker(&args.device.open()?)?;
-    let targets = dataset.targets(match args.split {
-        EvaluationSplit::Test => Split::Test,
-        EvaluationSplit::Validation => Split::Validation,
-    });
     let featurizer = Featurizer::new(Arc::clone(&bundle.catalogue), model.limits());
-    let mut evaluator = Evaluator::new(&dataset, &negatives, featurizer)?;
+    let mut evaluator = Evaluator::new(&inputs.dataset, &inputs.negatives, featurizer)?;
     if !args.quiet {
         evaluator = evaluator.with_progress("evaluating");
     }
-    let ranks = evaluator.ranks(&*model, &targets)?;
+    let ranks = evaluator.ranks(&*model, &inputs.targets)?;
+    Ok(Evaluated { model: bundle.name.clone(), version: bundle.version.to_string(), ranks })
+}
+
+async fn via_server(args: &Args, server: &str, inputs: &Inputs) -> anyhow::Result<Evaluated> {
+    let connection = ConnectArgs { server: server.to_owned(), credentials: args.credentials.clone() };
+    let server = ServerArgs { connection, timeout: args.timeout };
+    let mut client = server.connect().await?;
+    let model = model_info(&server, &mut client).await?;
+    if let Some(path) = args.model.clone() {
+        let bundle = tokio::task::spawn_blocking(move || Bundle::read(&path)).await??;
+        let (served, ours) = (&model.version, bundle.version.to_string());
+        ensure!(
+            *served == ours,
+            "{} serves version {served} of {:?}, --model is {ours}",
+            server.connection.server,
+            model.name
+        );
+    }
+    let progress = if args.quiet { ProgressBar::hidden() } else { progress_bar("replaying") };
+    let Inputs { dataset, negatives, targets } = inputs;
+    let replay = Replay { dataset, negatives, server: &server, model: &model, progress };
+    let ranks = replay.ranks(&client, targets).await?;
+    Ok(Evaluated { model: model.name.clone(), version: model.version.clone(), ranks })
+}
+
+fn report(args: &Args, inputs: &Inputs, evaluated: Evaluated) -> anyhow::Result<()> {
+    let Inputs { dataset, negatives, targets } = inputs;
+    let Evaluated { model, version, ranks } = evaluated;
     let metrics = Metrics::of(ranks.iter().map(|user| user.rank));
-    let mut rows = vec![MetricsRow { name: bundle.name.clone(), metrics }];
+    let mut rows = vec![MetricsRow { name: model.clone(), metrics }];
     let mut popularity = None;
     if args.popularity {
-        let ranks = popularity_ranks(&dataset, &targets, &negatives)?;
+        let ranks = popularity_ranks(dataset, targets, negatives)?;
         let metrics = *popularity.insert(Metrics::of(ranks.into_iter().map(|user| user.rank)));
         rows.push(MetricsRow { name: "popularity".into(), metrics });
     }
@@ -99,8 +180,9 @@ fn evaluate(args: &Args) -> anyhow::Result<()> {
     let user_id = |user| dataset.catalogue.users.id(user).unwrap_or_default().to_owned();
     let report = EvaluationReport {
         program: format!("sesrec {}", env!("CARGO_PKG_VERSION")),
-        model: bundle.name.clone(),
-        model_version: bundle.version.to_string(),
+        model,
+        model_version: version,
+        via_server: args.via_server.clone(),
         data_checksum: dataset.checksum.clone(),
         split: args.split,
         negatives: args.negatives.description(),

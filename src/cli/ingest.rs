@@ -74,13 +74,12 @@ fn judge(summary: &Summary, allow_rejects: bool) -> anyhow::Result<()> {
 async fn send_all(args: &Args, flow: &mut Flow) -> anyhow::Result<()> {
     const FIRST_PAUSE: Duration = Duration::from_millis(100);
     const LONGEST_PAUSE: Duration = Duration::from_secs(10);
-    let endpoint = args.server.endpoint()?;
-    let channel = endpoint.connect_lazy();
+    let client = args.server.connect_lazy()?;
     let mut pause = FIRST_PAUSE;
     let mut settled = flow.settled();
     let mut failing_since = tokio::time::Instant::now();
     loop {
-        let failure = match flow.send(super::client::client(channel.clone())).await? {
+        let failure = match flow.send(client.clone()).await? {
             Ok(()) => return Ok(()),
             Err(failure) => failure,
         };

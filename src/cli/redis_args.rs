@@ -1,9 +1,10 @@
 //! How Redis is used: flags of every command that opens a store.
 
-use std::{path::Path, time::Duration};
+use std::time::Duration;
 
 use clap::Args;
 
+use super::pem::{self, Pem};
 use crate::{engine::parse_duration, history::RedisOptions};
 
 /// Options about Redis; they count where `--store` names one.
@@ -21,22 +22,14 @@ pub struct RedisArgs {
     /// How long a call is tried again after a broken connection or during a failover, within --store-timeout.
     #[arg(long, default_value = "250ms", value_parser = parse_duration, value_name = "DURATION")]
     redis_retry_for: Duration,
+    /// Replicas that must have an event before it is acknowledged. With all that Sentinel may promote, a failover loses
+    /// nothing; with fewer, what the promoted one lacks; with none, the last moments. While there are fewer, appends are
+    /// UNAVAILABLE. Not for a Cluster.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    redis_wait: u32,
     /// PEM file with the certificates to trust, in place of the system's: for rediss:// with an authority of your own.
-    #[arg(long, value_parser = read_pem, value_name = "FILE")]
+    #[arg(long, value_parser = pem::certificates, value_name = "FILE")]
     redis_root_certificate: Option<Pem>,
-}
-
-/// Certificates in PEM, read.
-#[derive(Debug, Clone)]
-struct Pem(Vec<u8>);
-
-fn read_pem(path: &str) -> Result<Pem, String> {
-    let pem = std::fs::read(Path::new(path)).map_err(|error| error.to_string())?;
-    let marker = b"-----BEGIN CERTIFICATE-----";
-    if !pem.windows(marker.len()).any(|window| window == marker) {
-        return Err("has no certificate in PEM (-----BEGIN CERTIFICATE-----)".into());
-    }
-    Ok(Pem(pem))
 }
 
 impl RedisArgs {
@@ -47,6 +40,7 @@ impl RedisArgs {
             connections: self.redis_connections.into(),
             connect_timeout: self.redis_connect_timeout,
             retry_for: self.redis_retry_for,
+            wait: self.redis_wait,
             root_certificate: self.redis_root_certificate.clone().map(|Pem(pem)| pem),
             clock: None,
         }
@@ -76,11 +70,12 @@ mod tests {
         let path = path.to_str().unwrap();
         let words = format!(
             "--redis-prefix shop: --redis-connections 5 --redis-connect-timeout 3s --redis-retry-for 1s \
-             --redis-root-certificate {path}"
+             --redis-wait 2 --redis-root-certificate {path}"
         );
         let options = parse(&words.split(' ').collect::<Vec<_>>()).unwrap();
         assert_eq!((options.prefix.as_str(), options.connections), ("shop:", 5));
         assert_eq!((options.connect_timeout, options.retry_for), (Duration::from_secs(3), Duration::from_secs(1)));
+        assert_eq!(options.wait, 2);
         assert_eq!(options.root_certificate.as_deref(), Some(pem.as_bytes()));
 
         std::fs::write(path, "no certificate").unwrap();

@@ -12,7 +12,7 @@ use crate::{
     engine::{Engine, LoadedModel, ModelSlot},
     history::{self, HistoryOptions},
     nn::device_name,
-    service::{RankingServer, Server},
+    service::{RankingServer, SecurityOptions, Server, TlsOptions, TokenFile},
     telemetry::{Metrics, logging},
 };
 
@@ -29,6 +29,7 @@ pub struct Listeners {
 
 pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     logging::init(&args.log)?;
+    let options = args.options()?;
     let listeners = Listeners {
         grpc: bind("--listen", &args.listen).await?,
         metrics: match &args.metrics_listen {
@@ -36,7 +37,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
             MetricsListen::At(address) => Some(bind("--metrics-listen", address).await?),
         },
     };
-    serve_until(args.options(), listeners, stop_signal()?).await
+    serve_until(options, listeners, stop_signal()?).await
 }
 
 /// Serves until `shutdown` ends, then drains.
@@ -64,9 +65,19 @@ pub async fn serve_until(
     let slot = Arc::new(ModelSlot::new(model, metrics.clone()));
     let engine = Engine::start(slot.clone(), options.engine, metrics.clone());
     let service = RankingServer::new(store, engine, slot.clone(), metrics, options.service);
-    let reloading = tokio::spawn(reload_on_hangup(Reload { slot, directory: options.model, device, history_options }));
+    let tokens = options.server.security.tokens.clone();
+    let reload = Reload { slot, directory: options.model, device, history_options, tokens };
+    let reloading = tokio::spawn(reload_on_hangup(reload));
 
-    tracing::info!(address = shown(listeners.grpc.local_addr()), "gRPC");
+    let security = &options.server.security;
+    tracing::info!(
+        address = shown(listeners.grpc.local_addr()),
+        tls = security.tls.is_some(),
+        client_certificates = security.tls.as_ref().is_some_and(TlsOptions::asks_for_certificates),
+        tokens = security.tokens.is_some(),
+        "gRPC"
+    );
+    warn_of_openness(security, &listeners.grpc);
     if let Some(listener) = &listeners.metrics {
         tracing::info!(address = shown(listener.local_addr()), paths = "/metrics /healthz /readyz", "HTTP");
     }
@@ -93,14 +104,28 @@ fn at_least(options: HistoryOptions, limits: HistoryLimits) -> HistoryOptions {
     }
 }
 
+/// What is open to a network should be meant so.
+fn warn_of_openness(security: &SecurityOptions, listener: &TcpListener) {
+    if listener.local_addr().is_ok_and(|address| address.ip().is_loopback()) {
+        return;
+    }
+    let certificates = security.tls.as_ref().is_some_and(TlsOptions::asks_for_certificates);
+    if security.tokens.is_none() && !certificates {
+        tracing::warn!("anybody who can reach this port may read and change histories (--tokens, --tls-client-ca)");
+    } else if security.tls.is_none() {
+        tracing::warn!("tokens travel unencrypted: let a proxy speak TLS, or use --tls-certificate");
+    }
+}
+
 struct Reload {
+    tokens: Option<Arc<TokenFile>>,
     slot: Arc<ModelSlot>,
     directory: std::path::PathBuf,
     device: Device,
     history_options: HistoryOptions,
 }
 
-/// On SIGHUP loads the bundle beside the live one and swaps. A bundle that can't be loaded changes nothing.
+/// On SIGHUP reads the tokens, and loads the bundle beside the live one and swaps. What can't be read changes nothing.
 async fn reload_on_hangup(reload: Reload) {
     #[cfg(unix)]
     {
@@ -110,6 +135,12 @@ async fn reload_on_hangup(reload: Reload) {
             Err(error) => return tracing::warn!(%error, "SIGHUP will not reload the bundle"),
         };
         while hangups.recv().await.is_some() {
+            // First: a token that has leaked must not wait for a model.
+            match reload.tokens.as_ref().map(|tokens| tokens.reload()) {
+                Some(Ok(tokens)) => tracing::info!(tokens, "tokens read anew"),
+                Some(Err(error)) => tracing::error!(%error, "the tokens stay as they were"),
+                None => {}
+            }
             tracing::info!(directory = %reload.directory.display(), "loading the bundle anew");
             match load(&reload.directory, &reload.device).await {
                 Ok(model) => reload.swap(model),

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::Args;
 
-use super::redis_args::RedisArgs;
+use super::{redis_args::RedisArgs, security_args::SecurityArgs};
 use crate::{
     engine::{EngineOptions, parse_bytes, parse_duration},
     history::{HistoryOptions, RedisOptions, StoreUrl},
@@ -15,14 +15,16 @@ use crate::{
 
 /// Options of `sesrec serve`.
 #[derive(Debug, Args)]
-#[command(after_help = "Signals: SIGTERM and SIGINT drain and stop; SIGHUP loads the bundle anew, beside the live one.
+#[command(
+    after_help = "Signals: SIGTERM and SIGINT drain and stop; SIGHUP loads the bundle anew, beside the live one, and the tokens.
 
-Try it:  grpcurl -plaintext localhost:50051 describe sesrec.v1.RankingService")]
+Try it:  grpcurl -plaintext localhost:50051 describe sesrec.v1.RankingService"
+)]
 pub struct ServeArgs {
     /// The bundle to serve.
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
-    /// Where gRPC is served. There is no authentication: use 0.0.0.0 only in a network of your own.
+    /// Where gRPC is served. Anybody who can connect may call, unless --tokens or --tls-client-ca ask who it is.
     #[arg(long, default_value = "127.0.0.1:50051", value_name = "ADDRESS")]
     pub listen: String,
     /// Where /metrics, /healthz and /readyz are served; `off` is nowhere.
@@ -34,6 +36,8 @@ pub struct ServeArgs {
     /// Which device computes: auto, cpu, cuda:N.
     #[arg(long, default_value_t = DeviceChoice::Auto, value_name = "DEVICE")]
     pub device: DeviceChoice,
+    #[command(flatten, next_help_heading = "Security")]
+    pub(super) security: SecurityArgs,
     #[command(flatten, next_help_heading = "Requests")]
     pub(super) requests: RequestArgs,
     #[command(flatten, next_help_heading = "Histories")]
@@ -196,10 +200,10 @@ impl ServeOptions {
 
 impl ServeArgs {
     /// The sections as the parts want them.
-    pub(super) fn options(&self) -> ServeOptions {
+    pub(super) fn options(&self) -> anyhow::Result<ServeOptions> {
         let Self { requests, histories, connections, .. } = self;
         let time_to_live = (!histories.time_to_live.is_zero()).then_some(histories.time_to_live);
-        ServeOptions {
+        Ok(ServeOptions {
             model: self.model.clone(),
             store: self.store.clone(),
             device: self.device,
@@ -232,6 +236,7 @@ impl ServeArgs {
                 history_cache_bytes: histories.history_cache_bytes,
             },
             server: ServerOptions {
+                security: self.security.options()?,
                 max_connections: connections.max_connections,
                 max_concurrent_streams: connections.max_concurrent_streams,
                 max_message_bytes: usize::try_from(connections.max_message_bytes).unwrap_or(usize::MAX),
@@ -242,7 +247,7 @@ impl ServeArgs {
                 drain_notice: connections.drain_notice,
                 ping_interval: histories.store_ping,
             },
-        }
+        })
     }
 }
 
@@ -261,7 +266,7 @@ mod tests {
     fn flags_default_to_the_defaults() {
         let command = ServeArgs::augment_args(Command::new("serve"));
         let matches = command.get_matches_from(["serve", "--model", "bundle"]);
-        let options = ServeArgs::from_arg_matches(&matches).expect("parsed").options();
+        let options = ServeArgs::from_arg_matches(&matches).expect("parsed").options().expect("consistent");
         let defaults = ServeOptions::new("bundle".into(), "embedded:./sesrec-data".parse().expect("a store"));
         assert_eq!(format!("{options:?}"), format!("{defaults:?}"));
     }

@@ -2,6 +2,7 @@
 
 mod model_flags;
 mod recipe_flags;
+mod size_flags;
 
 use std::{
     path::{Path, PathBuf},
@@ -15,8 +16,10 @@ use std::{
 use anyhow::{Context, bail};
 use serde::Serialize;
 
-use model_flags::{ModelFlags, Preset};
-use recipe_flags::RecipeFlags;
+pub use model_flags::Loss;
+use model_flags::ModelFlags;
+pub use recipe_flags::RecipeFlags;
+pub use size_flags::{Preset, SizeFlags};
 
 use crate::{
     data::{Dataset, EvaluationNegatives, Featurizer, Split, Statistics},
@@ -57,6 +60,9 @@ pub struct Args {
     /// No progress bars, no lines.
     #[arg(long, short)]
     quiet: bool,
+    /// Everything random follows from it: the same seed gives the same weights, bit for bit, on the same machine.
+    #[arg(long, default_value_t = 20_210_823)]
+    seed: u64,
     #[command(flatten)]
     negatives: NegativesFlags,
     #[command(flatten)]
@@ -126,7 +132,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
 }
 
 /// The first signal ends the run in order, the second at once.
-async fn stop_on_signal(stop: Arc<AtomicBool>) {
+pub(super) async fn stop_on_signal(stop: Arc<AtomicBool>) {
     #[cfg(unix)]
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).ok();
     loop {
@@ -161,7 +167,7 @@ fn train(args: &Args, stop: Arc<AtomicBool>) -> anyhow::Result<()> {
     }
     let dataset = Dataset::read(&args.data)?;
     let negatives = args.negatives.open(&dataset)?;
-    let recipe = args.recipe.recipe(&args.model);
+    let recipe = args.recipe.recipe(args.seed, args.model.sizes.preset, args.model.kind(), args.model.loss());
     recipe.check()?;
     let config = args.model.config(&dataset.catalogue, recipe.dropout)?;
     let device = args.device.open()?;

@@ -200,6 +200,13 @@ impl Dataset {
         featurizer.from_rows(UserRow::Known(user), history).as_of(times[search])
     }
 
+    /// What the model would see of the user after everything in the data set.
+    pub fn whole_history(&self, user: u32, featurizer: &Featurizer) -> UserFeatures {
+        let searches = self.searches(user);
+        let history = RowHistory { recommendations: self.recommendations(user), searches: &searches };
+        featurizer.from_rows(UserRow::Known(user), history)
+    }
+
     /// The targets of one part of the split, by user, then time. Users with fewer than three interactions are all
     /// training. A user's first interaction is never a target: there is no history to predict it from.
     pub fn targets(&self, split: Split) -> Vec<Target> {

@@ -1,20 +1,13 @@
 //! Ranks every target's clicked item among its negatives.
 
-use candle_core::Device;
 use indicatif::{ProgressBar, ProgressStyle};
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::{Rank, RankError, RowMap, RowMapError};
+use super::{Rank, RankError, RowMap, RowMapError, in_chunks};
 use crate::{
     data::{Dataset, EvaluationNegatives, Featurizer, NegativesError, RowHistory, Target, UserFeatures},
     model::{ModelError, RankingModel, ScoreRequest},
 };
-
-/// Users per call of the model on the CPU: chunks of this size go to the cores in parallel.
-const CPU_CHUNK: usize = 64;
-/// Users per call of the model on another device, which is filled by one call at a time.
-const DEVICE_CHUNK: usize = 1024;
 
 /// Why a model can't be evaluated.
 #[derive(Debug, thiserror::Error)]
@@ -60,6 +53,13 @@ pub struct UserRank {
     pub rank: Rank,
 }
 
+/// A progress bar over users.
+pub(crate) fn progress_bar(message: &'static str) -> ProgressBar {
+    let style = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} users · {per_sec} · {eta}")
+        .expect("a constant template");
+    ProgressBar::no_length().with_style(style).with_message(message)
+}
+
 /// Evaluates models on a data set.
 #[derive(Debug)]
 pub struct Evaluator<'a> {
@@ -89,9 +89,7 @@ impl<'a> Evaluator<'a> {
     /// Shows a progress bar on standard error, if that is a terminal.
     #[must_use]
     pub fn with_progress(mut self, message: &'static str) -> Self {
-        let style = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} users · {per_sec} · {eta}")
-            .expect("a constant template");
-        self.progress = ProgressBar::no_length().with_style(style).with_message(message);
+        self.progress = progress_bar(message);
         self
     }
 
@@ -110,13 +108,9 @@ impl<'a> Evaluator<'a> {
             self.progress.inc(targets.len() as u64);
             ranks
         };
-        // On the CPU users are spread over the cores: their matrices are too small to be split themselves.
-        let ranks: Vec<Vec<UserRank>> = match model.device() {
-            Device::Cpu => targets.par_chunks(CPU_CHUNK).map(chunk).collect::<Result<_, _>>()?,
-            _ => targets.chunks(DEVICE_CHUNK).map(chunk).collect::<Result<_, _>>()?,
-        };
+        let ranks = in_chunks(model.device(), targets, chunk)?;
         self.progress.finish_and_clear();
-        Ok(ranks.concat())
+        Ok(ranks)
     }
 
     fn chunk(&self, model: &dyn RankingModel, targets: &[Target]) -> Result<Vec<UserRank>, EvaluationError> {
@@ -167,7 +161,10 @@ impl<'a> Evaluator<'a> {
 }
 
 /// The clicked item, then its negatives, in the data set's rows.
-pub(super) fn candidates(
+///
+/// # Errors
+/// If the user has no negatives, or the clicked item is one of them.
+pub fn candidates(
     dataset: &Dataset,
     target: Target,
     negatives: &EvaluationNegatives,

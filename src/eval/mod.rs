@@ -1,9 +1,12 @@
 //! How well a model ranks: leave-one-out, the clicked item among sampled negatives, six metrics.
 //!
 //! [`Evaluator`] asks any [`RankingModel`](crate::model::RankingModel) as serving does, through `encode` and `score`, and
-//! keeps every user's rank, from which [`Metrics`] follow. [`popularity_ranks`] is what a model has to beat.
+//! keeps every user's rank, from which [`Metrics`] follow. [`popularity_ranks`] and the [`HandmadeScore`] are what a model has
+//! to beat.
 
+mod chunks;
 mod evaluator;
+mod handmade;
 mod metrics;
 mod popularity;
 mod report;
@@ -11,7 +14,10 @@ mod row_map;
 #[cfg(test)]
 mod tests;
 
-pub use evaluator::{EvaluationError, Evaluator, UserRank};
+pub(crate) use chunks::in_chunks;
+pub(crate) use evaluator::progress_bar;
+pub use evaluator::{EvaluationError, Evaluator, UserRank, candidates};
+pub use handmade::{HandmadeScore, HandmadeWeights};
 pub use metrics::{Metrics, Rank, RankError};
 pub use popularity::popularity_ranks;
 pub use report::{MetricsRow, metrics_table};

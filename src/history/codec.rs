@@ -38,6 +38,14 @@ pub(super) fn decode<M: Message + Default>(value: &[u8]) -> Result<M, StoreError
     }
 }
 
+/// Reads bytes as everything that a store holds, and says nothing: for the fuzz target.
+#[doc(hidden)]
+pub fn read_stored(bytes: &[u8]) {
+    let _ = decode::<StoredEvent>(bytes).and_then(payload);
+    let _ = decode_meta(bytes);
+    super::redis::read_element(bytes);
+}
+
 /// A payload as the message that is stored, without event id and time.
 pub(super) fn message(payload: &Payload) -> StoredEvent {
     let payload = match payload {

@@ -12,6 +12,7 @@ mod timeline;
 mod user_key;
 
 pub use self::redis::{RedisOptions, RedisStore};
+pub use codec::read_stored;
 pub use embedded::EmbeddedStore;
 pub use memory::MemoryStore;
 pub use store::{

@@ -15,6 +15,7 @@ mod inputs;
 mod manifest;
 mod ranking;
 pub mod sesrec;
+mod setting;
 mod trainable;
 mod weights;
 
@@ -26,6 +27,7 @@ pub use inputs::{
 };
 pub use manifest::Manifest;
 pub use ranking::{ModelError, RankingModel, ScoreRequest, UserState};
+pub use setting::Setting;
 pub use trainable::{
     BatchPlan, Examples, Extras, HistoryPadding, Losses, SearchExamples, TrainableModel, TrainingBatch,
 };

@@ -5,7 +5,7 @@ use std::{collections::HashMap, time::Duration};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use super::Violations;
+use super::{Right, Violations};
 use crate::{
     domain::{EventId, HistoryVersion, ModelVersion},
     engine::EngineError,
@@ -57,6 +57,12 @@ pub enum ServiceError {
     /// The event id is stored with other contents.
     #[error("event_id {0} is stored with another payload or time; use a new event_id for a new event")]
     Conflict(EventId),
+    /// No credentials, or none that count here.
+    #[error("not authenticated: {0}")]
+    Unauthenticated(&'static str),
+    /// The token does not have the right.
+    #[error("the token has no right to {0}")]
+    PermissionDenied(Right),
     /// A limit on concurrent work.
     #[error("{0}; try again later")]
     Busy(&'static str),
@@ -90,6 +96,8 @@ impl ServiceError {
             E::TokenAhead { .. } => Row(Code::FailedPrecondition, "HISTORY_TOKEN_AHEAD", None),
             E::ModelNotLive { .. } => Row(Code::FailedPrecondition, "MODEL_VERSION_NOT_LIVE", None),
             E::Conflict(_) => Row(Code::AlreadyExists, "EVENT_ID_CONFLICT", None),
+            E::Unauthenticated(_) => Row(Code::Unauthenticated, "UNAUTHENTICATED", None),
+            E::PermissionDenied(_) => Row(Code::PermissionDenied, "PERMISSION_DENIED", None),
             E::Busy(_) => Row(Code::ResourceExhausted, "OVERLOADED", Some(LIMIT_RETRY)),
             E::Draining => Row(Code::Unavailable, "SHUTTING_DOWN", Some(DRAIN_RETRY)),
             E::Internal => Row(Code::Internal, "INTERNAL", None),
@@ -117,6 +125,7 @@ impl ServiceError {
                 HashMap::from([("live".into(), live.to_string()), ("wanted".into(), wanted.to_string())])
             }
             Self::Conflict(event_id) => HashMap::from([("event_id".into(), event_id.to_string())]),
+            Self::PermissionDenied(right) => HashMap::from([("required_right".into(), right.to_string())]),
             _ => HashMap::new(),
         }
     }
@@ -186,6 +195,8 @@ mod tests {
             ),
             (ServiceError::ModelNotLive { wanted: version("a"), live: version("b") }, Code::FailedPrecondition, None),
             (ServiceError::Conflict(EventId::new("e").expect("an id")), Code::AlreadyExists, None),
+            (ServiceError::Unauthenticated("no token"), Code::Unauthenticated, None),
+            (ServiceError::PermissionDenied(Right::Admin), Code::PermissionDenied, None),
             (ServiceError::Busy("too many streams"), Code::ResourceExhausted, Some(LIMIT_RETRY)),
             (ServiceError::Draining, Code::Unavailable, Some(DRAIN_RETRY)),
         ];

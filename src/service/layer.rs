@@ -83,11 +83,17 @@ where
         request.extensions_mut().insert(Arrival { at, deadline });
 
         let request_id = request_id(request.headers());
-        let span = tracing::info_span!("request", rpc = rpc.label(), id = %request_id.to_str().unwrap_or_default());
+        let span = tracing::info_span!(
+            "request",
+            rpc = rpc.label(),
+            id = %request_id.to_str().unwrap_or_default(),
+            caller = tracing::field::Empty
+        );
         // A stream counts itself: it goes on when this future has ended.
         let guard = unary.then(|| self.shared.metrics.request(rpc));
         let running = self.shared.running.token();
-        let call = AssertUnwindSafe(self.inner.call(request)).catch_unwind();
+        // In the span: the next layer tells it who the caller is.
+        let call = AssertUnwindSafe(span.in_scope(|| self.inner.call(request))).catch_unwind();
         let answered = async move {
             let _running = running;
             let result = match deadline {
@@ -114,7 +120,8 @@ where
     }
 }
 
-fn method(path: &str) -> Option<Rpc> {
+/// The method of our service that a path names.
+pub(super) fn method(path: &str) -> Option<Rpc> {
     let name = path.strip_prefix(SERVICE)?;
     Rpc::ALL.iter().copied().find(|rpc| rpc.label() == name)
 }

@@ -1,10 +1,11 @@
 //! The gRPC service: protobuf in, protobuf out, everything between in domain values.
 //!
-//! `layer` notes arrival and deadline → `methods`, the generated trait → one handler per method (`rank`, `append`,
+//! `layer` notes arrival and deadline → `auth` asks for a token with the right → `methods`, the generated trait → one handler per method (`rank`, `append`,
 //! `history`, `info`) → `convert` checks requests, `present` makes answers, `errors` maps failures. `shared` is what
 //! handlers have in common, `last_known` this replica's copies of histories. [`Server`] puts it on a port.
 
 mod append;
+mod auth;
 mod connection;
 pub mod convert;
 mod errors;
@@ -20,6 +21,7 @@ mod server;
 mod shared;
 mod violations;
 
+pub use auth::{NewToken, ReflectionAccess, Right, SecurityOptions, TlsError, TlsOptions, TokenFile, TokenFileError};
 pub use errors::{ERROR_DOMAIN, ServiceError};
 pub use options::{Concurrency, OnStoreOutage, ServerOptions, ServiceOptions, Timeouts};
 pub use server::{Server, ServerError};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::convert::DEFAULT_MAX_CANDIDATES;
+use super::{auth::SecurityOptions, convert::DEFAULT_MAX_CANDIDATES};
 use crate::history::HistoryOptions;
 
 /// What the ranking service does with requests.
@@ -96,6 +96,8 @@ impl Default for Concurrency {
 /// How the server treats connections.
 #[derive(Debug, Clone)]
 pub struct ServerOptions {
+    /// Who may connect and call.
+    pub security: SecurityOptions,
     /// Connections at once; more wait in the listener's backlog.
     pub max_connections: usize,
     /// Requests and streams at once on one connection.
@@ -119,6 +121,7 @@ pub struct ServerOptions {
 impl Default for ServerOptions {
     fn default() -> Self {
         Self {
+            security: SecurityOptions::default(),
             max_connections: 10_000,
             max_concurrent_streams: 1024,
             max_message_bytes: 8 << 20,

@@ -16,7 +16,13 @@ use tokio_util::sync::CancellationToken;
 use tonic::{server::NamedService, transport::Server as Transport};
 use tonic_health::{ServingStatus, server::HealthReporter};
 
-use super::{RankingServer, ServerOptions, connection, layer::ObserveLayer, shared::Shared};
+use super::{
+    RankingServer, ServerOptions,
+    auth::AuthorizeLayer,
+    connection::{Connections, Limits},
+    layer::ObserveLayer,
+    shared::Shared,
+};
 use crate::{
     domain::Deadline,
     proto::v1::{FILE_DESCRIPTOR_SET, ranking_service_server::RankingServiceServer},
@@ -25,6 +31,9 @@ use crate::{
 
 /// What closes connections that outlive the last request: long enough for an answer to get out.
 const FLUSH: Duration = Duration::from_millis(300);
+
+/// Of the port for scrapers and probes: there are few of them, and they ask at least once in some minutes.
+const METRICS_LIMITS: Limits = Limits { connections: 64, silence: Duration::from_secs(300) };
 
 /// Why a server could not serve.
 #[derive(Debug, thiserror::Error)]
@@ -73,15 +82,21 @@ impl Server {
         health.set_not_serving::<Ranking>().await;
         let health = tokio::spawn(follow(readiness.watch(), health));
         let metrics = metrics_listener.map(|listener| {
+            // Never closed from here: an answer on its way gets out.
+            let listener = Connections::new(listener, METRICS_LIMITS, CancellationToken::new());
             let stop = signals.stop_metrics.clone().cancelled_owned();
             tokio::spawn(telemetry::http::run(listener, shared.metrics.clone(), readiness.watch(), stop))
         });
         let probe = Probe { shared: shared.clone(), readiness, interval: options.ping_interval };
         let probe = tokio::spawn(probe.run(signals.leaving.clone()));
 
-        let incoming = connection::accept(listener, options.max_connections, signals.close_connections.clone());
-        let router = transport(&options)
+        // A live caller has answered a ping by then.
+        let silence = options.keepalive_interval + options.keepalive_timeout;
+        let limits = Limits { connections: options.max_connections, silence };
+        let incoming = Connections::new(listener, limits, signals.close_connections.clone()).into_stream();
+        let router = transport(&options)?
             .layer(ObserveLayer(shared.clone()))
+            .layer(AuthorizeLayer::new(&options.security, shared.metrics.clone()))
             .add_service(health_service)
             .add_service(reflection().build_v1()?)
             .add_service(reflection().build_v1alpha()?)
@@ -143,9 +158,13 @@ struct Signals {
     stop_metrics: CancellationToken,
 }
 
-/// Limits of every connection, explicitly. `tls_config` belongs here too: it is the one step between accepting and HTTP/2.
-fn transport(options: &ServerOptions) -> Transport {
-    let transport = Transport::builder()
+/// Limits of every connection, explicitly, and TLS.
+fn transport(options: &ServerOptions) -> Result<Transport, ServerError> {
+    let transport = match &options.security.tls {
+        Some(tls) => Transport::builder().tls_config(tls.config())?,
+        None => Transport::builder(),
+    };
+    let transport = transport
         .max_concurrent_streams(options.max_concurrent_streams)
         .http2_keepalive_interval(Some(options.keepalive_interval))
         .http2_keepalive_timeout(Some(options.keepalive_timeout))
@@ -154,10 +173,10 @@ fn transport(options: &ServerOptions) -> Transport {
         .http2_max_pending_accept_reset_streams(Some(64))
         .http2_max_local_error_reset_streams(Some(256))
         .http2_adaptive_window(Some(true));
-    match options.max_connection_age {
+    Ok(match options.max_connection_age {
         Some(age) => transport.max_connection_age(age),
         None => transport,
-    }
+    })
 }
 
 /// Our own services, health, and the messages of error details, so that grpcurl can print those.

@@ -5,23 +5,22 @@
 
 use std::{future::Future, io};
 
+use super::{Metrics, ReadinessWatch};
 use axum::{
     Router,
     extract::State,
     http::{HeaderMap, StatusCode, header},
     response::IntoResponse,
     routing::get,
+    serve::Listener,
 };
-use tokio::net::TcpListener;
-
-use super::{Metrics, ReadinessWatch};
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Serves until `shutdown` ends.
-pub async fn run(
-    listener: TcpListener,
+pub async fn run<L: Listener<Addr: std::fmt::Debug>>(
+    listener: L,
     metrics: Metrics,
     readiness: ReadinessWatch,
     shutdown: impl Future<Output = ()> + Send + 'static,
@@ -54,7 +53,7 @@ fn ready(readiness: &ReadinessWatch) -> (StatusCode, String) {
 mod tests {
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
-        net::TcpStream,
+        net::{TcpListener, TcpStream},
         sync::oneshot,
     };
 

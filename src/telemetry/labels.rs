@@ -68,6 +68,10 @@ label!(
         Appends = "appends",
         /// As many streams as may be open are open.
         Streams = "streams",
+        /// No token, or an unknown one.
+        Unauthenticated = "unauthenticated",
+        /// A token without the right.
+        PermissionDenied = "permission_denied",
         /// The server is shutting down.
         ShuttingDown = "shutting_down",
     }

@@ -60,8 +60,10 @@ pub(super) struct RunState {
 
 /// What each epoch's clicked items are ranked among: metrics over others can't be compared.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Candidates {
+pub struct Candidates {
+    /// Items, over all users.
     pub items: u64,
+    /// Users that are evaluated.
     pub users: u64,
     /// Of users and items, wherever they come from.
     pub checksum: String,

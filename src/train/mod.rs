@@ -19,7 +19,7 @@ mod tensorboard;
 mod tests;
 mod trainer;
 
-pub use checkpoint::{Checkpoint, Position};
+pub use checkpoint::{Candidates, Checkpoint, Position};
 pub use error::TrainingError;
 pub use progress::Reporting;
 pub use recipe::{Order, OwnClicks, Recipe, RecipeError, Selection, TrainingTargets};

@@ -344,7 +344,7 @@ impl<'a> Run<'a> {
     fn validate(&self) -> Result<Metrics, EvaluationError> {
         let Trainer { dataset, negatives, reporting, .. } = self.trainer;
         let mut evaluator = Evaluator::new(dataset, negatives, self.featurizer.clone())?;
-        if *reporting == Reporting::Terminal {
+        if matches!(reporting, Reporting::Terminal) {
             evaluator = evaluator.with_progress("validation");
         }
         let ranks = evaluator.ranks(&*self.model.ranker()?, &self.validation)?;

@@ -13,6 +13,7 @@ mod jsr;
 mod nrhub;
 mod query_seqrec;
 mod sasrec;
+mod sizes;
 mod srjgraph;
 mod stamp;
 mod towers;

@@ -7,14 +7,15 @@ use proptest::prelude::*;
 use sesrec::{
     data::UserFeatures,
     model::{
-        Bundle, Examples, Extras, ModelConfig, ModelKind, RankingModel, ScoreRequest, TrainableModel, TrainingBatch,
+        Bundle, Examples, Extras, ModelConfig, ModelKind, RankingModel, ScoreRequest, Setting, TrainableModel,
+        TrainingBatch,
     },
     nn::{Adam, AdamOptions, Dropout},
 };
 
 use crate::fixture::{ITEMS, any_user, batch, catalogue, dataset, inputs, some_users};
 
-/// Every model with everything that it can be trained for.
+/// Every model, with every loss that it has and with what it can do without.
 pub fn models() -> Vec<ModelConfig> {
     let (inputs, heads) = inputs();
     let with_losses = |&kind: &ModelKind| {
@@ -25,10 +26,10 @@ pub fn models() -> Vec<ModelConfig> {
             *margin = 10.0.into();
         }
         let mut configs = vec![ModelConfig::from_json(json.to_string().as_bytes()).unwrap()];
-        for (setting, value) in [("loss", "own"), ("search", "words")] {
+        // Other losses and reduced models, where a model has them.
+        for (setting, value) in [("loss", "own"), ("interest_extraction", "single"), ("search", "words")] {
             if json.get(setting).is_some() {
-                json[setting] = value.into();
-                configs.push(ModelConfig::from_json(json.to_string().as_bytes()).unwrap());
+                configs.push(configs[0].with_settings(&[Setting::new(setting, value)]).unwrap());
             }
         }
         configs

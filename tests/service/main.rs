@@ -3,12 +3,19 @@
 //! (`support`); `tests/stores.rs` has the real stores.
 #![allow(clippy::unwrap_used, reason = "a test's way to fail")]
 
+#[path = "../support/certificates.rs"]
+mod certificates;
 #[path = "../support/mod.rs"]
 mod support;
 
 mod append;
 mod errors;
+mod hostile;
 mod lifecycle;
+mod limits;
 mod outage;
+mod overload;
 mod rank;
 mod reflection;
+mod security;
+mod swap;

@@ -27,6 +27,14 @@ pub enum Kind {
     Memory,
     Embedded,
     Redis,
+    /// Servers that are there already, by URL; each store has keys of its own.
+    Shared(&'static str),
+}
+
+impl Kind {
+    pub fn shared(url: String) -> Self {
+        Self::Shared(url.leak())
+    }
 }
 
 /// Microseconds that pass only when told.
@@ -80,6 +88,13 @@ impl Fixture {
                 let redis = RedisOptions { clock: Some(clock.clone()), ..RedisOptions::default() };
                 let store = Arc::new(RedisStore::connect(&server.url(), redis, options).await.unwrap());
                 Self { store, clock, _guard: Box::new(server) }
+            }
+            Kind::Shared(url) => {
+                static STORES: AtomicU64 = AtomicU64::new(0);
+                let prefix = format!("{}:", STORES.fetch_add(1, Ordering::SeqCst));
+                let redis = RedisOptions { clock: Some(clock.clone()), prefix, ..RedisOptions::default() };
+                let store = Arc::new(RedisStore::connect(url, redis, options).await.unwrap());
+                Self { store, clock, _guard: Box::new(()) }
             }
         }
     }

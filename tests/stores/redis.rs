@@ -11,8 +11,9 @@ use sesrec::{
 };
 
 use crate::{
+    certificates::Authority,
     fixture::*,
-    redis_server::{RedisServer, Sentinel, free_port, redis_cli},
+    redis_server::{Cluster, Guarded, RedisServer, free_port, redis_cli, until},
 };
 
 async fn connect(url: &str) -> RedisStore {
@@ -86,6 +87,23 @@ async fn forgotten_scripts_are_sent_again() {
     let events: Vec<_> = (0..300).map(|n| of_user(&format!("u{n}"), recommendation("a", 1, "i"))).collect();
     for answer in store.append(&events, soon()).await {
         assert_eq!(answer.unwrap().outcome, Outcome::Applied);
+    }
+}
+
+/// Two connections meet a server that has forgotten the script: whichever teaches it, no event of a user overtakes another.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_forgotten_script_does_not_change_the_order() {
+    let server = RedisServer::start(&[]);
+    let store = connect(&server.url()).await;
+    for round in 0..40_u64 {
+        let _: () = redis::cmd("SCRIPT").arg("FLUSH").query(&mut server.connection()).unwrap();
+        let events: Vec<_> = (0..240)
+            .map(|n| of_user(&format!("u{round}-{}", n % 6), recommendation(&format!("e{n}"), 1000 + n, "i")))
+            .collect();
+        for (event, answer) in events.iter().zip(store.append(&events, soon()).await) {
+            // Three fit: one that came late would be too old.
+            assert_eq!(answer.unwrap().outcome, Outcome::Applied, "{event:?}");
+        }
     }
 }
 
@@ -231,24 +249,10 @@ async fn two_replicas_see_each_other() {
     assert_eq!(view(&one, &user("u")).await.version, later);
 }
 
-/// Waits for what other processes bring about; panics after 30 s.
-async fn until(what: &str, mut happened: impl AsyncFnMut() -> bool) {
-    let started = Instant::now();
-    while !happened().await {
-        assert!(started.elapsed() < Duration::from_secs(30), "{what}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_of_three_also_while_slots_move() {
-    let nodes: Vec<_> =
-        (0..3).map(|_| RedisServer::start(&["--cluster-enabled", "yes", "--cluster-node-timeout", "2000"])).collect();
-    let addresses: Vec<_> = nodes.iter().map(|node| format!("127.0.0.1:{}", node.port())).collect();
-    let create = [&["--cluster", "create"], &addresses.iter().map(String::as_str).collect::<Vec<_>>()[..]].concat();
-    let output = redis_cli(&[&create[..], &["--cluster-yes"]].concat());
-    assert!(output.contains("All 16384 slots covered"), "{output}");
-    let url = format!("redis+cluster://{},{}", addresses[0], addresses[1]);
+    let cluster = Cluster::start();
+    let (nodes, address, url) = (&cluster.nodes, cluster.addresses().remove(0), cluster.url());
     let store = connect(&url).await;
     until("the cluster is up", async || store.ping(soon()).await.is_ok()).await;
 
@@ -260,19 +264,16 @@ async fn a_cluster_of_three_also_while_slots_move() {
     for answer in store.append(&events(1), soon()).await {
         assert_eq!(answer.unwrap().outcome, Outcome::Applied);
     }
-    for node in &nodes {
+    for node in nodes {
         let keys: usize = redis::cmd("DBSIZE").query(&mut node.connection()).unwrap();
         assert!(keys > 20, "users are spread over the nodes");
     }
     // Two thousand slots move from one node to another while events come in.
     let id = |port: u16| redis_cli(&["-p", &port.to_string(), "cluster", "myid"]).trim().to_owned();
     let (from, to) = (id(nodes[0].port()), id(nodes[1].port()));
-    let moving = tokio::task::spawn_blocking({
-        let address = addresses[0].clone();
-        move || {
-            let arguments = ["--cluster-from", &from, "--cluster-to", &to, "--cluster-slots", "2000", "--cluster-yes"];
-            redis_cli(&[&["--cluster", "reshard", &address], &arguments[..]].concat())
-        }
+    let moving = tokio::task::spawn_blocking(move || {
+        let arguments = ["--cluster-from", &from, "--cluster-to", &to, "--cluster-slots", "2000", "--cluster-yes"];
+        redis_cli(&[&["--cluster", "reshard", &address], &arguments[..]].concat())
     });
     for round in 2..30 {
         let mut waiting = events(round);
@@ -295,27 +296,119 @@ async fn a_cluster_of_three_also_while_slots_move() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sentinel_names_the_new_primary() {
-    let mut primary = RedisServer::start(&[]);
-    let port = primary.port().to_string();
-    let replica = RedisServer::start(&["--replicaof", "127.0.0.1", &port]);
-    until("the replica is in sync", async || {
-        redis_cli(&["-p", &replica.port().to_string(), "info", "replication"]).contains("master_link_status:up")
-    })
-    .await;
-    let sentinel = Sentinel::start(&primary);
-    until("the Sentinel knows the replica", async || {
-        redis_cli(&["-p", &sentinel.port().to_string(), "sentinel", "master", "main"]).contains("num-slaves\n1\n")
-    })
-    .await;
-    let store = connect(&format!("redis+sentinel://127.0.0.1:{}/main", sentinel.port())).await;
+    let mut guarded = Guarded::start(1).await;
+    let store = connect(&guarded.url()).await;
     let version = append(&store, &recommendation("a", 1, "i")).await.version;
     // Replication is asynchronous, and WAIT speaks only for its own connection's writes: look at the replica itself.
-    until("the event is replicated", async || redis_cli(&["-p", &replica.port().to_string(), "dbsize"]).trim() != "0")
-        .await;
-    primary.kill();
+    until("the event is replicated", async || {
+        redis_cli(&["-p", &guarded.replicas[0].port().to_string(), "dbsize"]).trim() != "0"
+    })
+    .await;
+    guarded.primary.kill();
     let event = [recommendation("b", 2, "i")];
     until("the replica takes over", async || store.append(&event, soon()).await[0].is_ok()).await;
     let view = view(&store, &user("u")).await;
     assert_eq!(view.recommendation_events.len(), 2);
     assert!(view.version > version);
+}
+
+/// A kill in the middle of Redis's last write: the append is gone as a whole, and doesn't come back beside its repetition.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_torn_append_is_not_carried_out_later() {
+    let mut server = RedisServer::start(&["--appendonly", "yes", "--appendfsync", "always"]);
+    let store = connect(&server.url()).await;
+    assert_eq!(append(&store, &recommendation("a", 1, "i")).await.outcome, Outcome::Applied);
+    assert_eq!(append(&store, &recommendation("b", 2, "i")).await.outcome, Outcome::Applied);
+    server.kill();
+    // The transaction's end and a part of its last command.
+    server.tear(20);
+    for outcome in [Outcome::Applied, Outcome::Duplicate] {
+        server.start_again();
+        store.ping(soon()).await.unwrap();
+        for event in [recommendation("b", 2, "i"), recommendation("c", 3, "i")] {
+            assert_eq!(append(&store, &event).await.outcome, outcome);
+        }
+        let view = view(&store, &user("u")).await;
+        let stored: Vec<_> = view.recommendation_events.iter().map(|event| event.event_id.as_str()).collect();
+        assert_eq!(stored, ["a", "b", "c"]);
+        server.kill();
+    }
+}
+
+/// What a failover may lose without `wait`, and doesn't with it.
+#[tokio::test(flavor = "multi_thread")]
+async fn only_what_a_replica_has_is_acknowledged_where_that_is_asked_for() {
+    let primary = RedisServer::start(&[]);
+    let replica = RedisServer::start(&["--replicaof", "127.0.0.1", &primary.port().to_string()]);
+    let port = replica.port().to_string();
+    until("the replica is in sync", async || {
+        redis_cli(&["-p", &port, "info", "replication"]).contains("master_link_status:up")
+    })
+    .await;
+    let waiting = async || {
+        let redis = RedisOptions { wait: 1, ..RedisOptions::default() };
+        RedisStore::connect(&primary.url(), redis, options()).await.unwrap()
+    };
+    let refused = async |store: &RedisStore, id: &str| {
+        let error = store.append(&[recommendation(id, 5, "i")], soon()).await.remove(0).unwrap_err();
+        assert!(error.to_string().contains("fewer than 1 replicas have it"), "{error}");
+    };
+    let (plain, careful) = (connect(&primary.url()).await, waiting().await);
+    for outcome in [Outcome::Applied, Outcome::Duplicate] {
+        assert_eq!(append(&careful, &recommendation("a", 1, "i")).await.outcome, outcome);
+    }
+
+    // The replica stands still, then goes its own way.
+    replica.signal("STOP");
+    assert_eq!(append(&plain, &recommendation("b", 5, "i")).await.outcome, Outcome::Applied);
+    refused(&careful, "c").await;
+    // A repetition writes nothing, on a connection that has written nothing: what it repeats is not replicated all the same.
+    refused(&waiting().await, "b").await;
+    replica.signal("CONT");
+    let event = [recommendation("c", 5, "i")];
+    until("the replica has it", async || careful.append(&event, soon()).await[0].is_ok()).await;
+    redis_cli(&["-p", &port, "replicaof", "no", "one"]);
+    assert_eq!(append(&plain, &recommendation("lost", 6, "i")).await.outcome, Outcome::Applied);
+    refused(&careful, "d").await;
+    assert!(matches!(careful.delete(&user("u"), soon()).await, Err(StoreError::Unavailable(_))));
+
+    // As after a failover to it: what was acknowledged without waiting is gone.
+    let view = view(&connect(&replica.url()).await, &user("u")).await;
+    let stored: Vec<_> = view.recommendation_events.iter().map(|event| event.event_id.as_str()).collect();
+    assert_eq!(stored, ["a", "b", "c"]);
+    let cluster = RedisOptions { wait: 1, ..RedisOptions::default() };
+    let error = RedisStore::connect("redis+cluster://127.0.0.1:1", cluster, options()).await.err().unwrap();
+    assert!(matches!(error, StoreError::Config(_)), "{error}");
+}
+
+/// `rediss://` with a password, and with a user of Redis's access control list.
+#[tokio::test(flavor = "multi_thread")]
+async fn tls_with_password_and_user() {
+    let (authority, stranger) = (Authority::new(), Authority::new());
+    let certified = authority.certify();
+    let directory = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let (certificate, key) = (file("server.pem", &certified.certificate), file("server.key", &certified.key));
+    let (ca, tls_port) = (file("ca.pem", &authority.pem()), free_port().to_string());
+    let tls = ["--tls-port", &tls_port, "--tls-cert-file", &certificate, "--tls-key-file", &key];
+    let callers = ["--tls-ca-cert-file", &ca, "--tls-auth-clients", "no", "--requirepass", "right"];
+    let user_of_ours = ["--user", "sesrec", "on", ">secret", "~sesrec:*", "+@all", "-@dangerous"];
+    let _server = RedisServer::start(&[&tls[..], &callers, &user_of_ours].concat());
+    let connect = async |login: &str, root: &Authority| {
+        let redis = RedisOptions { root_certificate: Some(root.pem().into_bytes()), ..RedisOptions::default() };
+        let url = format!("rediss://{login}@localhost:{tls_port}");
+        let store = RedisStore::connect(&url, redis, options()).await?;
+        store.append(&[recommendation("a", 1, "i")], soon()).await.remove(0)
+    };
+    assert_eq!(connect(":right", &authority).await.unwrap().outcome, Outcome::Applied);
+    assert_eq!(connect("sesrec:secret", &authority).await.unwrap().outcome, Outcome::Duplicate);
+    for wrong in [":secret", "sesrec:right", "stranger:secret"] {
+        let error = connect(wrong, &authority).await.unwrap_err();
+        assert!(matches!(&error, StoreError::Config(reason) if !reason.contains("secret")), "{error}");
+    }
+    assert!(matches!(connect(":right", &stranger).await, Err(StoreError::Unavailable(_))), "an unknown authority");
 }

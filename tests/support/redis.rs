@@ -1,6 +1,7 @@
 //! A real redis-server on a free port, for the length of a test.
 
 use std::{
+    io::Write,
     net::TcpListener,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -37,6 +38,7 @@ impl RedisServer {
     }
 
     /// A connection past the store.
+    #[allow(dead_code, reason = "each test binary uses its part")]
     pub fn connection(&self) -> redis::Connection {
         redis::Client::open(self.url()).unwrap().get_connection().unwrap()
     }
@@ -49,11 +51,44 @@ impl RedisServer {
 
     /// The same server again after `kill`: same port, same directory.
     pub fn start_again(&mut self) {
+        self.mend();
         self.process = spawn(self.port, &self.directory, &self.arguments);
         self.wait();
     }
 
+    /// What belongs before every start of a Redis that may have been killed. A kill can tear the last transaction of the
+    /// append-only file; Redis itself cuts off the torn command only, and carries out what stands before it at the start
+    /// after the next.
+    fn mend(&self) {
+        let manifest = self.directory.path().join("appendonlydir/appendonly.aof.manifest");
+        if !manifest.exists() {
+            return;
+        }
+        let mut check = Command::new("redis-check-aof")
+            .arg("--fix")
+            .arg(manifest)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("redis-check-aof comes with redis-server");
+        // Where there is nothing to mend it doesn't ask.
+        let _ = check.stdin.take().expect("piped").write_all(b"y\n");
+        assert!(check.wait().expect("it ends").success(), "the append-only file can't be mended");
+    }
+
+    /// Cuts the end of the append-only file off, as a kill in the middle of its last write does.
+    #[allow(dead_code, reason = "each test binary uses its part")]
+    pub fn tear(&self, bytes: u64) {
+        let files = std::fs::read_dir(self.directory.path().join("appendonlydir")).unwrap();
+        let mut paths = files.map(|file| file.unwrap().path());
+        let path = paths.find(|path| path.to_string_lossy().ends_with(".incr.aof")).expect("an append-only file");
+        let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+        file.set_len(file.metadata().unwrap().len() - bytes).unwrap();
+    }
+
     /// Sends a signal such as "STOP" or "CONT".
+    #[allow(dead_code, reason = "each test binary uses its part")]
     pub fn signal(&self, name: &str) {
         let status = Command::new("kill").args([format!("-{name}"), self.process.id().to_string()]).status();
         assert!(status.expect("kill is there").success());
@@ -141,6 +176,103 @@ impl Drop for Sentinel {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
+    }
+}
+
+/// A primary with replicas in sync, watched by a Sentinel.
+#[allow(dead_code, reason = "each test binary uses its part")]
+pub struct Guarded {
+    pub primary: RedisServer,
+    pub replicas: Vec<RedisServer>,
+    sentinel: Sentinel,
+}
+
+#[allow(dead_code, reason = "each test binary uses its part")]
+impl Guarded {
+    pub async fn start(replicas: usize) -> Self {
+        let primary = RedisServer::start(&[]);
+        let port = primary.port().to_string();
+        let replicas = (0..replicas).map(|_| RedisServer::start(&["--replicaof", "127.0.0.1", &port]));
+        let replicas: Vec<_> = replicas.collect();
+        for replica in &replicas {
+            let port = replica.port().to_string();
+            until("the replica is in sync", async || {
+                redis_cli(&["-p", &port, "info", "replication"]).contains("master_link_status:up")
+            })
+            .await;
+        }
+        let sentinel = Sentinel::start(&primary);
+        let (port, known) = (sentinel.port().to_string(), format!("num-slaves\n{}\n", replicas.len()));
+        until("the Sentinel knows the replicas", async || {
+            redis_cli(&["-p", &port, "sentinel", "master", "main"]).contains(&known)
+        })
+        .await;
+        Self { primary, replicas, sentinel }
+    }
+
+    /// Waits until the Sentinel names another primary than the first; its port.
+    pub async fn promoted(&self) -> u16 {
+        let (asked, started) = (self.sentinel.port().to_string(), Instant::now());
+        loop {
+            let answer = redis_cli(&["-p", &asked, "sentinel", "get-master-addr-by-name", "main"]);
+            let named = answer.lines().nth(1).and_then(|port| port.trim().parse().ok());
+            if let Some(port) = named.filter(|&port| port != self.primary.port()) {
+                return port;
+            }
+            assert!(started.elapsed() < Duration::from_secs(30), "a replica is promoted");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    pub fn url(&self) -> String {
+        format!("redis+sentinel://127.0.0.1:{}/main", self.sentinel.port())
+    }
+}
+
+/// Three nodes that share the slots.
+#[allow(dead_code, reason = "each test binary uses its part")]
+pub struct Cluster {
+    pub nodes: Vec<RedisServer>,
+}
+
+#[allow(dead_code, reason = "each test binary uses its part")]
+impl Cluster {
+    pub fn start() -> Self {
+        let arguments = ["--cluster-enabled", "yes", "--cluster-node-timeout", "2000"];
+        let nodes: Vec<_> = (0..3).map(|_| RedisServer::start(&arguments)).collect();
+        let cluster = Self { nodes };
+        let addresses = cluster.addresses();
+        let create = [&["--cluster", "create"], &addresses.iter().map(String::as_str).collect::<Vec<_>>()[..]].concat();
+        let output = redis_cli(&[&create[..], &["--cluster-yes"]].concat());
+        assert!(output.contains("All 16384 slots covered"), "{output}");
+        let started = Instant::now();
+        let up = |node: &RedisServer| {
+            redis_cli(&["-p", &node.port().to_string(), "cluster", "info"]).contains("cluster_state:ok")
+        };
+        while !cluster.nodes.iter().all(up) {
+            assert!(started.elapsed() < Duration::from_secs(30), "the cluster is up");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        cluster
+    }
+
+    pub fn addresses(&self) -> Vec<String> {
+        self.nodes.iter().map(|node| format!("127.0.0.1:{}", node.port())).collect()
+    }
+
+    pub fn url(&self) -> String {
+        let addresses = self.addresses();
+        format!("redis+cluster://{},{}", addresses[0], addresses[1])
+    }
+}
+
+/// Waits for what other processes bring about; panics after 30 s.
+#[allow(dead_code, reason = "each test binary uses its part")]
+pub async fn until(what: &str, mut happened: impl AsyncFnMut() -> bool) {
+    let started = Instant::now();
+    while !happened().await {
+        assert!(started.elapsed() < Duration::from_secs(30), "{what}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 

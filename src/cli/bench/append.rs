@@ -12,9 +12,9 @@ use hdrhistogram::Histogram;
 use rand_chacha::ChaCha8Rng;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::Channel;
 
 use super::{
+    super::connect_args::{ConnectArgs, Transport},
     connect,
     load::latency_histogram,
     rank::model_info,
@@ -32,9 +32,8 @@ use crate::{
 /// Options of `sesrec bench append`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The server.
-    #[arg(long, default_value = "http://127.0.0.1:50051", value_name = "URL")]
-    server: String,
+    #[command(flatten, next_help_heading = "Server")]
+    server: ConnectArgs,
     #[command(flatten)]
     items: ItemSource,
     #[command(flatten)]
@@ -75,7 +74,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
 
 /// Appends for the duration and reports acknowledged events.
 pub(super) async fn measure(
-    channels: &[Channel],
+    channels: &[Transport],
     workload: &Workload,
     options: &LoadOptions,
     name: &str,
@@ -106,7 +105,7 @@ pub(super) async fn measure(
 }
 
 /// Gives every user of a workload its history; repeating it changes nothing.
-pub(super) async fn fill(channel: &Channel, workload: &Workload) -> anyhow::Result<()> {
+pub(super) async fn fill(channel: &Transport, workload: &Workload) -> anyhow::Result<()> {
     let workload = workload.clone();
     // A fixed, recent day, so that a second fill is a replay and nothing is past its time to live.
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
@@ -137,7 +136,7 @@ struct Done {
 
 /// Sends events over one stream, at most `window` unacknowledged.
 async fn stream(
-    channel: Channel,
+    channel: Transport,
     window: usize,
     events: impl Iterator<Item = Event> + Send + 'static,
 ) -> anyhow::Result<Done> {

@@ -14,7 +14,7 @@ use super::{
     workload::{HistoryMode, Users, Workload},
 };
 use crate::{
-    cli::redis_args::RedisArgs,
+    cli::{connect_args::ConnectArgs, redis_args::RedisArgs},
     data::{Attribute, Catalogue, Dataset, EntityTable},
     engine::{Engine, EngineOptions, LoadedModel, ModelSlot, parse_duration},
     history::{self, HistoryOptions, StoreUrl},
@@ -87,7 +87,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     let store_kind = store.kind();
     let service = RankingServer::new(store, engine, slot, metrics, ServiceOptions::default());
     let listener = TcpListener::bind("127.0.0.1:0").await.context("binding a local port")?;
-    let server = format!("http://{}", listener.local_addr().context("the local port")?);
+    let server = ConnectArgs::plain(format!("http://{}", listener.local_addr().context("the local port")?));
     let (stop, stopped) = oneshot::channel::<()>();
     let serving = tokio::spawn(Server::new(service, ServerOptions::default()).run(listener, None, async {
         let _ = stopped.await;

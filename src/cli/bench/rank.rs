@@ -7,9 +7,10 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
-use tonic::{Code, Request, transport::Channel};
+use tonic::{Code, Request};
 
 use super::{
+    super::connect_args::{ConnectArgs, Transport},
     append, connect,
     load::{Answer, Load, Measured, find_max, open_loop},
     report::Report,
@@ -23,9 +24,8 @@ use crate::{
 /// Options of `sesrec bench rank`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The server.
-    #[arg(long, default_value = "http://127.0.0.1:50051", value_name = "URL")]
-    server: String,
+    #[command(flatten, next_help_heading = "Server")]
+    server: ConnectArgs,
     #[command(flatten)]
     items: ItemSource,
     #[command(flatten)]
@@ -85,14 +85,14 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
 }
 
 /// What the server runs.
-pub(super) async fn model_info(channel: &Channel) -> anyhow::Result<GetModelInfoResponse> {
+pub(super) async fn model_info(channel: &Transport) -> anyhow::Result<GetModelInfoResponse> {
     let info = RankingServiceClient::new(channel.clone()).get_model_info(GetModelInfoRequest {}).await;
     Ok(info.context("GetModelInfo")?.into_inner())
 }
 
 /// Runs every combination of candidates and rates; returns the last run that was sustained.
 pub(super) async fn measure(
-    channels: &[Channel],
+    channels: &[Transport],
     workload: &Workload,
     history: HistoryMode,
     options: &LoadOptions,
@@ -137,7 +137,7 @@ pub(super) async fn measure(
 }
 
 /// One request, to fail early with the server's message; returns the best time of five.
-async fn probe(channel: &Channel, request: &RankRequest) -> anyhow::Result<Duration> {
+async fn probe(channel: &Transport, request: &RankRequest) -> anyhow::Result<Duration> {
     let mut client = RankingServiceClient::new(channel.clone());
     let mut best = Duration::MAX;
     for _ in 0..5 {
@@ -156,7 +156,7 @@ async fn probe(channel: &Channel, request: &RankRequest) -> anyhow::Result<Durat
 
 /// Sends requests over connections in turn.
 struct Sender {
-    channels: Arc<[Channel]>,
+    channels: Arc<[Transport]>,
     requests: Arc<[RankRequest]>,
     timeout: Duration,
 }

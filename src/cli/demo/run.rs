@@ -130,7 +130,7 @@ async fn serve(stages: &Stages, grpc: TcpListener) -> anyhow::Result<Served> {
     println!("$ {} {} --listen {address}", program::name(), arguments.join(" "));
     let cli = Cli::try_parse_from(std::iter::once("sesrec").chain(arguments))?;
     let Command::Serve(args) = cli.command else { bail!("`serve` did not parse as itself") };
-    let options = args.options();
+    let options = args.options()?;
     // The drain, and closing the store after it.
     let patience = options.server.drain_notice + options.server.drain_timeout + Duration::from_secs(10);
     let (stop, stopped) = oneshot::channel();

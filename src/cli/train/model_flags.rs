@@ -1,48 +1,13 @@
 //! The model's architecture as flags.
 
-use std::str::FromStr;
-
-use anyhow::{Context, bail};
-
+use super::size_flags::SizeFlags;
 use crate::{
-    data::{Catalogue, EntityTable},
+    data::Catalogue,
     model::{
-        AttributeConfig, InputConfig, InputSizes, ModelConfig, ModelKind,
+        ModelConfig, ModelKind, Setting,
         sesrec::{CoattentionPadding, Threshold},
     },
 };
-
-/// The release's sizes and constants for one of its two data sets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
-pub enum Preset {
-    /// Item and user ids only, d = 32, 15 recommendations and 15 searches: small logs, short histories.
-    #[default]
-    Amazon,
-    /// Ids and attributes, d = 48, 150 recommendations and 25 searches: large logs, long histories.
-    Kuaishou,
-}
-
-/// `name:dimension`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AttributeDimension {
-    name: String,
-    dimension: usize,
-}
-
-impl FromStr for AttributeDimension {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let parsed =
-            text.split_once(':').and_then(|(name, dimension)| Some((name.trim(), dimension.trim().parse().ok()?)));
-        match parsed {
-            Some((name, dimension)) if !name.is_empty() && dimension > 0 => {
-                Ok(Self { name: name.to_owned(), dimension })
-            }
-            _ => Err(format!("{text:?} is not of the form name:dimension, as in id:32")),
-        }
-    }
-}
 
 /// Which model, and how large.
 #[derive(Debug, Clone, clap::Args)]
@@ -52,35 +17,8 @@ pub struct ModelFlags {
     /// the rest need no such flag.
     #[arg(long, value_enum, default_value_t)]
     model: ModelKind,
-    /// The release's sizes for its Amazon or its Kuaishou data; the flags below change single ones.
-    #[arg(long, value_enum, default_value_t)]
-    pub(super) preset: Preset,
-    /// Item embeddings as name:dimension, comma-separated, the id first; names as in the data set. Their dimensions add up
-    /// to the model's width. [default: id:32 for amazon; id:32,type:8,category:8 for kuaishou]
-    #[arg(long, value_delimiter = ',', value_name = "NAME:DIM")]
-    item_attributes: Vec<AttributeDimension>,
-    /// User embeddings, likewise. [default: id:32 for amazon; id:16 and every attribute of the data set with 4 for
-    /// kuaishou]
-    #[arg(long, value_delimiter = ',', value_name = "NAME:DIM")]
-    user_attributes: Vec<AttributeDimension>,
-    /// Dimension of the embedding of a query as a whole. [default: 16 for amazon, 32 for kuaishou]
-    #[arg(long, value_name = "DIM")]
-    query_dimension: Option<usize>,
-    /// Dimension of the embeddings of its words. [default: 16 for amazon, 32 for kuaishou]
-    #[arg(long, value_name = "DIM")]
-    word_dimension: Option<usize>,
-    /// Newest recommendation events that the model sees. [default: 15 for amazon, 150 for kuaishou]
-    #[arg(long, value_name = "EVENTS")]
-    max_recommendations: Option<usize>,
-    /// Newest searches that the model sees. [default: 15 for amazon, 25 for kuaishou]
-    #[arg(long, value_name = "EVENTS")]
-    max_searches: Option<usize>,
-    /// First words of a query that it sees. [default: 15 for amazon, 6 for kuaishou]
-    #[arg(long, value_name = "WORDS")]
-    max_words: Option<usize>,
-    /// First clicked items of a search that it sees. [default: 1 for amazon, 5 for kuaishou]
-    #[arg(long, value_name = "ITEMS")]
-    max_clicks: Option<usize>,
+    #[command(flatten)]
+    pub(super) sizes: SizeFlags,
     /// Attention heads; divides the width. [default: sesrec 4 for amazon, 2 for kuaishou; sasrec, query-seqrec 2]
     #[arg(long)]
     heads: Option<usize>,
@@ -123,30 +61,14 @@ pub struct ModelFlags {
 }
 
 /// What is minimised, where a model has the choice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Loss {
     /// Binary cross-entropy, as SESRec does it.
+    #[default]
     Bce,
     /// The publication's.
     Own,
-}
-
-/// `name=value`; the value is JSON, or else a text.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Setting {
-    name: String,
-    value: serde_json::Value,
-}
-
-impl FromStr for Setting {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (name, value) = text.split_once('=').ok_or_else(|| format!("{text:?} is not of the form name=value"))?;
-        let value = serde_json::from_str(value).unwrap_or_else(|_| value.into());
-        Ok(Self { name: name.trim().to_owned(), value })
-    }
 }
 
 impl ModelFlags {
@@ -155,28 +77,27 @@ impl ModelFlags {
         self.model
     }
 
-    /// Whether the publication's own loss is asked for.
-    pub(super) fn has_own_loss(&self) -> bool {
-        self.loss == Some(Loss::Own)
+    /// What is minimised.
+    pub(super) fn loss(&self) -> Loss {
+        self.loss.unwrap_or_default()
     }
 
     /// The model's configuration for the entities of a catalogue.
     pub(super) fn config(&self, catalogue: &Catalogue, dropout: f64) -> anyhow::Result<ModelConfig> {
-        let (inputs, heads) = self.inputs(catalogue)?;
-        let config = serde_json::to_value(self.model.config(inputs, heads))?;
+        let (inputs, heads) = self.sizes.inputs(catalogue)?;
+        let config = self.model.config(inputs, heads);
         let mut settings = self.settings()?;
-        if config.get("dropout").is_some() {
-            settings.push(Setting { name: "dropout".into(), value: dropout.into() });
+        if config.setting("dropout").is_some() {
+            settings.push(Setting::new("dropout", dropout));
         }
-        let changed = settings.into_iter().try_fold(config, |config, setting| setting.apply(config))?;
-        Ok(ModelConfig::from_json(changed.to_string().as_bytes())?)
+        Ok(config.with_settings(&settings)?)
     }
 
     /// The flags that change single settings, then what `--set` adds.
     fn settings(&self) -> anyhow::Result<Vec<Setting>> {
         fn setting(name: &str, value: Option<impl serde::Serialize>) -> anyhow::Result<Option<Setting>> {
             let Some(value) = value else { return Ok(None) };
-            Ok(Some(Setting { name: name.into(), value: serde_json::to_value(value)? }))
+            Ok(Some(Setting::new(name, serde_json::to_value(value)?)))
         }
         let hidden = (!self.hidden.is_empty()).then(|| self.hidden.iter().copied().chain([1]).collect::<Vec<_>>());
         let flags = [
@@ -193,90 +114,6 @@ impl ModelFlags {
         ];
         Ok(flags.into_iter().flatten().chain(self.set.iter().cloned()).collect())
     }
-
-    fn inputs(&self, catalogue: &Catalogue) -> anyhow::Result<(InputConfig, usize)> {
-        let mut sizes = match self.preset {
-            Preset::Amazon => InputSizes::AMAZON,
-            Preset::Kuaishou => InputSizes::KUAISHOU,
-        };
-        let set = |value: &mut usize, flag: Option<usize>| *value = flag.unwrap_or(*value);
-        set(&mut sizes.query.0, self.query_dimension);
-        set(&mut sizes.query.1, self.word_dimension);
-        set(&mut sizes.limits.recommendations, self.max_recommendations);
-        set(&mut sizes.limits.searches, self.max_searches);
-        set(&mut sizes.limits.words, self.max_words);
-        set(&mut sizes.limits.clicks, self.max_clicks);
-
-        let mut inputs = InputConfig::for_catalogue(catalogue, sizes);
-        let items = or_default(&self.item_attributes, || self.default_items(&catalogue.items));
-        inputs.item_attributes = attributes(&items, &catalogue.items).context("--item-attributes")?;
-        let users = or_default(&self.user_attributes, || self.default_users(&catalogue.users));
-        inputs.user_attributes = attributes(&users, &catalogue.users).context("--user-attributes")?;
-        let d = inputs.item_dim();
-        if let Some(source) = inputs.query_features.as_mut().and_then(|features| features.search_source.as_mut()) {
-            source.dim = d;
-        }
-        Ok((inputs, sizes.heads))
-    }
-
-    fn default_items(&self, table: &EntityTable) -> Vec<AttributeDimension> {
-        let kept = |name: &&str| self.preset == Preset::Kuaishou && table.attribute(name).is_some();
-        let others = ["type", "category"].into_iter().filter(kept);
-        std::iter::once(("id", 32)).chain(others.map(|name| (name, 8))).map(dimension).collect()
-    }
-
-    fn default_users(&self, table: &EntityTable) -> Vec<AttributeDimension> {
-        match self.preset {
-            Preset::Amazon => vec![dimension(("id", 32))],
-            Preset::Kuaishou => {
-                let others = table.attributes.iter().map(|attribute| (attribute.name.as_str(), 4));
-                std::iter::once(("id", 16)).chain(others).map(dimension).collect()
-            }
-        }
-    }
-}
-
-impl Setting {
-    /// A configuration with this setting; it must have one of that name.
-    fn apply(self, mut config: serde_json::Value) -> anyhow::Result<serde_json::Value> {
-        let pointer = format!("/{}", self.name.replace('.', "/"));
-        match config.pointer_mut(&pointer) {
-            Some(value) => *value = self.value,
-            None => {
-                let names = config.as_object().map(|object| object.keys().cloned().collect::<Vec<_>>());
-                let kind = config["model"].as_str().unwrap_or_default();
-                bail!("{kind} has no setting {:?}; it has: {}", self.name, names.unwrap_or_default().join(", "));
-            }
-        }
-        Ok(config)
-    }
-}
-
-fn dimension((name, dimension): (&str, usize)) -> AttributeDimension {
-    AttributeDimension { name: name.to_owned(), dimension }
-}
-
-fn or_default(
-    flags: &[AttributeDimension],
-    default: impl FnOnce() -> Vec<AttributeDimension>,
-) -> Vec<AttributeDimension> {
-    if flags.is_empty() { default() } else { flags.to_vec() }
-}
-
-/// Embedding tables as large as the catalogue needs them.
-fn attributes(wanted: &[AttributeDimension], table: &EntityTable) -> anyhow::Result<Vec<AttributeConfig>> {
-    let config = |AttributeDimension { name, dimension }: &AttributeDimension| {
-        let rows = match table.attribute(name) {
-            _ if name == "id" => table.rows(),
-            Some(attribute) => attribute.rows as usize,
-            None => {
-                let known: Vec<&str> = table.attributes.iter().map(|attribute| attribute.name.as_str()).collect();
-                bail!("the data set has no attribute {name:?}; it has: id, {}", known.join(", "));
-            }
-        };
-        Ok(AttributeConfig { name: name.clone(), rows: rows.max(1), dim: *dimension })
-    };
-    wanted.iter().map(config).collect()
 }
 
 fn padding(text: &str) -> Result<CoattentionPadding, String> {
@@ -300,11 +137,12 @@ fn threshold(text: &str) -> Result<Threshold, String> {
 
 #[cfg(test)]
 mod tests {
+    use anyhow::bail;
     use clap::Parser;
 
     use super::*;
     use crate::data::{Attribute, fixture};
-    use crate::model::sesrec::SesRecConfig;
+    use crate::model::{AttributeConfig, sesrec::SesRecConfig};
 
     #[derive(Parser)]
     struct Command {
@@ -366,7 +204,6 @@ mod tests {
         assert!(error.contains("type, category, other"), "{error}");
         let error = format!("{:#}", config(&["--heads", "5"]).unwrap_err());
         assert!(error.contains("32 is not divisible by num_heads 5"), "{error}");
-        assert!(AttributeDimension::from_str("id").is_err() && AttributeDimension::from_str("id:0").is_err());
         assert!(threshold("1.5").is_err());
     }
 
@@ -391,6 +228,8 @@ mod tests {
         );
         let error = config(&["--model", "stamp", "--heads", "4"]).unwrap_err().to_string();
         assert!(error.contains("stamp has no setting \"num_heads\"; it has: "), "{error}");
+        let error = format!("{:#}", config(&["--model", "din", "--set", "attention_units=3"]).unwrap_err());
+        assert!(error.contains("setting \"attention_units\": ") && error.contains("length 2"), "{error}");
         assert!(config(&["--loss", "own"]).unwrap_err().to_string().contains("sesrec has no setting \"loss\""));
         assert!(config(&["--model", "sasrec", "--heads", "5"]).unwrap_err().to_string().contains("divisible"));
     }

@@ -1,15 +1,15 @@
 //! The recipe as flags.
 
-use super::{ModelFlags, Preset};
-use crate::train::{Order, OwnClicks, Recipe, Selection, TrainingTargets};
+use super::{Loss, Preset};
+use crate::{
+    model::ModelKind,
+    train::{Order, OwnClicks, Recipe, Selection, TrainingTargets},
+};
 
 /// How the model is trained.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Recipe (defaults: the SESRec release's)")]
 pub struct RecipeFlags {
-    /// Everything random follows from it: the same seed gives the same weights, bit for bit, on the same machine.
-    #[arg(long, default_value_t = 20_210_823)]
-    seed: u64,
     /// Passes over the training data, at most; validation usually ends it earlier.
     #[arg(long, default_value_t = 30)]
     epochs: usize,
@@ -76,19 +76,23 @@ pub struct RecipeFlags {
 }
 
 impl RecipeFlags {
-    pub(super) fn recipe(&self, model: &ModelFlags) -> Recipe {
-        let (l2, plateau_patience, early_stop_patience) = match model.preset {
+    /// For a model with its publication's loss or the common one.
+    pub(crate) fn recipe(&self, seed: u64, preset: Preset, model: ModelKind, loss: Loss) -> Recipe {
+        let (l2, plateau_patience, early_stop_patience) = match preset {
             Preset::Amazon => (1e-5, 5, 5),
             Preset::Kuaishou => (1e-6, 1, 2),
         };
-        let targets = if model.has_own_loss() { TrainingTargets::All } else { TrainingTargets::AfterSearch };
+        let targets = match loss {
+            Loss::Own => TrainingTargets::All,
+            Loss::Bce => TrainingTargets::AfterSearch,
+        };
         Recipe {
-            seed: self.seed,
+            seed,
             epochs: self.epochs,
             batch_size: self.batch_size,
             negatives: self.training_negatives,
             alignment_negatives: self.alignment_negatives,
-            dropout: self.dropout.unwrap_or_else(|| model.kind().dropout()),
+            dropout: self.dropout.unwrap_or_else(|| model.dropout()),
             learning_rate: self.learning_rate,
             l2: self.l2.unwrap_or(l2),
             beta1: self.beta1,

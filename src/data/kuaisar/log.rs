@@ -30,14 +30,14 @@ const MAX_ROW_LINES: usize = 100;
 const MAX_BYTES_READ_FOR_ROW: u64 = 1 << 20;
 
 /// What is wrong with a row.
-pub(super) struct Fault {
+pub(in crate::data) struct Fault {
     pub column: String,
     pub message: String,
 }
 
 /// Rows that can't be used: how many there may be, and what they were.
 #[derive(Debug)]
-pub(super) struct BadRows {
+pub(in crate::data) struct BadRows {
     allowed: u64,
     pub count: u64,
     pub examples: Vec<String>,
@@ -62,7 +62,7 @@ impl BadRows {
 }
 
 /// A log file.
-pub(super) struct Log {
+pub(in crate::data) struct Log {
     path: PathBuf,
     reader: csv::Reader<RowLimit>,
     header: Vec<String>,
@@ -191,7 +191,7 @@ impl Log {
 
 /// One row, not yet parsed.
 #[derive(Clone, Copy)]
-pub(super) struct Row<'a> {
+pub(in crate::data) struct Row<'a> {
     record: &'a ByteRecord,
     header: &'a [String],
 }

@@ -20,7 +20,7 @@
 mod attributes;
 mod import;
 mod interactions;
-mod log;
+pub(super) mod log;
 mod report;
 
 pub use import::{ImportOptions, Imported, UnclickedSearches, read};

@@ -19,6 +19,7 @@
 //! same options give the same bytes.
 
 mod logs;
+mod truth;
 mod user;
 mod world;
 
@@ -27,6 +28,9 @@ use std::{fmt, path::Path};
 use indicatif::HumanCount;
 
 use super::{DatasetError, Existing, Progress, StagedDirectory};
+pub use truth::Truth;
+pub use user::Label as TruthLabel;
+
 use logs::Logs;
 use user::Simulation;
 use world::World;

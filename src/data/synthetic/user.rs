@@ -52,7 +52,7 @@ struct Interest {
 
 /// What an event was, by construction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Label {
+pub enum Label {
     /// Of an interest that search and recommendation share.
     Similar,
     /// Of an interest of one side only.
@@ -62,6 +62,10 @@ pub(super) enum Label {
 }
 
 impl Label {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Similar, Self::Dissimilar, Self::None];
+
+    /// As in `truth.csv`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Similar => "similar",

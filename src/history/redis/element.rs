@@ -39,6 +39,12 @@ pub(super) fn decode(element: &[u8]) -> Result<Row, StoreError> {
     })
 }
 
+/// For the fuzz target.
+pub(in super::super) fn read_element(bytes: &[u8]) {
+    let _ = decode(bytes);
+    let _ = decode_time(bytes);
+}
+
 /// The time alone, as in a user's meta key.
 pub(super) fn decode_time(bytes: &[u8]) -> Result<EventTime, StoreError> {
     let bytes = bytes.try_into().map_err(|_| StoreError::Corrupt(format!("time of {} bytes", bytes.len())))?;

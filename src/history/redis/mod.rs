@@ -12,4 +12,5 @@ mod scripts;
 mod store;
 mod url;
 
+pub(super) use element::read_element;
 pub use store::{RedisOptions, RedisStore};

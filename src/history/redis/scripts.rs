@@ -46,6 +46,11 @@ impl Call<'_> {
         self
     }
 
+    /// Tells calls of one user from those of others: its first key.
+    pub(super) fn user(&self) -> &[u8] {
+        &self.arguments[0]
+    }
+
     pub(super) fn by_hash(&self) -> Cmd {
         self.command("EVALSHA", &self.code.hash)
     }
@@ -79,6 +84,11 @@ impl Scripts {
                 time_to_live.map(|micros| micros.to_string()).unwrap_or_default(),
             ],
         }
+    }
+
+    /// A key beside the user's own, for a write that means nothing.
+    pub(super) fn mark(&self, user: &UserKey) -> String {
+        format!("{}{{{user}}}:w", self.prefix)
     }
 
     /// A call of one of the scripts for a user. All five keys of a user share a hash tag, and so a slot. `now` is

@@ -1,10 +1,15 @@
 //! The store: which commands are sent for what, and tried again how long.
 
-use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    fmt,
+    sync::Arc,
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use futures::{StreamExt, stream};
-use redis::{Pipeline, RedisError, Value};
+use redis::{Pipeline, RedisError, RedisResult, Value};
 use tokio::time::Instant;
 
 use super::{
@@ -37,6 +42,9 @@ pub struct RedisOptions {
     /// How long a call is tried again when the connection breaks or the server is not ready, its deadline aside.
     /// Appends may be: a repetition of one that took place is a duplicate.
     pub retry_for: Duration,
+    /// Replicas that must have an append or an erasure before it is acknowledged; 0 is none. A failover loses nothing that
+    /// was acknowledged if these are all that may be promoted: a Sentinel asks no other replica before it promotes one.
+    pub wait: u32,
     /// PEM certificates to trust, in place of the system's, for `rediss`.
     pub root_certificate: Option<Vec<u8>>,
     /// In place of the Redis server's clock, for tests; whole microseconds count.
@@ -50,6 +58,7 @@ impl Default for RedisOptions {
             connections: 2,
             connect_timeout: Duration::from_secs(2),
             retry_for: Duration::from_millis(250),
+            wait: 0,
             root_certificate: None,
             clock: None,
         }
@@ -63,6 +72,7 @@ impl fmt::Debug for RedisOptions {
             .field("connections", &self.connections)
             .field("connect_timeout", &self.connect_timeout)
             .field("retry_for", &self.retry_for)
+            .field("wait", &self.wait)
             .finish_non_exhaustive()
     }
 }
@@ -70,15 +80,25 @@ impl fmt::Debug for RedisOptions {
 /// Histories in Redis, shared by all replicas of the service.
 ///
 /// Durable as far as the server is (`appendonly yes`, `appendfsync always` for every acknowledged append); a failover
-/// loses what had not been replicated. The server must not evict: `maxmemory-policy noeviction`.
+/// loses what had not been replicated, unless `RedisOptions::wait` asks for it. The server must not evict: `maxmemory-policy noeviction`.
 pub struct RedisStore {
     links: Vec<Arc<Link>>,
+    /// For changes that wait for replicas: meanwhile nothing else gets through on their connection.
+    waiting_links: Vec<Arc<Link>>,
+    wait: u32,
     grouping: Grouping,
     scripts: Scripts,
     retry_for: Duration,
     clock: Option<Arc<dyn Clock>>,
     /// Hosts, for messages.
     name: String,
+}
+
+/// What a call does.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Access {
+    Read,
+    Change,
 }
 
 /// What may share a pipeline.
@@ -93,7 +113,7 @@ impl RedisStore {
     /// Prepares connections to a URL as in the module's documentation, and tries the first.
     ///
     /// # Errors
-    /// `Config` for a URL, certificate or password that is wrong. A server that can't be reached now is no error:
+    /// `Config` for a URL, certificate or password that is wrong, and for a Cluster that is to wait for replicas. A server that can't be reached now is no error:
     /// it is tried again with every call.
     pub async fn connect(url: &str, redis: RedisOptions, options: HistoryOptions) -> Result<Self, StoreError> {
         let target = Target::parse(url)?;
@@ -101,10 +121,17 @@ impl RedisStore {
             Kind::Cluster => (1, Grouping::ByUser),
             _ => (redis.connections.max(1), Grouping::ByLink),
         };
-        let links = (0..links).map(|_| Link::new(&target, &redis)).collect::<Result<Vec<_>, _>>()?;
+        if redis.wait > 0 && matches!(target.kind, Kind::Cluster) {
+            let reason = "a Cluster can't be told to wait for replicas: redis:// and redis+sentinel:// can";
+            return Err(StoreError::Config(reason.into()));
+        }
+        let connect = |links: usize| (0..links).map(|_| Link::new(&target, &redis)).collect::<Result<Vec<_>, _>>();
+        let waiting_links = connect(if redis.wait > 0 { links } else { 0 })?;
+        let links = connect(links)?;
         let scripts = Scripts::new(&options, &redis);
         let name = target.display();
-        let store = Self { links, grouping, scripts, retry_for: redis.retry_for, clock: redis.clock, name };
+        let RedisOptions { wait, retry_for, clock, .. } = redis;
+        let store = Self { links, waiting_links, wait, grouping, scripts, retry_for, clock, name };
         match store.ping(Deadline::after(redis.connect_timeout + redis.retry_for)).await {
             Err(StoreError::Config(reason)) => return Err(StoreError::Config(reason)),
             Err(error) => tracing::warn!(%error, "history store: not reachable yet"),
@@ -122,13 +149,25 @@ impl RedisStore {
     }
 
     /// Sends calls in order on the link of `user`; what fails for the moment is tried again.
-    async fn run(&self, user: &UserKey, calls: &[Call<'_>], deadline: Deadline) -> Vec<Result<Value, StoreError>> {
-        let link = &self.links[self.link(user)];
+    async fn run(
+        &self,
+        user: &UserKey,
+        calls: &[Call<'_>],
+        access: Access,
+        deadline: Deadline,
+    ) -> Vec<Result<Value, StoreError>> {
+        let wait = access == Access::Change && self.wait > 0;
+        let link = if wait { &self.waiting_links } else { &self.links };
+        let link = &link[self.link(user)];
+        // Of calls that were carried out, but that too few replicas have: repeated, they may have another answer.
+        let mut first: Vec<Option<Value>> = calls.iter().map(|_| None).collect();
         let give_up = deadline.instant().min(Instant::now() + self.retry_for);
         let mut answers: Vec<Option<Result<Value, StoreError>>> = calls.iter().map(|_| None).collect();
         let mut last: Vec<StoreError> = calls.iter().map(|_| StoreError::Deadline).collect();
         let mut pause = Duration::from_millis(5);
-        let mut unknown_script = false;
+        // A server that has forgotten the script may be taught it by another connection in the middle of this pipeline:
+        // a user's first event would be refused and tried again after the second. The text costs 10 kB and a hash of it.
+        let mut by_text_first = repeats_a_user(calls);
         let mut width = usize::MAX;
         loop {
             let waiting: Vec<usize> = (0..calls.len()).filter(|&n| answers[n].is_none()).take(width).collect();
@@ -138,8 +177,11 @@ impl RedisStore {
             let mut pipeline = Pipeline::with_capacity(waiting.len());
             for (place, &n) in waiting.iter().enumerate() {
                 // The first teaches the server the script, the others follow on the same connection.
-                let by_text = unknown_script && place == 0;
+                let by_text = by_text_first && place == 0;
                 pipeline.add_command(if by_text { calls[n].by_text() } else { calls[n].by_hash() });
+            }
+            if wait {
+                self.add_wait(&mut pipeline, user, give_up);
             }
             pipeline.ignore_errors();
             let sent = tokio::time::timeout_at(deadline.instant(), link.send(&pipeline)).await;
@@ -151,15 +193,27 @@ impl RedisStore {
                 Ok(Err(error)) => match self.judge(&error) {
                     Verdict::Final(error) => waiting.iter().for_each(|&n| answers[n] = Some(Err(error.clone()))),
                     Verdict::Again(error) => waiting.iter().for_each(|&n| last[n] = error.clone()),
-                    Verdict::SendText => progress = !std::mem::replace(&mut unknown_script, true),
+                    Verdict::SendText => progress = !std::mem::replace(&mut by_text_first, true),
                 },
-                Ok(Ok(received)) => {
+                Ok(Ok(mut received)) => {
+                    let replicated = !wait || self.replicated(&mut received);
                     for (&n, answer) in waiting.iter().zip(received) {
                         match answer.map_err(|error| self.judge(&error)) {
-                            Ok(value) => (answers[n], progress) = (Some(Ok(value)), true),
+                            Ok(value) if replicated => {
+                                (answers[n], progress) = (Some(Ok(first[n].take().unwrap_or(value))), true);
+                            }
+                            Ok(value) => {
+                                first[n].get_or_insert(value);
+                                last[n] = self.not_replicated();
+                            }
                             Err(Verdict::Final(error)) => (answers[n], progress) = (Some(Err(error)), true),
                             Err(Verdict::Again(error)) => last[n] = error,
-                            Err(Verdict::SendText) => progress |= !std::mem::replace(&mut unknown_script, true),
+                            Err(Verdict::SendText) => {
+                                if !replicated {
+                                    last[n] = self.not_replicated();
+                                }
+                                progress |= !std::mem::replace(&mut by_text_first, true);
+                            }
                         }
                     }
                 }
@@ -180,6 +234,26 @@ impl RedisStore {
             }
         }
         answers.into_iter().zip(last).map(|(answer, last)| answer.unwrap_or(Err(last))).collect()
+    }
+
+    /// Asks how many replicas have what went before on this connection. A write of its own stands before the question: a
+    /// repetition changes nothing, and a connection that has changed nothing has nothing to wait for, although what it
+    /// repeats may be on its way to the replicas still.
+    fn add_wait(&self, pipeline: &mut Pipeline, user: &UserKey, give_up: Instant) {
+        let patience = give_up.saturating_duration_since(Instant::now()).as_millis().max(1);
+        pipeline.cmd("SET").arg(self.scripts.mark(user)).arg("").arg("PX").arg(1000);
+        pipeline.cmd("WAIT").arg(self.wait).arg(patience.to_string());
+    }
+
+    /// Takes the two answers to [`add_wait`](Self::add_wait) off.
+    fn replicated(&self, received: &mut Vec<RedisResult<Value>>) -> bool {
+        let replicas = received.pop();
+        received.pop();
+        matches!(replicas, Some(Ok(Value::Int(replicas))) if replicas >= i64::from(self.wait))
+    }
+
+    fn not_replicated(&self) -> StoreError {
+        StoreError::Unavailable(format!("Redis at {}: fewer than {} replicas have it", self.name, self.wait))
     }
 
     /// What an error means for a call that may be repeated.
@@ -214,7 +288,7 @@ impl RedisStore {
                     call.arg(side_key(row)).arg(element::encode(row.time, &row.event_id, &row.payload))
                 })
                 .collect();
-            let answers = self.run(&chunk[0].1, &calls, deadline).await;
+            let answers = self.run(&chunk[0].1, &calls, Access::Change, deadline).await;
             for ((place, _, row), answer) in chunk.iter().zip(answers) {
                 results.push((*place, answer.and_then(|answer| appended(row, answer))));
             }
@@ -261,13 +335,13 @@ impl HistoryStore for RedisStore {
         let user = UserKey::of(user);
         let known = known.map(|version| format!("{:016}", version.0)).unwrap_or_default();
         let call = self.scripts.call(&self.scripts.load, &user, &self.now()).arg(known);
-        loaded(only(self.run(&user, &[call], deadline).await)?)
+        loaded(only(self.run(&user, &[call], Access::Read, deadline).await)?)
     }
 
     async fn delete(&self, user: &UserId, deadline: Deadline) -> Result<HistoryVersion, StoreError> {
         let user = UserKey::of(user);
         let call = self.scripts.call(&self.scripts.erase, &user, &self.now());
-        version(&only(self.run(&user, &[call], deadline).await)?)
+        version(&only(self.run(&user, &[call], Access::Change, deadline).await)?)
     }
 
     async fn ping(&self, deadline: Deadline) -> Result<(), StoreError> {
@@ -281,6 +355,11 @@ impl HistoryStore for RedisStore {
     fn kind(&self) -> &'static str {
         "redis"
     }
+}
+
+fn repeats_a_user(calls: &[Call<'_>]) -> bool {
+    let mut users = HashSet::with_capacity(calls.len());
+    calls.len() > 1 && !calls.iter().all(|call| users.insert(call.user()))
 }
 
 fn side_key(row: &Row) -> &'static str {

@@ -9,7 +9,7 @@ use super::{
     Activation, Baseline, Candidates, Network, Step, Users,
     din::mlp,
     prediction_head::PredictionHead,
-    target_attention::{PairLayer, Pairs, of_user},
+    target_attention::{PairLayer, Pairs, in_slices, of_user},
 };
 use crate::{
     model::{BatchPlan, Extras, HistoryVectors, InputConfig, Losses, ModelError, ParameterList, Weights},
@@ -279,7 +279,8 @@ impl Network for Dien {
     }
 
     fn logits(&self, users: &DienUsers, candidates: &Candidates<'_>, dropout: &mut Dropout) -> Result<Tensor> {
-        self.score(users, &candidates.vectors, dropout)
+        let events = users.lengths.iter().sum();
+        in_slices(&candidates.vectors, events, |candidates| self.score(users, candidates, dropout))
     }
 
     fn losses(&self, step: &Step<'_, Self>, dropout: &mut Dropout) -> Result<Losses> {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Activation, Baseline, Candidates, Network, Users,
     prediction_head::{PredictionHead, dice, dice_parameters},
-    target_attention::{PairLayer, Pairs, of_user},
+    target_attention::{PairLayer, Pairs, in_slices, of_user},
 };
 use crate::{
     model::{HistoryVectors, InputConfig, ModelError, ParameterList, Weights},
@@ -171,6 +171,7 @@ impl Network for Din {
     }
 
     fn logits(&self, users: &DinUsers, candidates: &Candidates<'_>, dropout: &mut Dropout) -> Result<Tensor> {
-        self.score(users, &candidates.vectors, dropout)
+        let events = users.lengths.iter().sum();
+        in_slices(&candidates.vectors, events, |candidates| self.score(users, candidates, dropout))
     }
 }

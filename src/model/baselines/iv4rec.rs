@@ -125,6 +125,9 @@ impl Baseline for Iv4RecConfig {
     fn tables(&self, dataset: &Dataset) -> std::result::Result<HashMap<String, Tensor>, ModelError> {
         let rows = self.din.inputs.item_attributes[0].rows;
         let instruments = most_frequent_queries(dataset, rows, self.instruments);
+        if instruments.iter().all(|&query| query == 0) {
+            tracing::warn!("no training search led to a click: iv4rec has no instruments, and ranks as DIN does");
+        }
         Ok([(INSTRUMENTS.into(), Tensor::from_vec(instruments, (rows, self.instruments), &Device::Cpu)?)].into())
     }
 
@@ -134,7 +137,8 @@ impl Baseline for Iv4RecConfig {
             keep: TanhMlp::new(weights, "alpha", self.gate_units.len() + 1)?,
             explain: TanhMlp::new(weights, "beta", self.gate_units.len() + 1)?,
             din: self.din.network(weights)?,
-            instruments: weights.get(INSTRUMENTS)?.to_vec2()?,
+            instruments: weights.get(INSTRUMENTS)?.flatten_all()?.to_vec1()?,
+            per_item: self.instruments,
             ridge: self.ridge,
             l2_weight: self.l2_weight,
         })
@@ -202,8 +206,9 @@ pub struct Iv4Rec {
     explain: TanhMlp,
     /// What ranks the rewritten items.
     pub din: Din,
-    /// By item row, N query rows.
-    instruments: Vec<Vec<u32>>,
+    /// Query rows `[items, N]`.
+    instruments: Vec<u32>,
+    per_item: usize,
     ridge: f64,
     l2_weight: f64,
 }
@@ -238,18 +243,19 @@ impl Iv4Rec {
 
     /// `[n]` item rows → the vectors of their instruments `[n, N, d]`.
     fn instruments(&self, embeddings: &Embeddings, rows: &[u32]) -> Result<Tensor> {
-        let mut queries = vec![];
+        let n = self.per_item;
+        let mut queries = Vec::with_capacity(rows.len() * n);
         for &row in rows {
-            match self.instruments.get(row as usize) {
+            match self.instruments.get(row as usize * n..(row as usize + 1) * n) {
                 Some(instruments) => queries.extend(instruments),
-                None => bail!("row {row} of a table of {} items' instruments", self.instruments.len()),
+                None => bail!("row {row} of a table of {} items' instruments", self.instruments.len() / n),
             }
         }
         let real: Vec<f32> = queries.iter().map(|&query| f32::from(u8::from(query != 0))).collect();
         let real = Tensor::from_vec(real, (queries.len(), 1), embeddings.device())?;
         let vectors = ItemRows::distinct(&[&queries], |queries| embeddings.catalogue_queries(queries))?.list(0)?;
         let d = vectors.dim(1)?;
-        vectors.broadcast_mul(&real)?.reshape((rows.len(), (), d))
+        vectors.broadcast_mul(&real)?.reshape((rows.len(), n, d))
     }
 
     /// The sum of the squares of treatment's and gates' weights.

@@ -18,8 +18,8 @@
 //!   [`Candidates`]: vectors `[B, C, d]` and rows.
 //! - *Searches*: `queries()`, `sources()`, `clicked_items()` with `clicked_mask()`, `clicked_means()`, `search_mask()`.
 //!   Whether there are any is the configuration's `inputs`: [`InputConfig::without_searches`](super::InputConfig) for
-//!   models that see none (their users' features hold none either), `query_features.search_source = None` for models that
-//!   don't ask how a search began. Every table that is configured must get a gradient, so leave out what isn't used.
+//!   models that see none (their users' features hold none either), `without_search_sources` for models that don't ask how
+//!   a search began. Every table that is configured must get a gradient, so leave out what isn't used.
 //! - *Users*: `users()` `[B, u]`; `InputConfig::without_users` where they are not used.
 //! - *Time*: `batch().src_places` says how many recommendations lie before each search: both sides merged by time. No
 //!   event at or after the target's time is ever in a batch. Tables hold other users' events, too: what they say counts
@@ -35,6 +35,9 @@
 //! - *Running statistics*: [`ParameterList::statistic`](super::ParameterList::statistic). They arrive as variables:
 //!   `Var::from_tensor(&tensor)` is the variable itself, and `set` changes what is saved.
 //!   [`Dropout::is_training`](crate::nn::Dropout::is_training) tells training from serving.
+//! - *Target attention*: [`DinUsers`] is a state of several tensors per event. `target_attention` compares candidates with
+//!   events, what depends on the event alone cached with the user; `prediction_head` ends with an MLP, the user's share of
+//!   its first layer cached likewise.
 //! - *Losses*: by default BCE over the candidates. Otherwise [`Network::losses`], from a [`Step`]; what the batches have
 //!   to hold for it (all prefixes, whole sequences, clicks of searches and what the searchers had done before) is
 //!   [`Baseline::batch_plan`].

@@ -84,7 +84,69 @@ impl PairLayer {
     }
 }
 
+/// Pairs that one user's candidates are scored for at a time: 8 MB per tensor of 64 numbers a pair.
+const PAIRS_AT_ONCE: usize = 1 << 15;
+
+/// Scores one user's candidates `[1, C, d]`, each compared with `events`, in slices: thousands of candidates with long
+/// histories would take gigabytes at once. Batches of users, which training has, stay whole: their statistics are one.
+pub(super) fn in_slices(
+    candidates: &Tensor,
+    events: usize,
+    score: impl FnMut(&Tensor) -> Result<Tensor>,
+) -> Result<Tensor> {
+    slices(candidates, (PAIRS_AT_ONCE / events.max(1)).max(1), score)
+}
+
+fn slices(candidates: &Tensor, most: usize, mut score: impl FnMut(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
+    let (users, count, _) = candidates.dims3()?;
+    if users > 1 || count <= most {
+        return score(candidates);
+    }
+    let starts = (0..count).step_by(most);
+    let logits = starts.map(|start| score(&candidates.narrow(1, start, most.min(count - start))?));
+    Tensor::cat(&logits.collect::<Result<Vec<_>>>()?, 1)
+}
+
 /// A user's part of `[B, L, k]` without padding and the others' memory: `[1, n, k]`. Tensors have positions: n is at least 1.
 pub(super) fn of_user(x: &Tensor, user: usize, length: usize) -> Result<Tensor> {
     x.narrow(0, user, 1)?.narrow(1, 0, length.max(1))?.force_contiguous()
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+
+    #[test]
+    fn slices_are_put_together_in_order() -> Result<()> {
+        let candidates = Tensor::arange(0_f32, 14.0, &Device::Cpu)?.reshape((1, 7, 2))?;
+        for most in [1, 3, 7, 9] {
+            let mut calls = 0;
+            let sums = slices(&candidates, most, |slice| {
+                calls += 1;
+                assert!(slice.dim(1)? <= most);
+                slice.sum(2)
+            })?;
+            assert_eq!(sums.to_vec2::<f32>()?, [[1.0, 5.0, 9.0, 13.0, 17.0, 21.0, 25.0]]);
+            assert_eq!(calls, 7_usize.div_ceil(most));
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn pairs_leave_padding_out_and_find_their_places() -> Result<()> {
+        let pairs = Pairs::new(&[2, 0, 1], 2, 2);
+        assert_eq!((&pairs.events[..], &pairs.candidates[..]), (&[0, 1, 0, 1, 4, 4][..], &[0, 0, 1, 1, 4, 5][..]));
+        let values = Tensor::arange(1_f32, 7.0, &Device::Cpu)?.reshape((6, 1))?;
+        let placed = pairs.place(&values)?.to_vec3::<f32>()?;
+        assert_eq!(placed, [[[1.0, 2.0], [3.0, 4.0]], [[0.0, 0.0], [0.0, 0.0]], [[5.0, 0.0], [6.0, 0.0]]]);
+        // Without any real pair there is one that has no place.
+        let nothing = Pairs::new(&[0], 1, 1);
+        assert_eq!(
+            nothing.place(&Tensor::ones((1, 1), candle_core::DType::F32, &Device::Cpu)?)?.to_vec3::<f32>()?,
+            [[[0.0]]]
+        );
+        Ok(())
+    }
 }

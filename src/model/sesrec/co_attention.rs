@@ -1,6 +1,6 @@
 //! Interest disentanglement (eq. 8-12): which events of one history the other history explains.
 
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 
 use super::{CoattentionPadding, EncodedEvents, Threshold};
 use crate::nn::{Mask, batch_matmul, batch_matmul_transposed, masked_softmax, project, tanh};
@@ -37,6 +37,13 @@ impl CoAttention {
         let rec_logits = batch_matmul_transposed(&from_src, &affinity)?.squeeze(1)?; // [B, Lr]
         let src_logits = batch_matmul(&from_rec, &affinity)?.squeeze(1)?; // [B, Ls]
         Ok((self.disentangle(&rec_logits, rec)?, self.disentangle(&src_logits, src)?))
+    }
+
+    /// The contrast where it weighs nothing: 0, with gradients of 0, so that the optimizer misses none. No other loss
+    /// reaches these weights, since the sets are constants to the gradient.
+    pub(super) fn none(&self) -> Result<Tensor> {
+        let sum = ((self.w1.sum_all()? + self.wq.sum_all()?)? + self.wd.sum_all()?)?;
+        sum * Tensor::zeros((), DType::F32, self.w1.device())?
     }
 
     /// `w · F` per event, zero where the other side's sums don't reach: `[B, 1, L]`.

@@ -41,6 +41,9 @@ pub struct SesRecConfig {
     /// γ, the co-attention weight from which on an event is a similar interest.
     #[serde(default)]
     pub threshold: Threshold,
+    /// To which events of a side candidates attend.
+    #[serde(default)]
+    pub interest_extraction: InterestExtraction,
     /// Dropout rate in training.
     #[serde(default = "tenth")]
     pub dropout: f64,
@@ -75,6 +78,27 @@ pub enum CoattentionPadding {
     /// Real events only: scores don't depend on padding.
     #[default]
     Exclude,
+}
+
+/// To which events of a side candidates attend (Table 3 of the paper).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum InterestExtraction {
+    /// All, the similar and the dissimilar ones, separately (eq. 14-16).
+    #[default]
+    Multiple,
+    /// All in one: the model without multi-interest extraction.
+    Single,
+}
+
+impl InterestExtraction {
+    /// How many vectors a candidate gets from a side.
+    pub fn poolings(self) -> usize {
+        match self {
+            Self::Multiple => 3,
+            Self::Single => 1,
+        }
+    }
 }
 
 /// γ (Table 4 of the paper).
@@ -144,6 +168,7 @@ impl SesRecConfig {
             infonce_temperature_init: tenth(),
             loss_weights: LossWeights::default(),
             threshold: Threshold::Mean,
+            interest_extraction: InterestExtraction::Multiple,
             dropout: tenth(),
             adam: None,
         }
@@ -154,9 +179,14 @@ impl SesRecConfig {
         self.inputs.query_features.ok_or_else(|| ModelError::Config("query_features: SESRec needs them".into()))
     }
 
-    /// Inputs of the prediction layers: three poolings per side, user, candidate.
+    /// Both sides' pooled interests.
+    pub fn interests_dim(&self) -> usize {
+        2 * self.interest_extraction.poolings() * self.hidden_dim
+    }
+
+    /// Inputs of the prediction layers: interests, user, candidate.
     pub fn head_dim(&self) -> usize {
-        7 * self.hidden_dim + self.inputs.user_dim()
+        self.interests_dim() + self.inputs.user_dim() + self.hidden_dim
     }
 
     /// Checks that the sizes fit each other.

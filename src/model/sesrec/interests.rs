@@ -1,20 +1,21 @@
-//! Multi-interest extraction (eq. 14-16): a candidate attends to each side's events three times.
+//! Multi-interest extraction (eq. 14-16): a candidate attends to each side's events three times, or once without it.
 
 use candle_core::{Result, Tensor};
 
-use super::EncodedSide;
+use super::{EncodedSide, InterestExtraction};
 use crate::nn::{batch_matmul, batch_matmul_transposed, masked_softmax, project};
 
-/// `W_side [d, d]`.
+/// `W_side [d, d]`, and what it is used for.
 #[derive(Debug, Clone)]
 pub struct InterestPooling {
     w: Tensor,
+    extraction: InterestExtraction,
 }
 
 impl InterestPooling {
     /// From the release's `[1, d, d]`.
-    pub(super) fn new(w: &Tensor) -> Result<Self> {
-        Ok(Self { w: w.squeeze(0)? })
+    pub(super) fn new(w: &Tensor, extraction: InterestExtraction) -> Result<Self> {
+        Ok(Self { w: w.squeeze(0)?, extraction })
     }
 
     /// `W E(c)`: `[.., d]` → `[.., d]`; an event's score is its product with that.
@@ -22,12 +23,13 @@ impl InterestPooling {
         project(candidates, &self.w)
     }
 
-    /// Candidates `[B, C, d]` → pooled interests `[B, C, 3d]`: over all real events, the positive and the negative set.
-    /// A side without events gives zeros.
+    /// Candidates `[B, C, d]` → pooled interests `[B, C, 3d]`: over all real events, the positive and the negative set; over
+    /// all events only, `[B, C, d]`, without multi-interest extraction. A side without events gives zeros.
     pub fn forward(&self, candidates: &Tensor, side: &EncodedSide) -> Result<Tensor> {
         let scores = batch_matmul_transposed(&self.keys(candidates)?, &side.events.encoded)?; // [B, C, L]
         let sets = [&side.events.real, &side.interests.positive, &side.interests.negative];
-        let pooled = sets.map(|set| batch_matmul(&masked_softmax(&scores, set)?, &side.events.encoded));
-        Tensor::cat(&pooled.into_iter().collect::<Result<Vec<_>>>()?, 2)
+        let sets = &sets[..self.extraction.poolings()];
+        let pooled = sets.iter().map(|set| batch_matmul(&masked_softmax(&scores, set)?, &side.events.encoded));
+        Tensor::cat(&pooled.collect::<Result<Vec<_>>>()?, 2)
     }
 }

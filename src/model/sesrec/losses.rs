@@ -46,9 +46,14 @@ impl Alignment {
         (self.w.sum_all()? + &self.temperature)? * Tensor::zeros((), DType::F32, self.w.device())?
     }
 
+    /// `anchorᵀ W` of `[n, d]`: what is held against the other side.
+    pub fn project(&self, anchors: &Tensor) -> Result<Tensor> {
+        project(anchors, &self.w.t()?)
+    }
+
     /// InfoNCE of anchors `[P, d]` against their positives `[P, d]` and the batch's negatives `[M, d]`.
     fn direction(&self, anchors: &Tensor, positives: &Tensor, negatives: &Tensor) -> Result<Tensor> {
-        let anchors = project(anchors, &self.w.t()?)?; // anchorᵀ W
+        let anchors = self.project(anchors)?;
         let positive = (&anchors * positives)?.sum(1)?; // [P]
         let negative = anchors.matmul(&negatives.t()?)?; // [P, M]
         info_nce(&negative, &positive, &self.temperature)?.mean_all()

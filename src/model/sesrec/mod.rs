@@ -17,7 +17,7 @@ mod trainable;
 mod weights;
 
 pub use co_attention::{CoAttention, Disentangled};
-pub use config::{CoattentionPadding, LossWeights, SesRecConfig, Threshold};
+pub use config::{CoattentionPadding, InterestExtraction, LossWeights, SesRecConfig, Threshold};
 pub use interests::InterestPooling;
 pub use losses::{Alignment, triplet_hinge};
 pub use network::{

@@ -175,7 +175,8 @@ impl Network {
         })
     }
 
-    /// Pooled interests of candidates `[B, C, d]`: recommendation side and search side, `[B, C, 3d]` each.
+    /// Pooled interests of candidates `[B, C, d]`: recommendation side and search side, `[B, C, 3d]` each
+    /// (`[B, C, d]` without multi-interest extraction).
     pub fn interests(&self, encoded: &EncodedHistory, candidates: &Tensor) -> Result<(Tensor, Tensor)> {
         let rec = self.rec.pooling.forward(candidates, &encoded.rec)?;
         Ok((rec, self.src.pooling.forward(candidates, &encoded.src)?))
@@ -187,7 +188,7 @@ impl Network {
         let (rec, src) = self.interests(encoded, candidates)?;
         let owners: Vec<u32> = (0..users as u32).flat_map(|user| std::iter::repeat_n(user, count)).collect();
         let user = gather_rows(&encoded.inputs.users, &owners, RowZero::Learns)?.reshape((users, count, ()))?;
-        let features = Tensor::cat(&[&rec, &src, &user, candidates], 2)?; // [B, C, 7d + u]
+        let features = Tensor::cat(&[&rec, &src, &user, candidates], 2)?; // [B, C, 2·3d + u + d]
         self.head.forward(&features, dropout)?.squeeze(2)
     }
 
@@ -205,7 +206,7 @@ impl Network {
         let encoded = self.encode(history, &[candidates, alignment_items], dropout)?;
         let logits = self.logits(&encoded, &self.candidates(&encoded, 2)?, dropout)?;
         let bce = binary_cross_entropy(&logits)?;
-        let align = if alignment_items.is_empty() || alignment_queries.is_empty() {
+        let align = if weights.align == 0.0 || alignment_items.is_empty() || alignment_queries.is_empty() {
             self.alignment.none()?
         } else {
             let items = gather_rows(&encoded.items.table, &encoded.items.rows[3], RowZero::Learns)?;
@@ -213,17 +214,35 @@ impl Network {
             self.alignment.loss(history, &encoded, &items, &queries)?
         };
         let margin = self.config.triplet_margin;
-        let contrast =
-            (triplet_hinge(&encoded.rec, margin)?.mean_all()? + triplet_hinge(&encoded.src, margin)?.mean_all()?)?;
-        let total = ((&bce + (&align * weights.align)?)? + (&contrast * weights.contrast)?)?;
+        let contrast = if weights.contrast == 0.0 {
+            self.co_attention.none()?
+        } else {
+            (triplet_hinge(&encoded.rec, margin)?.mean_all()? + triplet_hinge(&encoded.src, margin)?.mean_all()?)?
+        };
+        let total = ((&bce + weighted(&align, weights.align)?)? + weighted(&contrast, weights.contrast)?)?;
         let losses = Losses { total, parts: vec![("bce", bce), ("align", align), ("contrast", contrast)] };
         Ok(TrainingOutputs { losses, encoded, logits })
+    }
+
+    /// The tables of items and queries.
+    pub fn embeddings(&self) -> &Embeddings {
+        &self.embeddings
+    }
+
+    /// What brings queries and items together.
+    pub fn alignment(&self) -> &Alignment {
+        &self.alignment
     }
 
     /// Where its tensors are.
     pub fn device(&self) -> &Device {
         self.co_attention.w1.device()
     }
+}
+
+/// A loss that weighs nothing is 0 already, with gradients of 0: candle's factor 0 would leave those out.
+fn weighted(loss: &Tensor, weight: f64) -> Result<Tensor> {
+    if weight == 0.0 { Ok(loss.clone()) } else { loss * weight }
 }
 
 impl Side {
@@ -249,7 +268,7 @@ impl Side {
         Ok(Self {
             positions: get(format!("{side}_pos_emb.pe.weight"))?,
             encoder: Encoder { blocks },
-            pooling: InterestPooling::new(&get(format!("{side}_his_att_pooling.W"))?)?,
+            pooling: InterestPooling::new(&get(format!("{side}_his_att_pooling.W"))?, config.interest_extraction)?,
         })
     }
 

@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use candle_core::{Device, Result, Tensor};
 
 use super::{
-    CoattentionPadding, EncodedSide, Network, SesRecConfig, check, explain,
+    CoattentionPadding, EncodedSide, InterestExtraction, Network, SesRecConfig, check, explain,
     state::{EncodedUser, Interests, SideState},
 };
 use crate::{
@@ -26,7 +26,7 @@ pub struct SesRecRanker {
     src_keys: Tensor,
     /// The items' share of the first prediction layer `[items, h]`.
     item_blocks: Tensor,
-    /// The interests' share of its weights `[h, 6d]`, the user's `[h, u]`.
+    /// The interests' share of its weights `[h, 2·3d]`, the user's `[h, u]`.
     interest_weights: Tensor,
     user_weights: Tensor,
 }
@@ -44,14 +44,15 @@ impl SesRecRanker {
         let weights = weights::on_device(weights, device)?;
         let mut network = Network::new(config, catalogue, &Weights::new(&weights))?;
         let items = network.embeddings.precompute_items()?;
-        let first = network.head.layers[0].weight(); // [h, 6d | u | d]
+        let first = network.head.layers[0].weight(); // [h, 2·3d | u | d]
         let (d, u) = (network.config.hidden_dim, network.config.inputs.user_dim());
+        let interests = network.config.interests_dim();
         Ok(Self {
             rec_keys: network.rec.pooling.keys(&items)?,
             src_keys: network.src.pooling.keys(&items)?,
-            item_blocks: project(&items, &first.narrow(1, 6 * d + u, d)?)?,
-            interest_weights: first.narrow(1, 0, 6 * d)?.contiguous()?,
-            user_weights: first.narrow(1, 6 * d, u)?.contiguous()?,
+            item_blocks: project(&items, &first.narrow(1, interests + u, d)?)?,
+            interest_weights: first.narrow(1, 0, interests)?.contiguous()?,
+            user_weights: first.narrow(1, interests, u)?.contiguous()?,
             network,
         })
     }
@@ -73,8 +74,8 @@ impl SesRecRanker {
         let (rec_weights, src_weights) = (host_weights(&encoded.rec)?, host_weights(&encoded.src)?);
         let states = (0..users.len()).map(|user| {
             let state = EncodedUser {
-                rec: side_state(&encoded.rec, user, &rec_weights[user])?,
-                src: side_state(&encoded.src, user, &src_weights[user])?,
+                rec: self.side_state(&encoded.rec, user, &rec_weights[user])?,
+                src: self.side_state(&encoded.src, user, &src_weights[user])?,
                 user_block: user_blocks.narrow(0, user, 1)?.force_contiguous()?,
             };
             let bytes = state.bytes();
@@ -83,14 +84,16 @@ impl SesRecRanker {
         states.collect()
     }
 
-    /// Pooled interests of one side `[C, 3d]` for candidates' keys `[C, d]`; zeros without events.
+    /// Pooled interests of one side `[C, 3d]` for candidates' keys `[C, d]`; zeros without events. `[C, d]` without
+    /// multi-interest extraction.
     fn pool(&self, side: &SideState, keys: &Tensor) -> Result<Tensor> {
         let (count, d) = keys.dims2()?;
+        let poolings = self.network.config.interest_extraction.poolings();
         match &side.interests {
-            None => Tensor::zeros((count, 3 * d), keys.dtype(), keys.device()),
+            None => Tensor::zeros((count, poolings * d), keys.dtype(), keys.device()),
             Some(Interests::Undivided { encoded }) => {
                 let pooled = softmax(&keys.matmul(&encoded.t()?)?)?.matmul(encoded)?; // [C, d]
-                Tensor::cat(&[&pooled, &pooled, &pooled], 1)
+                Tensor::cat(&vec![&pooled; poolings], 1)
             }
             Some(Interests::Divided { encoded, similar, .. }) => {
                 let events = encoded.dim(0)?;
@@ -105,6 +108,27 @@ impl SesRecRanker {
                 Tensor::cat(&[&all, &positive, &negative], 1)
             }
         }
+    }
+
+    fn side_state(&self, side: &EncodedSide, user: usize, events: &[EventWeight]) -> Result<SideState> {
+        let interests = if events.is_empty() {
+            None
+        } else {
+            let encoded = side.events.encoded.narrow(0, user, 1)?.squeeze(0)?.narrow(0, 0, events.len())?; // [n, d]
+            let apart = self.network.config.interest_extraction == InterestExtraction::Multiple;
+            let divided = apart && events.iter().all(|event| event.similar != event.dissimilar);
+            Some(if divided {
+                let (mut order, dissimilar): (Vec<usize>, Vec<usize>) =
+                    (0..events.len()).partition(|&event| events[event].similar);
+                let similar = order.len();
+                order.extend(dissimilar);
+                let rows: Vec<u32> = order.iter().map(|&event| event as u32).collect();
+                Interests::Divided { encoded: gather_rows(&encoded, &rows, RowZero::Learns)?, similar, order }
+            } else {
+                Interests::Undivided { encoded: encoded.force_contiguous()? }
+            })
+        };
+        Ok(SideState { events: events.to_vec(), interests })
     }
 
     fn score_batch(&self, requests: &[ScoreRequest<'_>]) -> Result<Vec<Vec<f32>>> {
@@ -194,24 +218,4 @@ fn host_weights(side: &EncodedSide) -> Result<Vec<Vec<EventWeight>>> {
         events.map(|(coattention, (&similar, &dissimilar))| EventWeight { coattention, similar, dissimilar }).collect()
     });
     Ok(weights.collect())
-}
-
-fn side_state(side: &EncodedSide, user: usize, events: &[EventWeight]) -> Result<SideState> {
-    let interests = if events.is_empty() {
-        None
-    } else {
-        let encoded = side.events.encoded.narrow(0, user, 1)?.squeeze(0)?.narrow(0, 0, events.len())?; // [n, d]
-        let divided = events.iter().all(|event| event.similar != event.dissimilar);
-        Some(if divided {
-            let (mut order, dissimilar): (Vec<usize>, Vec<usize>) =
-                (0..events.len()).partition(|&event| events[event].similar);
-            let similar = order.len();
-            order.extend(dissimilar);
-            let rows: Vec<u32> = order.iter().map(|&event| event as u32).collect();
-            Interests::Divided { encoded: gather_rows(&encoded, &rows, RowZero::Learns)?, similar, order }
-        } else {
-            Interests::Undivided { encoded: encoded.force_contiguous()? }
-        })
-    };
-    Ok(SideState { events: events.to_vec(), interests })
 }

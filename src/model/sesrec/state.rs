@@ -36,7 +36,7 @@ pub(super) enum Interests {
         /// The event at each row.
         order: Vec<usize>,
     },
-    /// One set was empty and fell back to all: the three poolings are one.
+    /// One set was empty and fell back to all, or the model pools all events only: all poolings are one.
     Undivided {
         /// `[n, d]`.
         encoded: Tensor,

@@ -85,7 +85,9 @@ impl TrainableModel for SesRecTrainable {
             CoattentionPadding::Include => HistoryPadding::Limits,
             CoattentionPadding::Exclude => HistoryPadding::Longest,
         };
-        BatchPlan { padding, extras: Extras::Alignment, ..BatchPlan::default() }
+        // What weighs nothing is not computed.
+        let extras = if self.config.loss_weights.align > 0.0 { Extras::Alignment } else { Extras::None };
+        BatchPlan { padding, extras, ..BatchPlan::default() }
     }
 
     fn logits(&self, history: &HistoryBatch, candidates: &[u32], dropout: &mut Dropout) -> Result<Tensor, ModelError> {

@@ -1,0 +1,107 @@
+//! What every study does: open, run, write, tell.
+
+use std::{
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
+
+use anyhow::bail;
+
+use super::study_flags::StudyFlags;
+use crate::{
+    cli::train::Loss,
+    data::{Dataset, EvaluationNegatives, Progress},
+    experiment::{Base, Finished, Plan, Report, Row, RunStore, Runner, Variant, protocol},
+    model::{ModelConfig, ModelKind, Setting},
+};
+
+/// Seeds where neither flag nor file has any.
+const SEEDS: [u64; 3] = [1, 2, 3];
+
+/// A study with its data.
+pub(super) struct Session<'a> {
+    flags: &'a StudyFlags,
+    pub dataset: Dataset,
+    pub negatives: EvaluationNegatives,
+}
+
+impl<'a> Session<'a> {
+    pub fn open(flags: &'a StudyFlags) -> anyhow::Result<Self> {
+        let dataset = Dataset::read(&flags.data)?;
+        Ok(Self { negatives: flags.negatives.open(&dataset)?, flags, dataset })
+    }
+
+    /// Variants from the flags' sizes and recipe; `loss` for the models that have the choice.
+    pub fn variants<R>(
+        &self,
+        loss: Option<Loss>,
+        declare: impl FnOnce(&Base<'_>) -> anyhow::Result<R>,
+    ) -> anyhow::Result<R> {
+        let StudyFlags { sizes, recipe, .. } = self.flags;
+        let (inputs, heads) = sizes.inputs(&self.dataset.catalogue)?;
+        let settings = loss.map(|loss| anyhow::Ok(Setting::new("loss", serde_json::to_value(loss)?))).transpose()?;
+        let recipe = |kind: ModelKind, config: &ModelConfig| {
+            let own = config.setting("loss").is_some_and(|loss| loss == "own");
+            // Each run has a seed of its own.
+            recipe.recipe(0, sizes.preset, kind, if own { Loss::Own } else { Loss::Bce })
+        };
+        declare(&Base { inputs, heads, settings: settings.into_iter().collect(), recipe: &recipe })
+    }
+
+    /// Makes the runs that are missing; then `report` gets the rows of those that there are, and the protocol.
+    pub fn run(
+        &self,
+        name: &str,
+        variants: &[Variant],
+        seeds: Option<&[u64]>,
+        stop: Arc<AtomicBool>,
+        report: impl FnOnce(Vec<Row>, Vec<String>) -> anyhow::Result<Report>,
+    ) -> anyhow::Result<()> {
+        let StudyFlags { out, quiet, .. } = self.flags;
+        let seeds = if self.flags.seeds.is_empty() { seeds.unwrap_or(&SEEDS) } else { &self.flags.seeds };
+        if (1..seeds.len()).any(|n| seeds[..n].contains(&seeds[n])) {
+            bail!("--seeds: a seed stands twice: the deviation would be too small");
+        }
+        let serving = self.flags.serving_seconds;
+        if !(serving.is_finite() && (0.0..=3600.0).contains(&serving)) {
+            bail!("--serving-seconds {serving}: must be between 0 and 3600");
+        }
+        let runner = Runner {
+            dataset: &self.dataset,
+            negatives: &self.negatives,
+            device: self.flags.device.open()?,
+            serving_budget: Duration::from_secs_f64(serving),
+            store: RunStore::open(out)?,
+            progress: if *quiet { Progress::Hidden } else { Progress::Bars },
+            stop,
+        };
+        let plan = Plan { variants, seeds };
+        let finished = runner.run(plan)?;
+        let pairs = variants.iter().zip(&finished.runs);
+        let rows: Vec<Row> = pairs.filter_map(|(variant, runs)| Row::of_runs(variant, runs)).collect();
+        let lines = protocol(&self.dataset, &self.flags.negatives.description(), plan, &finished);
+        let report = report(rows, lines)?;
+        report.write(out, name)?;
+        println!("{}", report.table().markdown());
+        for note in &report.notes {
+            println!("{note}\n");
+        }
+        let figures: String = report.figures.iter().map(|(_, name)| format!(", {name}.svg, {name}.png")).collect();
+        println!("{}: {name}.md, {name}.csv, {name}.significance.csv{figures}", out.display());
+        self.tell(plan, &finished)
+    }
+
+    fn tell(&self, plan: Plan<'_>, finished: &Finished) -> anyhow::Result<()> {
+        let Finished { trained, kept, failures, interrupted, .. } = finished;
+        let all = plan.variants.len() * plan.seeds.len();
+        println!("{all} runs: {trained} trained, {kept} were there");
+        if *interrupted {
+            let left = all - trained - kept - failures.len();
+            bail!("stopped with {left} runs to go; the tables have what is finished, the same command goes on");
+        }
+        if !failures.is_empty() {
+            bail!("{} of {all} runs failed:\n  {}", failures.len(), failures.join("\n  "));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,74 @@
+//! `sesrec experiment table2`.
+
+use std::sync::{Arc, atomic::AtomicBool};
+
+use super::{ABOUT, session::Session, study_flags::StudyFlags};
+use crate::{
+    cli::train::Loss,
+    data::Split,
+    eval::{HandmadeScore, popularity_ranks},
+    experiment::{Columns, Report, Row, studies},
+    model::ModelKind,
+};
+
+/// Options of `sesrec experiment table2`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = ABOUT)]
+pub struct Args {
+    #[command(flatten)]
+    study: StudyFlags,
+    /// Which models, comma-separated. [default: all]
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "MODELS")]
+    models: Vec<ModelKind>,
+    /// What is minimised: bce, over the clicked item and the sampled ones, by all models, or own, the publication's, by
+    /// those that have one.
+    #[arg(long, value_enum, default_value_t, value_name = "bce|own")]
+    loss: Loss,
+}
+
+pub(super) fn run(args: &Args, stop: Arc<AtomicBool>) -> anyhow::Result<()> {
+    let session = Session::open(&args.study)?;
+    let models = if args.models.is_empty() {
+        // As in the paper: those that are compared first, SESRec last.
+        let mut all = ModelKind::all().to_vec();
+        all.rotate_left(1);
+        all
+    } else {
+        args.models.clone()
+    };
+    let variants = session.variants(Some(args.loss), |base| Ok(studies::table2(base, &models)?))?;
+    session.run("table2", &variants, None, stop, |learned, mut protocol| {
+        let (dataset, negatives) = (&session.dataset, &session.negatives);
+        let test = dataset.targets(Split::Test);
+        let score = HandmadeScore::new(dataset, negatives);
+        let selection = variants[0].recipe.selection;
+        let weights = score.pick_weights(&dataset.targets(Split::Validation), |metrics| selection.of(metrics))?;
+        let handmade = Row::of_ranks("hand-made score", &score.ranks(weights, &test)?);
+        protocol.push(format!("hand-made score: {weights}; picked on validation, nothing learned"));
+        let notes = notes(&learned, &handmade);
+        let popularity = Row::of_ranks("popularity", &popularity_ranks(dataset, &test, negatives)?);
+        Ok(Report {
+            title: "Table 2: models under one protocol".into(),
+            protocol,
+            notes,
+            rows: [popularity, handmade].into_iter().chain(learned).collect(),
+            columns: Columns::Costs,
+            steps: false,
+            figures: vec![],
+        })
+    })
+}
+
+/// Who doesn't beat what nobody learned.
+fn notes(learned: &[Row], handmade: &Row) -> Vec<String> {
+    let below: Vec<&str> = learned
+        .iter()
+        .filter(|row| row.metrics.iter().zip(&handmade.metrics).any(|(metric, bar)| metric.mean <= bar.mean))
+        .map(|row| row.name.as_str())
+        .collect();
+    match (learned.len(), below.len()) {
+        (0, _) => vec![],
+        (_, 0) => vec!["Every model beats the hand-made score in every metric.".into()],
+        _ => vec![format!("Not above the hand-made score in every metric: {}.", below.join(", "))],
+    }
+}

@@ -1,0 +1,92 @@
+//! One finished run.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::ServingCost;
+use crate::{
+    eval::{Metrics, Rank},
+    model::ModelConfig,
+    train::{Candidates, EpochReport, Recipe},
+};
+
+/// Everything that decides what a run finds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunConfig {
+    /// The model.
+    pub model: ModelConfig,
+    /// The recipe, seed included.
+    pub recipe: Recipe,
+    /// Of the data set.
+    pub data_checksum: String,
+    /// What every user's clicked item is ranked among.
+    pub candidates: Candidates,
+}
+
+/// A hash of a [`RunConfig`]: the run's file name.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct RunKey(String);
+
+impl RunConfig {
+    /// Equal for equal configurations.
+    pub fn key(&self) -> RunKey {
+        let json = serde_json::to_vec(self).expect("a configuration has string keys only");
+        RunKey(blake3::hash(&json).to_hex()[..20].to_owned())
+    }
+}
+
+impl fmt::Display for RunKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What a run found, and what it took.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunRecord {
+    /// What was run.
+    pub config: RunConfig,
+    /// "sesrec 0.1.0".
+    pub program: String,
+    /// "cpu" or "cuda:N".
+    pub device: String,
+    /// How many threads computed.
+    pub threads: usize,
+    /// When it was finished, UTC.
+    pub finished: String,
+    /// Training and its validation.
+    pub seconds: f64,
+    /// The epoch whose weights were kept.
+    pub best_epoch: usize,
+    /// Every epoch.
+    pub epochs: Vec<EpochReport>,
+    /// Numbers that were learned.
+    pub parameters: usize,
+    /// How fast the trained model answers.
+    pub serving: ServingCost,
+    /// The best epoch's.
+    pub validation: Metrics,
+    /// The kept weights'.
+    pub test: Metrics,
+    /// Each user's rank in the test, in the data set's order of users.
+    #[serde(with = "compact")]
+    pub ranks: Vec<Rank>,
+}
+
+/// As one line of numbers: a list would be a line each.
+mod compact {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    use super::Rank;
+
+    pub fn serialize<S: Serializer>(ranks: &[Rank], serializer: S) -> Result<S::Ok, S::Error> {
+        let texts: Vec<String> = ranks.iter().map(|rank| rank.0.to_string()).collect();
+        serializer.serialize_str(&texts.join(" "))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Rank>, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.split_whitespace().map(|rank| rank.parse().map(Rank).map_err(D::Error::custom)).collect()
+    }
+}

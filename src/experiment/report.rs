@@ -1,0 +1,229 @@
+//! Rows as Markdown and CSV.
+
+use std::path::Path;
+
+use indicatif::HumanCount;
+
+use super::{
+    Comparison, ExperimentError, PairedTest, Row, Spread, comparison::SIGNIFICANT, row::METRICS, store::write_whole,
+};
+use crate::{eval::Metrics, table::Table};
+
+/// A table with what is to be said about it.
+#[derive(Debug)]
+pub struct Report {
+    /// The heading.
+    pub title: String,
+    /// How the figures came about, a line each.
+    pub protocol: Vec<String>,
+    /// What follows from them, a paragraph each.
+    pub notes: Vec<String>,
+    /// The table.
+    pub rows: Vec<Row>,
+    /// What stands right of the test metrics.
+    pub columns: Columns,
+    /// Whether each row is also compared with the row before it.
+    pub steps: bool,
+    /// Figures beside it: what they show, and their name without the extension.
+    pub figures: Vec<(String, String)>,
+}
+
+/// What stands right of the test metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Columns {
+    /// Training time, parameters, serving cost.
+    Costs,
+    /// Validation, which selects.
+    Validation,
+}
+
+/// What is marked in the column of a metric.
+#[derive(Debug, Clone, Copy)]
+struct Marks {
+    best: usize,
+    second: Option<usize>,
+    /// Whether the best is significantly better than the second.
+    starred: bool,
+}
+
+const TESTED: &str = "Tested: whether the row's metric differs from the other's, paired by test user. Each user's metric is \
+averaged over a row's seeds first, so a user counts once. <sup>*</sup> in the table: the best row is better than the second \
+best with p < 0.01 in Student's paired t-test (two-sided), as in the paper; Wilcoxon's signed-rank test stands beside it. The \
+tests say whether a difference holds over users, the ± whether it holds over seeds.";
+
+impl Report {
+    /// Writes `NAME.md`, `NAME.csv` and `NAME.significance.csv` into a directory.
+    ///
+    /// # Errors
+    /// If that fails.
+    pub fn write(&self, directory: &Path, name: &str) -> Result<(), ExperimentError> {
+        let tables = [("csv", self.numbers()), ("significance.csv", self.significance())];
+        let tables = tables.map(|(extension, table)| (extension, table.csv()));
+        for (extension, text) in std::iter::once(("md", self.markdown())).chain(tables) {
+            let path = directory.join(format!("{name}.{extension}"));
+            write_whole(&path, text.as_bytes()).map_err(ExperimentError::io(&path))?;
+        }
+        Ok(())
+    }
+
+    /// The whole page.
+    pub fn markdown(&self) -> String {
+        let mut page = format!("# {}\n\n{}\n", self.title, self.table().markdown());
+        for note in &self.notes {
+            page += &format!("{note}\n\n");
+        }
+        for (shown, name) in &self.figures {
+            page += &format!("![{shown}]({name}.svg)\n\n");
+        }
+        page += "## Protocol\n\n";
+        for line in &self.protocol {
+            page += &format!("- {line}\n");
+        }
+        if self.rows.len() > 1 {
+            page += &format!("\n## Significance\n\n{TESTED}\n\n{}", self.significance().markdown());
+        }
+        page
+    }
+
+    /// The table alone: mean ± deviation, best bold, second best underlined.
+    pub fn table(&self) -> Table {
+        let marks: Vec<Option<Marks>> = (0..METRICS).map(|metric| self.marks(metric)).collect();
+        let mut table = Table::new([""].iter().chain(&Metrics::NAMES).chain(self.columns.names()).copied());
+        for (n, row) in self.rows.iter().enumerate() {
+            let cell = |metric: usize| {
+                let value = value(row.metrics[metric]);
+                match marks[metric] {
+                    Some(Marks { best, starred: true, .. }) if best == n => format!("**{value}**<sup>*</sup>"),
+                    Some(Marks { best, .. }) if best == n => format!("**{value}**"),
+                    Some(Marks { second: Some(second), .. }) if second == n => format!("<u>{value}</u>"),
+                    _ => value,
+                }
+            };
+            let metrics = (0..METRICS).map(cell);
+            table.push(std::iter::once(row.name.clone()).chain(metrics).chain(self.columns.cells(row)));
+        }
+        table
+    }
+
+    /// Every number, a line per row.
+    pub fn numbers(&self) -> Table {
+        let mut settings: Vec<&str> = vec![];
+        for (name, _) in self.rows.iter().flat_map(|row| &row.settings) {
+            if !settings.contains(&name.as_str()) {
+                settings.push(name);
+            }
+        }
+        let validation = Metrics::NAMES.map(|name| format!("validation {name}"));
+        let costs = ["seconds", "best epoch", "candidates/s", "candidates/s, cached user"].map(str::to_owned);
+        let measured = Metrics::NAMES.map(str::to_owned).into_iter().chain(validation).chain(costs);
+        let named = ["row"].iter().chain(&settings).chain(&["seeds"]).map(ToString::to_string);
+        let columns = named.chain(measured.flat_map(|name| [format!("{name} deviation"), name].into_iter().rev()));
+        let mut table = Table::new(columns.chain(["parameters".to_owned()]));
+        for row in &self.rows {
+            let of = |wanted: &str| row.settings.iter().find(|(name, _)| name == wanted);
+            let mut line = vec![row.name.clone()];
+            line.extend(settings.iter().map(|name| of(name).map_or_else(String::new, |(_, value)| value.clone())));
+            line.push(row.seeds.to_string());
+            let validation = row.validation.map_or([None; METRICS], |spreads| spreads.map(Some));
+            let costs = row.costs.map_or([None; 4], |costs| {
+                [costs.seconds, costs.best_epoch, costs.candidates_per_second, costs.cached_user].map(Some)
+            });
+            line.extend(row.metrics.map(Some).into_iter().chain(validation).chain(costs).flat_map(numbers));
+            line.push(row.costs.map_or_else(String::new, |costs| costs.parameters.to_string()));
+            table.push(line);
+        }
+        table
+    }
+
+    /// The tests, a line per comparison.
+    pub fn significance(&self) -> Table {
+        let mut table = Table::new(["metric", "row", "other", "difference", "t", "t-test p", "signed-rank p", "users"]);
+        for Comparison { metric, row, other, difference, users, t, wilcoxon } in self.comparisons() {
+            let p = |test: Option<PairedTest>| match test {
+                Some(PairedTest { p, .. }) if p < SIGNIFICANT => format!("{p:.1e}"),
+                Some(PairedTest { p, .. }) => format!("{p:.3}"),
+                None => "–".into(),
+            };
+            let statistic = t.map_or_else(|| "–".into(), |test| format!("{:.2}", test.statistic));
+            let difference = format!("{difference:+.4}");
+            table.push([metric.into(), row, other, difference, statistic, p(t), p(wilcoxon), users.to_string()]);
+        }
+        table
+    }
+
+    /// The row that a validation metric selects.
+    pub fn selected(&self, metric: usize) -> Option<&Row> {
+        let validated = self.rows.iter().filter_map(|row| Some((row.validation?[metric].mean, row)));
+        validated.max_by(|(a, _), (b, _)| a.total_cmp(b)).map(|(_, row)| row)
+    }
+
+    /// The best row with the second best in every metric; then, where rows are steps, each with the one before.
+    fn comparisons(&self) -> Vec<Comparison> {
+        let best = (0..METRICS).filter_map(|metric| self.best_with_second(metric));
+        let steps = self.rows.windows(2).filter(|_| self.steps);
+        let steps = steps.flat_map(|rows| (0..METRICS).map(|metric| Comparison::of(&rows[1], &rows[0], metric)));
+        best.chain(steps).collect()
+    }
+
+    fn marks(&self, metric: usize) -> Option<Marks> {
+        let order = self.order(metric);
+        let starred = self.best_with_second(metric).is_some_and(|comparison| comparison.is_significant());
+        Some(Marks { best: *order.first()?, second: order.get(1).copied(), starred })
+    }
+
+    fn best_with_second(&self, metric: usize) -> Option<Comparison> {
+        let order = self.order(metric);
+        Some(Comparison::of(&self.rows[*order.first()?], &self.rows[*order.get(1)?], metric))
+    }
+
+    /// The rows, the best first; of equal ones, the first.
+    fn order(&self, metric: usize) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..self.rows.len()).collect();
+        let mean = |row: usize| self.rows[row].metrics[metric].mean;
+        order.sort_by(|&a, &b| mean(b).total_cmp(&mean(a)));
+        order
+    }
+}
+
+impl Columns {
+    fn names(self) -> &'static [&'static str] {
+        match self {
+            Self::Costs => &["training, s", "parameters", "candidates/s", "candidates/s, cached user"],
+            Self::Validation => &["validation NDCG@10", "validation MRR", "best epoch"],
+        }
+    }
+
+    fn cells(self, row: &Row) -> Vec<String> {
+        let cells = match self {
+            Self::Costs => row.costs.map(|costs| {
+                let rate = |spread: Spread| HumanCount(spread.mean.round() as u64).to_string();
+                let seconds = match costs.seconds.deviation {
+                    Some(deviation) => format!("{:.0} ± {deviation:.0}", costs.seconds.mean),
+                    None => format!("{:.0}", costs.seconds.mean),
+                };
+                let parameters = HumanCount(costs.parameters as u64).to_string();
+                vec![seconds, parameters, rate(costs.candidates_per_second), rate(costs.cached_user)]
+            }),
+            Self::Validation => row.validation.zip(row.costs).map(|(validation, costs)| {
+                let of = |name: &str| Metrics::NAMES.iter().position(|&other| other == name);
+                let metric = |name: &str| of(name).map_or_else(String::new, |metric| value(validation[metric]));
+                vec![metric("NDCG@10"), metric("MRR"), format!("{:.1}", costs.best_epoch.mean)]
+            }),
+        };
+        cells.unwrap_or_else(|| vec![String::new(); self.names().len()])
+    }
+}
+
+/// "0.2544 ± 0.0012"
+fn value(Spread { mean, deviation }: Spread) -> String {
+    match deviation {
+        Some(deviation) => format!("{mean:.4} ± {deviation:.4}"),
+        None => format!("{mean:.4}"),
+    }
+}
+
+/// Mean and deviation; empty where there is none.
+fn numbers(spread: Option<Spread>) -> [String; 2] {
+    let number = |value: Option<f64>| value.map_or_else(String::new, |value| value.to_string());
+    [number(spread.map(|spread| spread.mean)), number(spread.and_then(|spread| spread.deviation))]
+}

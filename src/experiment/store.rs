@@ -1,0 +1,133 @@
+//! Runs on disk: `DIR/runs/KEY.json`, one per finished run, and `DIR/runs/KEY.partial`, the checkpoints of the one that
+//! is under way.
+
+use std::{
+    fs::{self, File, TryLockError},
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::{ExperimentError, RunConfig, RunKey, RunRecord};
+use crate::eval::Metrics;
+
+/// Grows when the format changes; runs of another one are made anew.
+const FORMAT: u32 = 1;
+
+/// The runs of a directory. Holds its lock: one experiment at a time writes there.
+#[derive(Debug)]
+pub struct RunStore {
+    runs: PathBuf,
+    _lock: File,
+}
+
+/// A run's file: the record, and a checksum that tells when it is not what was written.
+#[derive(Debug, Serialize, Deserialize)]
+struct RunFile {
+    format: u32,
+    checksum: String,
+    run: RunRecord,
+}
+
+/// What the store has of a run.
+#[derive(Debug)]
+pub enum Found {
+    /// Nothing.
+    Nothing,
+    /// All of it.
+    Run(Box<RunRecord>),
+    /// A file that can't be used, and why.
+    Damaged(String),
+}
+
+impl RunStore {
+    /// Opens the runs of an experiment's directory, which is made if there is none.
+    ///
+    /// # Errors
+    /// If another process has it open, or it can't be written.
+    pub fn open(directory: &Path) -> Result<Self, ExperimentError> {
+        let runs = directory.join("runs");
+        fs::create_dir_all(&runs).map_err(ExperimentError::io(&runs))?;
+        let path = runs.join(".lock");
+        let lock = File::create(&path).map_err(ExperimentError::io(&path))?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Self { runs, _lock: lock }),
+            Err(TryLockError::WouldBlock) => Err(ExperimentError::Occupied(directory.to_owned())),
+            Err(TryLockError::Error(source)) => Err(ExperimentError::Io { path, source }),
+        }
+    }
+
+    /// A finished run with this configuration.
+    pub fn find(&self, config: &RunConfig, key: &RunKey) -> Found {
+        let path = self.file(key);
+        let json = match fs::read(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Found::Nothing,
+            Err(error) => return Found::Damaged(format!("{}: {error}", path.display())),
+            Ok(json) => json,
+        };
+        match check(&json, config) {
+            Ok(run) => Found::Run(Box::new(run)),
+            Err(message) => Found::Damaged(format!("{}: {message}", path.display())),
+        }
+    }
+
+    /// Keeps a finished run, and drops the checkpoints that led to it.
+    ///
+    /// # Errors
+    /// If it can't be written; then there is no file of that name.
+    pub fn keep(&self, run: RunRecord, key: &RunKey) -> Result<(), ExperimentError> {
+        let path = self.file(key);
+        let file = RunFile { format: FORMAT, checksum: checksum(&run), run };
+        let json = serde_json::to_vec_pretty(&file).expect("a record has string keys only");
+        write_whole(&path, &json).map_err(ExperimentError::io(&path))?;
+        let partial = self.partial(key);
+        if partial.exists() {
+            fs::remove_dir_all(&partial).map_err(ExperimentError::io(&partial))?;
+        }
+        Ok(())
+    }
+
+    /// Where a run that is under way keeps its checkpoints.
+    pub fn partial(&self, key: &RunKey) -> PathBuf {
+        self.runs.join(format!("{key}.partial"))
+    }
+
+    fn file(&self, key: &RunKey) -> PathBuf {
+        self.runs.join(format!("{key}.json"))
+    }
+}
+
+fn check(json: &[u8], config: &RunConfig) -> Result<RunRecord, String> {
+    #[derive(Deserialize)]
+    struct Format {
+        format: u32,
+    }
+    let Format { format } = serde_json::from_slice(json).map_err(|error| error.to_string())?;
+    if format != FORMAT {
+        return Err(format!("has format {format}, this version writes {FORMAT}"));
+    }
+    let RunFile { checksum: expected, run, .. } = serde_json::from_slice(json).map_err(|error| error.to_string())?;
+    if run.config != *config {
+        return Err("is about another run".into());
+    }
+    if checksum(&run) != expected || Metrics::of(run.ranks.iter().copied()) != run.test {
+        return Err("does not match its checksum".into());
+    }
+    Ok(run)
+}
+
+fn checksum(run: &RunRecord) -> String {
+    let json = serde_json::to_vec(run).expect("a record has string keys only");
+    blake3::hash(&json).to_hex()[..20].to_owned()
+}
+
+/// Whole or not at all.
+pub(super) fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut temporary = path.to_owned().into_os_string();
+    temporary.push(".new");
+    let mut file = File::create(&temporary)?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    fs::rename(&temporary, path)
+}

@@ -1,0 +1,63 @@
+//! The paper's tables and figures, as variants.
+
+use serde_json::Value;
+
+use super::{Base, Changes, ExperimentError, Variant, grid::kind_name, variant::number};
+use crate::model::{ModelKind, Setting};
+
+/// α, the weight of query-item alignment.
+pub const ALIGN: &str = "loss_weights.align";
+/// β, the weight of the contrast of interests.
+pub const CONTRAST: &str = "loss_weights.contrast";
+
+/// Table 2: models as they are published, under one recipe but for their dropout.
+///
+/// # Errors
+/// If a setting of `base` doesn't fit a model.
+pub fn table2(base: &Base<'_>, models: &[ModelKind]) -> Result<Vec<Variant>, ExperimentError> {
+    models.iter().map(|&kind| base.variant(&kind_name(kind), kind, &Changes::default())).collect()
+}
+
+/// Table 3: SESRec's parts, added one after another.
+///
+/// # Errors
+/// If a setting of `base` doesn't fit.
+pub fn ablation(base: &Base<'_>) -> Result<Vec<Variant>, ExperimentError> {
+    let (no_align, no_contrast) = (Setting::new(ALIGN, 0.0), Setting::new(CONTRAST, 0.0));
+    let single = Setting::new("interest_extraction", "single");
+    let steps = [
+        ("Base", vec![no_align, no_contrast.clone(), single.clone()]),
+        ("+ L_align", vec![no_contrast, single.clone()]),
+        ("+ L_con", vec![single]),
+        ("+ multi-interest extraction", vec![]),
+    ];
+    steps.into_iter().map(|(name, settings)| sesrec(base, name, settings)).collect()
+}
+
+/// Table 4: the co-attention weight from which on an interest is similar.
+///
+/// # Errors
+/// If a setting of `base` doesn't fit.
+pub fn thresholds(base: &Base<'_>) -> Result<Vec<Variant>, ExperimentError> {
+    let thresholds: [(&str, Value); 4] =
+        [("1/16", 0.0625.into()), ("1/8", 0.125.into()), ("median", "median".into()), ("mean", "mean".into())];
+    let variant = |(name, value): (&str, Value)| sesrec(base, name, vec![Setting::new("threshold", value)]);
+    thresholds.into_iter().map(variant).collect()
+}
+
+/// Fig. 5: each loss weight in turn, the other as it is.
+///
+/// # Errors
+/// If a setting of `base` doesn't fit.
+pub fn weights(base: &Base<'_>, alphas: &[f64], betas: &[f64]) -> Result<Vec<Variant>, ExperimentError> {
+    let sweep = |letter: &'static str, setting: &'static str, values: &[f64]| {
+        let variant =
+            |&value: &f64| sesrec(base, &format!("{letter} = {value}"), vec![Setting::new(setting, number(value))]);
+        values.iter().map(variant).collect::<Vec<_>>()
+    };
+    sweep("α", ALIGN, alphas).into_iter().chain(sweep("β", CONTRAST, betas)).collect()
+}
+
+fn sesrec(base: &Base<'_>, name: &str, model: Vec<Setting>) -> Result<Variant, ExperimentError> {
+    base.variant(name, ModelKind::Sesrec, &Changes { model, recipe: vec![] })
+}

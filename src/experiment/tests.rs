@@ -1,0 +1,236 @@
+//! Declarations, the store and the report, without training.
+
+use std::fs;
+
+use super::{store::Found, *};
+use crate::{
+    data::{Dataset, EvaluationNegatives, Split, fixture},
+    eval::{Metrics, Rank, UserRank},
+    model::{InputConfig, InputSizes, ModelConfig, ModelKind, Setting},
+    train::{Candidates, Recipe},
+};
+
+fn dataset() -> Dataset {
+    fixture::dataset(40, 3, (0..6u32).map(|user| fixture::User::clicking(&[1 + user, 2 + user, 3 + user, 4 + user])))
+}
+
+fn with_base<R>(settings: Vec<Setting>, declare: impl FnOnce(&Base<'_>) -> R) -> R {
+    let sizes = InputSizes::AMAZON;
+    let inputs = InputConfig::for_catalogue(&dataset().catalogue, sizes);
+    let recipe = |kind: ModelKind, _: &ModelConfig| Recipe { dropout: kind.dropout(), ..Recipe::default() };
+    declare(&Base { inputs, heads: sizes.heads, settings, recipe: &recipe })
+}
+
+fn setting(variant: &Variant, name: &str) -> serde_json::Value {
+    variant.model.setting(name).unwrap_or_default()
+}
+
+#[test]
+fn a_grid_is_every_combination() {
+    let text = "[model]\nloss_weights.align = [0, 0.1]\nmlp = [[20, 1]]\nthreshold = \"median\"\n[recipe]\ndropout = [0.2, 0.3]";
+    let grid = Grid::parse(text).unwrap();
+    let variants = with_base(vec![], |base| grid.variants(base)).unwrap();
+    let names: Vec<&str> = variants.iter().map(|variant| variant.name.as_str()).collect();
+    assert_eq!(
+        names,
+        [
+            "loss_weights.align=0, dropout=0.2",
+            "loss_weights.align=0, dropout=0.3",
+            "loss_weights.align=0.1, dropout=0.2",
+            "loss_weights.align=0.1, dropout=0.3"
+        ]
+    );
+    assert_eq!(
+        variants[3].settings,
+        [("loss_weights.align", "0.1"), ("dropout", "0.3")].map(|(a, b)| (a.into(), b.into()))
+    );
+    for variant in &variants {
+        assert_eq!(
+            (setting(variant, "mlp"), setting(variant, "threshold")),
+            (serde_json::json!([20, 1]), "median".into())
+        );
+        assert_eq!(setting(variant, "dropout"), variant.recipe.dropout, "the model's file tells the recipe's");
+    }
+    let models = Grid::parse("[model]\nmodel = [\"stamp\", \"sesrec\"]").unwrap();
+    let variants = with_base(vec![], |base| models.variants(base)).unwrap();
+    assert_eq!(
+        variants.iter().map(|v| (v.model.kind(), v.recipe.dropout)).collect::<Vec<_>>(),
+        [("stamp", 0.0), ("sesrec", 0.1)]
+    );
+    assert!(Grid::parse(&format!("[recipe]\nepochs = {:?}", (1..=10_001).collect::<Vec<_>>())).is_err());
+    assert_eq!(Grid::parse("").unwrap().len(), 1);
+}
+
+#[test]
+fn a_common_setting_reaches_the_models_that_have_it() {
+    let own = vec![Setting::new("loss", "own")];
+    let variants = with_base(own, |base| studies::table2(base, ModelKind::all())).unwrap();
+    assert_eq!(variants.len(), ModelKind::all().len());
+    for variant in variants {
+        let default = variant.model.setting("loss").unwrap_or_else(|| "own".into());
+        assert_eq!(default, "own", "{}", variant.name);
+    }
+}
+
+#[test]
+fn the_ablation_adds_one_part_at_a_time() {
+    let variants = with_base(vec![], studies::ablation).unwrap();
+    let parts = |variant: &Variant| {
+        let weight = |name: &str| setting(variant, name).as_f64().unwrap();
+        (weight("loss_weights.align"), weight("loss_weights.contrast"), setting(variant, "interest_extraction"))
+    };
+    let expected = [(0.0, 0.0, "single"), (0.1, 0.0, "single"), (0.1, 0.001, "single"), (0.1, 0.001, "multiple")];
+    for (variant, (align, contrast, extraction)) in variants.iter().zip(expected) {
+        assert_eq!(parts(variant), (align, contrast, extraction.into()), "{}", variant.name);
+    }
+    let ModelConfig::Sesrec(base) = &variants[0].model else { panic!("not SESRec") };
+    let ModelConfig::Sesrec(full) = &variants[3].model else { panic!("not SESRec") };
+    assert_eq!(full.head_dim() - base.head_dim(), 4 * base.hidden_dim, "two poolings less on each side");
+    // The last row is the model as it is trained.
+    let plain = with_base(vec![], |base| base.variant("", ModelKind::Sesrec, &Changes::default())).unwrap();
+    assert_eq!((&plain.model, &plain.recipe), (&variants[3].model, &variants[3].recipe));
+}
+
+#[test]
+fn studies_of_single_settings() {
+    let variants = with_base(vec![], studies::thresholds).unwrap();
+    let thresholds: Vec<_> = variants.iter().map(|variant| setting(variant, "threshold")).collect();
+    assert_eq!(thresholds, [0.0625.into(), 0.125.into(), serde_json::Value::from("median"), "mean".into()]);
+    let variants = with_base(vec![], |base| studies::weights(base, &[0.0, 0.5], &[0.01])).unwrap();
+    let weights =
+        |variant: &Variant| (setting(variant, "loss_weights.align"), setting(variant, "loss_weights.contrast"));
+    let weights: Vec<_> = variants.iter().map(weights).collect();
+    assert_eq!(weights, [(0.0.into(), 0.001.into()), (0.5.into(), 0.001.into()), (0.1.into(), 0.01.into())]);
+    assert_eq!(variants[2].name, "β = 0.01");
+}
+
+fn record(dataset: &Dataset, seed: u64) -> RunRecord {
+    let negatives = EvaluationNegatives::sampled(5, 1);
+    let variant = with_base(vec![], |base| base.variant("", ModelKind::Sesrec, &Changes::default())).unwrap();
+    let config = RunConfig {
+        model: variant.model,
+        recipe: Recipe { seed, ..variant.recipe },
+        data_checksum: dataset.checksum.clone(),
+        candidates: Candidates::of(&dataset.targets(Split::Test), &negatives, dataset).unwrap(),
+    };
+    let ranks: Vec<Rank> = (0..6).map(|user| Rank(user * 3 % 5)).collect();
+    RunRecord {
+        config,
+        program: "test".into(),
+        device: "cpu".into(),
+        threads: 1,
+        finished: String::new(),
+        seconds: 1.5,
+        best_epoch: 1,
+        epochs: vec![],
+        parameters: 7,
+        serving: ServingCost::default(),
+        validation: Metrics::default(),
+        test: Metrics::of(ranks.iter().copied()),
+        ranks,
+    }
+}
+
+#[test]
+fn the_store_gives_back_what_it_was_given_and_nothing_else() {
+    let (dataset, directory) = (dataset(), tempfile::tempdir().unwrap());
+    let store = RunStore::open(directory.path()).unwrap();
+    assert!(matches!(RunStore::open(directory.path()), Err(ExperimentError::Occupied(_))));
+    let (run, other) = (record(&dataset, 1), record(&dataset, 2));
+    let key = run.config.key();
+    assert_ne!(key, other.config.key());
+    assert!(matches!(store.find(&run.config, &key), Found::Nothing));
+    fs::create_dir(store.partial(&key)).unwrap();
+    store.keep(run.clone(), &key).unwrap();
+    assert!(!store.partial(&key).exists(), "its checkpoints have served");
+    let Found::Run(found) = store.find(&run.config, &key) else { panic!("it is not there") };
+    assert_eq!(*found, run);
+
+    let path = directory.path().join(format!("runs/{key}.json"));
+    let json = fs::read_to_string(&path).unwrap();
+    assert!(json.contains("\"ranks\": \"0 3 1 4 2 0\""), "{json}");
+    for (damaged, reason) in [
+        (json[..json.len() - 3].to_owned(), "EOF"),
+        (json.replacen("\"seconds\": 1.5", "\"seconds\": 1.4", 1), "checksum"),
+        (json.replacen("0 3 1", "0 3 2", 1), "checksum"),
+        (json.replacen("\"seed\": 1", "\"seed\": 2", 1), "another run"),
+        (json.replacen("\"format\": 1", "\"format\": 0", 1), "format 0"),
+        (String::new(), "EOF"),
+    ] {
+        fs::write(&path, damaged).unwrap();
+        let Found::Damaged(message) = store.find(&run.config, &key) else { panic!("{reason} went unnoticed") };
+        assert!(message.contains(reason) && message.contains(&key.to_string()), "{message}");
+    }
+}
+
+fn row(name: &str, ranks: impl IntoIterator<Item = u32>) -> Row {
+    let ranks: Vec<UserRank> = (0..).zip(ranks).map(|(user, rank)| UserRank { user, rank: Rank(rank) }).collect();
+    Row::of_ranks(name, &ranks)
+}
+
+#[test]
+fn the_best_is_bold_the_second_underlined_and_significance_starred() {
+    let (users, far) = (200u32, 50);
+    // The best has two more users in three at the top than the second: no chance.
+    let rows = vec![
+        row("second", (0..users).map(|user| if user % 3 == 0 { 0 } else { far })),
+        row("best", (0..users).map(|user| user % 2)),
+        row("third", (0..users).map(|_| far)),
+    ];
+    let report = Report {
+        title: "T".into(),
+        protocol: vec!["p".into()],
+        notes: vec![],
+        rows,
+        columns: Columns::Validation,
+        steps: true,
+        figures: vec![("shown".into(), "f".into())],
+    };
+    let table = report.table().csv();
+    let lines: Vec<Vec<&str>> = table.lines().map(|line| line.split(',').collect()).collect();
+    assert_eq!(lines[0][1..7], Metrics::NAMES);
+    assert_eq!((lines[1][0], lines[1][1], lines[1][6]), ("second", "<u>0.3350</u>", "<u>0.3480</u>"), "{table}");
+    assert_eq!((lines[2][3], lines[2][6]), ("**0.5000**<sup>*</sup>", "**0.7500**<sup>*</sup>"), "{table}");
+    assert_eq!((lines[3][0], lines[3][1]), ("third", "0.0000"), "{table}");
+    // Six of the best with the second, six for each of two steps.
+    let tests = report.significance().csv();
+    assert_eq!(tests.lines().count(), 1 + 6 + 12);
+    assert!(tests.contains("MRR,best,second,+0.4020,"), "{tests}");
+    assert!(tests.contains("HIT@1,third,best,-0.5000,"), "{tests}");
+    let page = report.markdown();
+    assert!(
+        page.starts_with("# T\n\n| ")
+            && page.contains("![shown](f.svg)")
+            && page.contains("- p\n")
+            && page.contains("## Significance"),
+        "{page}"
+    );
+}
+
+#[test]
+fn chance_is_not_starred() {
+    // One of the two is better for some users, the other for as many but one.
+    let rows = vec![row("a", (0..101u32).map(|user| user % 2)), row("b", (0..101u32).map(|user| (user + 1) % 2))];
+    let comparison = Comparison::of(&rows[0], &rows[1], 2);
+    assert!((comparison.difference - 1.0 / 101.0).abs() < 1e-12 && !comparison.is_significant());
+    assert!(comparison.t.unwrap().p > 0.5 && comparison.wilcoxon.unwrap().p > 0.5);
+    let same = Comparison::of(&rows[0], &rows[0], 2);
+    assert_eq!((same.t, same.wilcoxon, same.is_significant()), (None, None, false));
+}
+
+#[test]
+fn a_row_averages_its_seeds_per_user() {
+    let dataset = dataset();
+    let (mut first, mut second) = (record(&dataset, 1), record(&dataset, 2));
+    (first.ranks, second.ranks) = (vec![Rank(0), Rank(3)], vec![Rank(1), Rank(0)]);
+    (first.test, second.test) = (Metrics::of([Rank(0), Rank(3)]), Metrics::of([Rank(1), Rank(0)]));
+    let variant = with_base(vec![], |base| base.variant("x", ModelKind::Sesrec, &Changes::default())).unwrap();
+    let row = Row::of_runs(&variant, &[first, second]).unwrap();
+    assert_eq!((row.seeds, row.costs.unwrap().parameters), (2, 7));
+    assert_eq!(row.per_user(2), [0.5, 0.5], "HIT@1");
+    assert_eq!(row.per_user(5), [0.75, 0.625], "reciprocal rank");
+    // Means 0.625 and 0.75: deviation 0.125 / √2.
+    assert!((row.metrics[5].mean - 0.6875).abs() < 1e-12);
+    assert!((row.metrics[5].deviation.unwrap() - 0.125 / 2f64.sqrt()).abs() < 1e-12);
+    assert!(Row::of_runs(&variant, &[]).is_none());
+}

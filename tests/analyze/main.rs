@@ -1,0 +1,5 @@
+//! Looking into data and models, and evaluation through a server, as a user runs them on small synthetic logs.
+
+mod commands;
+mod replay;
+mod world;

@@ -1,0 +1,23 @@
+//! The README's promises under faults: real `sesrec serve` processes, real Redis servers, real sockets.
+//!
+//! Figures are printed: `cargo test --test promises -- --nocapture`. What takes long is shortened here and has a variable:
+//! `SESREC_KILLS=200`, `SESREC_OPERATIONS=100000`.
+#![allow(clippy::unwrap_used, reason = "a test's way to fail")]
+
+mod appender;
+mod bundle;
+#[path = "../support/certificates.rs"]
+mod certificates;
+mod checker;
+mod kills;
+#[path = "../support/redis.rs"]
+mod redis_server;
+mod replicas;
+mod secrets;
+mod server;
+mod swap;
+
+/// How much of something a run does.
+fn amount(variable: &str, default: usize) -> usize {
+    std::env::var(variable).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{variable}={text}")))
+}

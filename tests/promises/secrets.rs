@@ -1,0 +1,98 @@
+//! The commands with TLS and tokens, and what their logs say of secrets: nothing.
+
+use std::process::{Command, Output};
+
+use crate::{bundle, certificates::Authority, server::Server};
+
+fn sesrec(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_sesrec")).args(arguments).output().unwrap()
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn commands_with_tokens_and_certificates() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    let authority = Authority::new();
+    let (server, client) = (authority.certify(), authority.certify());
+    for (name, text) in [
+        ("ca.pem", &authority.pem()),
+        ("server.pem", &server.certificate),
+        ("server.key", &server.key),
+        ("client.pem", &client.certificate),
+        ("client.key", &client.key),
+    ] {
+        std::fs::write(file(name), text).unwrap();
+    }
+    let token = |name: &str, rights: &str| {
+        let output = sesrec(&["token", name, "--rights", rights, "--file", &file("tokens.toml")]);
+        assert!(output.status.success(), "{}", said(&output));
+        let secret = String::from_utf8(output.stdout).unwrap().trim().to_owned();
+        std::fs::write(file(name), format!("{secret}\n")).unwrap();
+        secret
+    };
+    let feed = token("feed", "rank");
+    assert!(!sesrec(&["token", "feed", "--rights", "rank", "--file", &file("tokens.toml")]).status.success());
+
+    bundle::write(&directory.path().join("bundle"), 1);
+    let arguments = [
+        "--tokens",
+        &file("tokens.toml"),
+        "--tls-certificate",
+        &file("server.pem"),
+        "--tls-key",
+        &file("server.key"),
+        "--tls-client-ca",
+        &file("ca.pem"),
+        "--log",
+        "trace",
+    ];
+    let server = Server::start(directory.path(), &directory.path().join("bundle"), "memory", &arguments);
+    server.logged("tokens=true", 0).await;
+    let url = format!("https://localhost:{}", server.port);
+    let tls =
+        ["--ca", &file("ca.pem"), "--client-certificate", &file("client.pem"), "--client-key", &file("client.key")];
+    let call = |arguments: &[&str], token: Option<&str>| {
+        let credentials = token.map(|token| vec!["--token", token]).unwrap_or_default();
+        sesrec(&[arguments, &["--server", &url], &tls, &credentials].concat())
+    };
+
+    let ranked = call(&["rank", "u1", "i1", "i2"], Some(&format!("@{}", file("feed"))));
+    assert!(ranked.status.success() && said(&ranked).contains("i2"), "{}", said(&ranked));
+    let refused = call(&["rank", "u1", "i1"], None);
+    assert!(!refused.status.success() && said(&refused).contains("--token says who you are"), "{}", said(&refused));
+    let refused = call(&["history", "u1", "--delete", "--yes"], Some(&feed));
+    assert!(said(&refused).contains("no right to admin"), "{}", said(&refused));
+    let refused = sesrec(&["rank", "u1", "i1", "--server", &url, "--ca", &file("ca.pem"), "--token", &feed]);
+    assert!(!refused.status.success(), "without a client certificate: {}", said(&refused));
+
+    // A token that is added while the server runs; one that is taken away.
+    let logs = token("logs", "append");
+    assert!(!call(&["append", "--user", "u1", "--item", "i3"], Some(&logs)).status.success());
+    server.signal("HUP");
+    server.logged("tokens read anew", 0).await;
+    let appended = call(&["append", "--user", "u1", "--item", "i3"], Some(&logs));
+    assert!(appended.status.success(), "{}", said(&appended));
+    let events = file("events.ndjson");
+    let event = r#"{"eventId":"e1","userId":"u1","time":"2026-01-31T12:00:00Z","recommendation":{"itemId":"i7"}}"#;
+    std::fs::write(&events, event).unwrap();
+    let ingested = call(&["ingest", &events], Some(&logs));
+    assert!(ingested.status.success(), "{}", said(&ingested));
+    let text = std::fs::read_to_string(file("tokens.toml")).unwrap();
+    let without_feed = &text[text.find("[logs]").unwrap()..];
+    std::fs::write(file("tokens.toml"), without_feed).unwrap();
+    server.signal("HUP");
+    server.logged("tokens read anew", 1).await;
+    assert!(!call(&["rank", "u1", "i1"], Some(&feed)).status.success());
+
+    let log = server.log();
+    assert!(log.contains("caller"), "the log says who calls");
+    for secret in [&feed, &logs] {
+        assert!(!log.contains(secret.as_str()), "a token is in the log");
+        assert!(!log.contains(&secret["sesrec_".len()..]), "a token is in the log");
+    }
+    assert!(!log.contains("PRIVATE KEY"));
+}

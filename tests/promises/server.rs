@@ -1,0 +1,123 @@
+//! A `sesrec serve` process.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use sesrec::proto::v1::ranking_service_client::RankingServiceClient;
+use tonic::transport::{Channel, Endpoint};
+use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
+
+use crate::redis_server::free_port;
+
+pub type Client = RankingServiceClient<Channel>;
+
+/// Killed when dropped.
+pub struct Server {
+    process: Child,
+    pub port: u16,
+    arguments: Vec<String>,
+    log: PathBuf,
+}
+
+impl Server {
+    /// Starts a server on a free port; its log goes to a file in `directory`.
+    pub fn start(directory: &Path, bundle: &Path, store: &str, arguments: &[&str]) -> Self {
+        let port = free_port();
+        let log = directory.join(format!("serve-{port}.log"));
+        let fixed = ["serve", "--metrics-listen", "off", "--store-ping", "50ms", "--device", "cpu"];
+        let listen = format!("127.0.0.1:{port}");
+        let own = ["--listen", &listen, "--store", store, "--model", bundle.to_str().unwrap()];
+        let arguments: Vec<String> = [&fixed[..], &own, arguments].concat().into_iter().map(str::to_owned).collect();
+        let process = spawn(&arguments, &log);
+        Self { process, port, arguments, log }
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+
+    /// The same server again after `kill`.
+    pub fn start_again(&mut self) {
+        self.process = spawn(&self.arguments, &self.log);
+    }
+
+    /// Sends a signal such as "TERM" or "HUP".
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("kill").args([format!("-{name}"), self.process.id().to_string()]).status();
+        assert!(status.expect("kill is there").success());
+    }
+
+    /// Waits for its end; the exit code.
+    pub async fn ended(&mut self) -> Option<i32> {
+        let started = Instant::now();
+        loop {
+            if let Some(status) = self.process.try_wait().unwrap() {
+                return status.code();
+            }
+            assert!(started.elapsed() < Duration::from_secs(30), "it never ended");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// What it has logged so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Waits until its log has a text; `seen` is how often it was there before.
+    pub async fn logged(&self, text: &str, seen: usize) {
+        let started = Instant::now();
+        while self.log().matches(text).count() <= seen {
+            assert!(started.elapsed() < Duration::from_secs(30), "{text:?} is not in the log:\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// A channel that connects when it is used, and again after the server's end.
+    pub fn channel(&self) -> Channel {
+        let endpoint = Endpoint::from_shared(format!("http://127.0.0.1:{}", self.port)).unwrap();
+        endpoint.connect_timeout(Duration::from_secs(1)).connect_lazy()
+    }
+
+    pub fn client(&self) -> Client {
+        RankingServiceClient::new(self.channel())
+    }
+
+    /// Waits until it is ready: model loaded, store reachable.
+    pub async fn ready(&mut self) {
+        let started = Instant::now();
+        let question = || HealthCheckRequest { service: "sesrec.v1.RankingService".into() };
+        loop {
+            let answer = HealthClient::new(self.channel()).check(question()).await;
+            if answer.is_ok_and(|answer| answer.into_inner().status() == ServingStatus::Serving) {
+                return;
+            }
+            if let Some(status) = self.process.try_wait().unwrap() {
+                panic!("`sesrec serve` ended with {status}:\n{}", self.log());
+            }
+            assert!(started.elapsed() < Duration::from_secs(60), "never ready:\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn spawn(arguments: &[String], log: &Path) -> Child {
+    let log = std::fs::OpenOptions::new().create(true).append(true).open(log).unwrap();
+    let inherited = std::env::vars_os().map(|(name, _)| name);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sesrec"));
+    for name in inherited.filter(|name| name.to_string_lossy().starts_with("SESREC_")) {
+        command.env_remove(name);
+    }
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap()
+}

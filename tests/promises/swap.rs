@@ -1,0 +1,221 @@
+//! SIGHUP under load: every answer is from exactly one version, none fails; what can't be loaded changes nothing.
+
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use candle_core::{DType, Device, Tensor};
+use sesrec::{
+    domain::{History, UserId},
+    engine::LoadedModel,
+    model::ScoreRequest,
+    proto::v1,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    bundle::{self, item},
+    server::{Client, Server},
+};
+
+fn question() -> v1::RankRequest {
+    v1::RankRequest {
+        user_id: "u1".into(),
+        candidate_item_ids: (0..bundle::ITEMS).map(item).collect(),
+        history: Some(v1::History {
+            recommendations: [3, 1, 4, 1, 5].map(|n| v1::Recommendation { item_id: item(n) }).into(),
+            searches: vec![],
+        }),
+        ..Default::default()
+    }
+}
+
+/// What a bundle answers to the question, by item, without a server.
+fn expected(path: &Path) -> HashMap<String, f32> {
+    let model = LoadedModel::load(path, &Device::Cpu).unwrap();
+    let recommendations = [3, 1, 4, 1, 5].map(|n| sesrec::domain::ItemId::new(&item(n)).unwrap());
+    let history = History::untimed(recommendations.into(), vec![]);
+    let features = model.featurizer.features(&UserId::new("u1").unwrap(), &history).features;
+    let rows: Vec<u32> = (1..=bundle::ITEMS as u32).collect();
+    let states = model.ranker.encode(&[&features]).unwrap();
+    let scores = model.ranker.score(&[ScoreRequest { state: &states[0], items: &rows }]).unwrap().remove(0);
+    scores.into_iter().enumerate().map(|(n, score)| (item(n), score)).collect()
+}
+
+/// Asks until told to stop; how many answers each version gave.
+async fn ask(
+    mut client: Client,
+    answers: Arc<HashMap<String, HashMap<String, f32>>>,
+    stop: CancellationToken,
+) -> HashMap<String, usize> {
+    let mut versions = HashMap::new();
+    while !stop.is_cancelled() {
+        let answer = client.rank(question()).await.expect("no request fails during a swap").into_inner();
+        let expected = answers.get(&answer.model_version).expect("a version that was written");
+        assert_eq!(answer.items.len(), expected.len());
+        for ranked in &answer.items {
+            let score = expected[&ranked.item_id];
+            assert!((ranked.score - score).abs() < 1e-5, "{}: {} is not {score}", ranked.item_id, ranked.score);
+        }
+        *versions.entry(answer.model_version).or_default() += 1;
+    }
+    versions
+}
+
+async fn live(server: &Server) -> String {
+    server.client().get_model_info(v1::GetModelInfoRequest {}).await.unwrap().into_inner().version
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn swaps_under_load_fail_nobody() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("bundle");
+    let mut answers = HashMap::new();
+    let versions: Vec<String> = (1..=2)
+        .map(|seed| {
+            let version = bundle::write(&path, seed);
+            answers.insert(version.clone(), expected(&path));
+            version
+        })
+        .collect();
+    let mut scores = answers.values().map(|scores| scores["i7"]);
+    assert!((scores.next().unwrap() - scores.next().unwrap()).abs() > 1e-3, "the versions can be told apart");
+
+    let mut server = Server::start(directory.path(), &path, "memory", &[]);
+    server.ready().await;
+    let (answers, stop) = (Arc::new(answers), CancellationToken::new());
+    let callers: Vec<_> = (0..8).map(|_| tokio::spawn(ask(server.client(), answers.clone(), stop.clone()))).collect();
+    for swap in 0..6 {
+        tokio::time::sleep(Duration::from_millis(150)).await;
+        bundle::write(&path, 1 + swap as u64 % 2);
+        server.signal("HUP");
+        server.logged("model swapped", swap).await;
+        assert_eq!(live(&server).await, versions[swap % 2]);
+    }
+    tokio::time::sleep(Duration::from_millis(150)).await;
+    stop.cancel();
+    let mut total: HashMap<String, usize> = HashMap::new();
+    for caller in callers {
+        caller.await.unwrap().into_iter().for_each(|(version, count)| *total.entry(version).or_default() += count);
+    }
+    println!("6 swaps under load: answers by version {total:?}, none failed");
+    assert!(versions.iter().all(|version| total.get(version).is_some_and(|&count| count > 20)), "{total:?}");
+}
+
+/// Makes the manifest true again after a file was changed: damage that no checksum shows.
+fn sign(bundle: &Path) {
+    let path = bundle.join("manifest.json");
+    let mut manifest: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    for (name, sum) in manifest["files"].as_object_mut().unwrap() {
+        let bytes = std::fs::read(bundle.join(name)).unwrap();
+        sum["bytes"] = bytes.len().into();
+        sum["blake3"] = blake3::hash(&bytes).to_hex().to_string().into();
+    }
+    std::fs::write(&path, manifest.to_string()).unwrap();
+}
+
+/// Changes one tensor.
+fn with_tensor(bundle: &Path, name: &str, change: impl FnOnce(&Tensor) -> Tensor) {
+    let path = bundle.join("model.safetensors");
+    let mut tensors = candle_core::safetensors::load(&path, &Device::Cpu).unwrap();
+    let changed = change(&tensors[name]);
+    tensors.insert(name.into(), changed);
+    candle_core::safetensors::save(&tensors, &path).unwrap();
+    sign(bundle);
+}
+
+/// The name of some learned tensor of two dimensions.
+fn a_matrix(bundle: &Path) -> String {
+    let tensors = candle_core::safetensors::load(bundle.join("model.safetensors"), &Device::Cpu).unwrap();
+    let matrix = |(name, tensor): (&String, &Tensor)| {
+        (tensor.dtype() == DType::F32 && tensor.dims().len() == 2).then(|| name.clone())
+    };
+    tensors.iter().filter_map(matrix).min().unwrap()
+}
+
+fn flip_a_bit(path: PathBuf, place: usize) {
+    let mut bytes = std::fs::read(&path).unwrap();
+    let place = place % bytes.len();
+    bytes[place] ^= 1;
+    std::fs::write(path, bytes).unwrap();
+}
+
+type Damage = Box<dyn Fn(&Path)>;
+
+/// How bundles get damaged, and what the refusal has to name.
+fn damages(matrix: &str) -> Vec<(&'static str, Damage, String)> {
+    let name = matrix.to_owned();
+    let of = |change: fn(&Tensor) -> Tensor| -> Damage {
+        let name = name.clone();
+        Box::new(move |bundle| with_tensor(bundle, &name, change))
+    };
+    let weights = |bundle: &Path| bundle.join("model.safetensors");
+    vec![
+        ("a bit of the weights", Box::new(move |b| flip_a_bit(weights(b), 4321)), "model.safetensors".into()),
+        (
+            "a bit of the catalogue",
+            Box::new(|b| flip_a_bit(b.join("catalogue/items.parquet"), 99)),
+            "items.parquet".into(),
+        ),
+        ("a bit of the configuration", Box::new(|b| flip_a_bit(b.join("config.json"), 10)), "config.json".into()),
+        (
+            "truncated weights",
+            Box::new(move |b| {
+                let bytes = std::fs::read(weights(b)).unwrap();
+                std::fs::write(weights(b), &bytes[..bytes.len() / 2]).unwrap();
+            }),
+            "model.safetensors".into(),
+        ),
+        (
+            "truncated weights with a manifest that says so",
+            Box::new(move |b| {
+                let bytes = std::fs::read(weights(b)).unwrap();
+                std::fs::write(weights(b), &bytes[..bytes.len() / 2]).unwrap();
+                sign(b);
+            }),
+            "model.safetensors".into(),
+        ),
+        ("no weights", Box::new(move |b| std::fs::remove_file(weights(b)).unwrap()), "model.safetensors".into()),
+        ("no manifest", Box::new(|b| std::fs::remove_file(b.join("manifest.json")).unwrap()), "manifest.json".into()),
+        ("a wrong shape", of(|tensor| tensor.narrow(0, 0, 1).unwrap()), matrix.to_owned()),
+        ("a wrong type", of(|tensor| tensor.to_dtype(DType::F64).unwrap()), matrix.to_owned()),
+        ("NaN", of(|tensor| (tensor * f64::NAN).unwrap()), matrix.to_owned()),
+        ("infinity", of(|tensor| (tensor * f64::INFINITY).unwrap()), matrix.to_owned()),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_bundle_is_refused_by_name_and_the_live_model_stays() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("bundle");
+    let version = bundle::write(&path, 1);
+    let answers = Arc::new(HashMap::from([(version.clone(), expected(&path))]));
+    let mut server = Server::start(directory.path(), &path, "memory", &[]);
+    server.ready().await;
+    let stop = CancellationToken::new();
+    let asking = tokio::spawn(ask(server.client(), answers, stop.clone()));
+    let matrix = a_matrix(&path);
+    for (refused, (what, damage, named)) in damages(&matrix).into_iter().enumerate() {
+        // Another model, so that it would show.
+        std::fs::remove_dir_all(&path).unwrap();
+        bundle::write(&path, 2);
+        damage(&path);
+        let before = server.log().len();
+        server.signal("HUP");
+        server.logged("the live model stays", refused).await;
+        let said = server.log()[before..].to_owned();
+        assert!(said.contains(&named), "{what}: {named} is not in {said}");
+        assert_eq!(live(&server).await, version, "{what}");
+    }
+    stop.cancel();
+    asking.await.unwrap();
+    // A whole one goes live after all that.
+    std::fs::remove_dir_all(&path).unwrap();
+    let other = bundle::write(&path, 2);
+    server.signal("HUP");
+    server.logged("model swapped", 0).await;
+    assert_eq!(live(&server).await, other);
+}

@@ -1,0 +1,351 @@
+//! Callers that send garbage, too much, too slowly, or nothing: they get errors or lose their connection, and nobody else
+//! notices.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use futures::stream;
+use http_body_util::StreamBody;
+use proptest::{
+    prelude::*,
+    test_runner::{Config, TestRunner},
+};
+use prost::{
+    Message,
+    bytes::{Buf, BufMut, Bytes},
+};
+use sesrec::proto::v1;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+use tokio_stream::StreamExt;
+use tokio_util::sync::CancellationToken;
+use tonic::{
+    Code, Request, Status,
+    body::Body,
+    client::Grpc,
+    codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
+    codegen::{Service, http},
+    transport::Channel,
+};
+
+use crate::support::{Setup, TestServer, event, ids, rank_request, recommendation, search};
+
+const SERVICE: &str = "/sesrec.v1.RankingService/";
+const UNARY: [&str; 5] = ["Rank", "AppendEvent", "GetHistory", "DeleteHistory", "GetModelInfo"];
+
+/// A caller like any other, who must not notice anything.
+struct Bystander {
+    stop: CancellationToken,
+    answers: Arc<AtomicUsize>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Bystander {
+    async fn of(server: &TestServer) -> Self {
+        let (stop, answers) = (CancellationToken::new(), Arc::<AtomicUsize>::default());
+        let mut client = server.client().await;
+        let task = tokio::spawn({
+            let (stop, answers) = (stop.clone(), answers.clone());
+            async move {
+                while !stop.is_cancelled() {
+                    let answer = client.rank(rank_request("bystander", &["i1", "i2"])).await.expect("an answer");
+                    assert_eq!(ids(&answer.into_inner().items), ["i2", "i1"]);
+                    answers.fetch_add(1, Ordering::Relaxed);
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            }
+        });
+        Self { stop, answers, task }
+    }
+
+    async fn noticed_nothing(self) {
+        self.stop.cancel();
+        self.task.await.expect("every answer was as usual");
+        assert!(self.answers.load(Ordering::Relaxed) > 0);
+    }
+}
+
+/// Messages as bytes, whatever they are.
+#[derive(Clone, Copy, Default)]
+struct Raw;
+
+impl Codec for Raw {
+    type Encode = Vec<u8>;
+    type Decode = Vec<u8>;
+    type Encoder = Self;
+    type Decoder = Self;
+
+    fn encoder(&mut self) -> Self {
+        Self
+    }
+
+    fn decoder(&mut self) -> Self {
+        Self
+    }
+}
+
+impl Encoder for Raw {
+    type Item = Vec<u8>;
+    type Error = Status;
+
+    fn encode(&mut self, item: Vec<u8>, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        buffer.put_slice(&item);
+        Ok(())
+    }
+}
+
+impl Decoder for Raw {
+    type Item = Vec<u8>;
+    type Error = Status;
+
+    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Vec<u8>>, Status> {
+        Ok(Some(buffer.copy_to_bytes(buffer.remaining()).to_vec()))
+    }
+}
+
+async fn call(channel: &Channel, method: &str, message: Vec<u8>) -> Result<Vec<u8>, Status> {
+    let mut grpc = Grpc::new(channel.clone());
+    grpc.ready().await.unwrap();
+    let path = format!("{SERVICE}{method}").parse().unwrap();
+    grpc.unary(Request::new(message), path, Raw).await.map(tonic::Response::into_inner)
+}
+
+/// All messages on one stream; what it answered.
+async fn call_stream(channel: &Channel, messages: Vec<Vec<u8>>) -> Result<usize, Status> {
+    let mut grpc = Grpc::new(channel.clone());
+    grpc.ready().await.unwrap();
+    let path = format!("{SERVICE}AppendEvents").parse().unwrap();
+    let mut answers = grpc.streaming(Request::new(stream::iter(messages)), path, Raw).await?.into_inner();
+    let mut count = 0;
+    while let Some(answer) = answers.next().await {
+        answer?;
+        count += 1;
+    }
+    Ok(count)
+}
+
+/// Whatever comes back must be an answer to a wrong request, not a sign of a bug.
+fn no_bug(method: &str, message: &[u8], status: &Status) {
+    let bug = ["internal error", "the model failed", "panicked"].iter().any(|text| status.message().contains(text));
+    assert!(!bug, "{method} with {message:02x?}: {status:?}");
+    let expected = matches!(
+        status.code(),
+        // Of bytes that are no message, tonic says INTERNAL.
+        Code::InvalidArgument | Code::FailedPrecondition | Code::AlreadyExists | Code::Internal | Code::OutOfRange
+    );
+    assert!(expected, "{method} with {message:02x?}: {status:?}");
+}
+
+/// Messages that would be taken, to be damaged.
+fn seeds() -> Vec<Vec<u8>> {
+    let history = v1::History {
+        recommendations: vec![v1::Recommendation { item_id: "i3".into() }],
+        searches: vec![v1::Search { search_id: "s".into(), source: "search_box".into(), ..Default::default() }],
+    };
+    let rank = v1::RankRequest { history: Some(history), explain: true, top_k: 2, ..rank_request("u", &["i1", "i2"]) };
+    vec![
+        rank.encode_to_vec(),
+        event("u", "e", 1, recommendation("i1")).encode_to_vec(),
+        event("u", "f", 1, search("s", "red shoes", &["i1"])).encode_to_vec(),
+        v1::GetHistoryRequest { user_id: "u".into(), history_token: "h1-1".into() }.encode_to_vec(),
+    ]
+}
+
+/// Random bytes, or a message with some of its bytes changed, taken out or doubled.
+fn any_message() -> impl Strategy<Value = Vec<u8>> {
+    let damage = (any::<prop::sample::Index>(), any::<u8>(), 0..4_u8);
+    let damaged =
+        (prop::sample::select(seeds()), prop::collection::vec(damage, 0..6)).prop_map(|(mut bytes, damages)| {
+            for (place, byte, kind) in damages {
+                if bytes.is_empty() {
+                    break;
+                }
+                let place = place.index(bytes.len());
+                match kind {
+                    0 => bytes[place] = byte,
+                    1 => drop(bytes.remove(place)),
+                    2 => bytes.insert(place, byte),
+                    _ => bytes.truncate(place),
+                }
+            }
+            bytes
+        });
+    prop_oneof![1 => prop::collection::vec(any::<u8>(), 0..200), 3 => damaged]
+}
+
+#[test]
+fn random_messages_to_every_method() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let server = runtime.block_on(TestServer::start());
+    let (channel, bystander) = runtime.block_on(async { (server.channel().await, Bystander::of(&server).await) });
+    let mut runner = TestRunner::new(Config { cases: 150, failure_persistence: None, ..Config::default() });
+    let messages = prop::collection::vec(any_message(), 1..8);
+    let outcome = runner.run(&messages, |messages| {
+        runtime.block_on(async {
+            for method in UNARY {
+                for message in &messages {
+                    if let Err(status) = call(&channel, method, message.clone()).await {
+                        no_bug(method, message, &status);
+                    }
+                }
+            }
+            match call_stream(&channel, messages.clone()).await {
+                Ok(answers) => assert_eq!(answers, messages.len(), "an acknowledgement for each"),
+                Err(status) => no_bug("AppendEvents", &messages.concat(), &status),
+            }
+        });
+        Ok(())
+    });
+    outcome.unwrap();
+    runtime.block_on(bystander.noticed_nothing());
+}
+
+/// Short limits on silence, so that tests needn't wait for half a minute.
+fn impatient(setup: &mut Setup) {
+    setup.server.keepalive_interval = Duration::from_millis(300);
+    setup.server.keepalive_timeout = Duration::from_millis(300);
+}
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
+
+/// A frame's header: length, type, flags, stream.
+fn frame(length: u32, kind: u8, flags: u8, stream: u8) -> Vec<u8> {
+    let [_, a, b, c] = length.to_be_bytes();
+    vec![a, b, c, kind, flags, 0, 0, 0, stream]
+}
+
+/// Whether the server hangs up on this within some seconds.
+async fn hangs_up(server: &TestServer, bytes: &[u8]) -> bool {
+    let mut socket = TcpStream::connect(server.address).await.unwrap();
+    // It may hang up while this is being written.
+    let _ = socket.write_all(bytes).await;
+    let mut rest = vec![];
+    tokio::time::timeout(Duration::from_secs(8), socket.read_to_end(&mut rest)).await.is_ok()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn garbage_and_silence_lose_their_connection() {
+    let server = TestServer::with(impatient).await;
+    let bystander = Bystander::of(&server).await;
+    let noise: Vec<u8> = (0..65_536_u32).map(|n| blake3::hash(&n.to_le_bytes()).as_bytes()[0]).collect();
+    let after_preface = |bytes: &[u8]| [PREFACE, SETTINGS, bytes].concat();
+    let cases: [(&str, Vec<u8>); 9] = [
+        ("nothing", vec![]),
+        ("noise", noise.clone()),
+        ("HTTP/1", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".to_vec()),
+        ("half a preface", PREFACE[..11].to_vec()),
+        ("a preface and silence", PREFACE.to_vec()),
+        ("noise after the preface", after_preface(&noise)),
+        ("a frame of 16 MB", after_preface(&frame(0xff_ff_ff, 0, 0, 1))),
+        ("headers that are none", after_preface(&[frame(8, 1, 4, 1), vec![0xff; 8]].concat())),
+        ("a header that never ends", after_preface(&frame(16_000, 1, 0, 1))),
+    ];
+    for (what, bytes) in cases {
+        assert!(hangs_up(&server, &bytes).await, "{what}");
+    }
+    bystander.noticed_nothing().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_byte_at_a_time_is_not_for_ever() {
+    let server = TestServer::with(impatient).await;
+    let bystander = Bystander::of(&server).await;
+    let mut socket = TcpStream::connect(server.address).await.unwrap();
+    let (mut reader, mut writer) = socket.split();
+    let endless = [PREFACE, SETTINGS, &frame(16_000, 1, 0, 1)].concat().into_iter().chain(std::iter::repeat(0));
+    let dribbling = async {
+        for byte in endless {
+            if writer.write_all(&[byte]).await.is_err() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let mut rest = vec![];
+    let ended = async {
+        tokio::select! { () = dribbling => {}, _ = reader.read_to_end(&mut rest) => {} }
+    };
+    assert!(tokio::time::timeout(Duration::from_secs(10), ended).await.is_ok(), "it goes on for ever");
+    bystander.noticed_nothing().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn silent_callers_make_room_for_others() {
+    let server = TestServer::with(|setup| {
+        impatient(setup);
+        setup.server.max_connections = 3;
+    })
+    .await;
+    let mut silent = vec![];
+    for _ in 0..3 {
+        silent.push(TcpStream::connect(server.address).await.unwrap());
+    }
+    let started = Instant::now();
+    let ranked = async { server.client().await.rank(rank_request("u", &["i1"])).await };
+    tokio::time::timeout(Duration::from_secs(8), ranked).await.expect("room").unwrap();
+    assert!(started.elapsed() > Duration::from_millis(100), "the limit holds until somebody leaves");
+}
+
+/// A request whose body comes in pieces, with a pause before each.
+async fn slow_body(channel: &mut Channel, method: &str, pieces: Vec<Vec<u8>>, pause: Duration) -> http::Response<Body> {
+    let pieces = stream::unfold(pieces.into_iter(), move |mut pieces| async move {
+        let piece = pieces.next()?;
+        tokio::time::sleep(pause).await;
+        Some((Ok::<_, Status>(http_body::Frame::data(Bytes::from(piece))), pieces))
+    });
+    let request = http::Request::post(format!("http://x{SERVICE}{method}"))
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .body(Body::new(StreamBody::new(pieces)))
+        .unwrap();
+    std::future::poll_fn(|cx| channel.poll_ready(cx)).await.unwrap();
+    channel.call(request).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_body_meets_its_deadline() {
+    let server = TestServer::with(|setup| setup.service.timeouts.default = Duration::from_millis(300)).await;
+    let bystander = Bystander::of(&server).await;
+    let message = rank_request("u", &["i1"]).encode_to_vec();
+    let framed = [&[0][..], &u32::try_from(message.len()).unwrap().to_be_bytes(), &message].concat();
+    let bytes: Vec<Vec<u8>> = framed.iter().map(|&byte| vec![byte]).collect();
+    let mut channel = server.channel().await;
+    let started = Instant::now();
+    let answer = slow_body(&mut channel, "Rank", bytes.clone(), Duration::from_millis(100)).await;
+    let code = answer.headers().get("grpc-status").map(|code| code.to_str().unwrap().to_owned());
+    assert_eq!(code.as_deref(), Some("4"), "DEADLINE_EXCEEDED");
+    assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
+    // The same body in time.
+    let answer = slow_body(&mut channel, "Rank", bytes, Duration::from_millis(1)).await;
+    assert!(answer.headers().get("grpc-status").is_none());
+    assert_eq!(server.metric(r#"sesrec_requests_in_flight{rpc="Rank"}"#) as i64 & !1, 0, "at most the bystander's");
+    bystander.noticed_nothing().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn too_much_is_refused() {
+    let server = TestServer::start().await;
+    let bystander = Bystander::of(&server).await;
+    let channel = server.channel().await;
+    // Headers of a megabyte; a message of 9 MB; one that says it has 4 GB.
+    let mut request = Request::new(rank_request("u", &["i1"]));
+    for n in 0..100 {
+        let name = tonic::metadata::MetadataKey::from_bytes(format!("x-{n}").as_bytes()).unwrap();
+        request.metadata_mut().insert(name, "y".repeat(10_000).parse().unwrap());
+    }
+    assert!(crate::support::Client::new(channel.clone()).rank(request).await.is_err());
+    let status = call(&server.channel().await, "Rank", vec![0; 9 << 20]).await.unwrap_err();
+    assert_eq!(status.code(), Code::OutOfRange);
+    let liar = vec![vec![0, 0xff, 0xff, 0xff, 0xff], vec![0; 1000]];
+    let answer = slow_body(&mut server.channel().await, "Rank", liar, Duration::ZERO).await;
+    assert_eq!(answer.headers().get("grpc-status").unwrap(), "11", "OUT_OF_RANGE");
+    bystander.noticed_nothing().await;
+}
