@@ -11,6 +11,7 @@ use crate::{
     data::HistoryLimits,
     engine::{Engine, LoadedModel, ModelSlot},
     history::{self, HistoryOptions},
+    model::RankerOptions,
     nn::device_name,
     service::{RankingServer, SecurityOptions, Server, TlsOptions, TokenFile},
     telemetry::{Metrics, logging},
@@ -47,7 +48,7 @@ pub async fn serve_until(
     shutdown: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
     let device = options.device.open().with_context(|| format!("--device {}", options.device))?;
-    let model = load(&options.model, &device).await?;
+    let model = load(&options.model, &device, options.engine.ranker()).await?;
     let limits = model.ranker.limits();
     let items = model.featurizer.catalogue().items.ids.len();
     tracing::info!(device = device_name(&device), kind = model.info.kind, items, ?limits, "serving");
@@ -63,10 +64,11 @@ pub async fn serve_until(
 
     let metrics = Metrics::new();
     let slot = Arc::new(ModelSlot::new(model, metrics.clone()));
+    let ranker = options.engine.ranker();
     let engine = Engine::start(slot.clone(), options.engine, metrics.clone());
     let service = RankingServer::new(store, engine, slot.clone(), metrics, options.service);
     let tokens = options.server.security.tokens.clone();
-    let reload = Reload { slot, directory: options.model, device, history_options, tokens };
+    let reload = Reload { slot, directory: options.model, device, ranker, history_options, tokens };
     let reloading = tokio::spawn(reload_on_hangup(reload));
 
     let security = &options.server.security;
@@ -87,9 +89,9 @@ pub async fn serve_until(
 }
 
 /// Loading reads files and computes tables: not on the async threads.
-async fn load(directory: &Path, device: &Device) -> anyhow::Result<LoadedModel> {
+async fn load(directory: &Path, device: &Device, options: RankerOptions) -> anyhow::Result<LoadedModel> {
     let (path, device) = (directory.to_owned(), device.clone());
-    tokio::task::spawn_blocking(move || LoadedModel::load(&path, &device))
+    tokio::task::spawn_blocking(move || LoadedModel::load_with(&path, &device, options))
         .await?
         .with_context(|| format!("cannot load the bundle {}", directory.display()))
 }
@@ -122,6 +124,7 @@ struct Reload {
     slot: Arc<ModelSlot>,
     directory: std::path::PathBuf,
     device: Device,
+    ranker: RankerOptions,
     history_options: HistoryOptions,
 }
 
@@ -142,7 +145,7 @@ async fn reload_on_hangup(reload: Reload) {
                 None => {}
             }
             tracing::info!(directory = %reload.directory.display(), "loading the bundle anew");
-            match load(&reload.directory, &reload.device).await {
+            match load(&reload.directory, &reload.device, reload.ranker).await {
                 Ok(model) => reload.swap(model),
                 Err(error) => tracing::error!(error = format!("{error:#}"), "the live model stays"),
             }

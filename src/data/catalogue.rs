@@ -79,6 +79,11 @@ impl EntityTable {
 
     /// An attribute by name.
     pub fn attribute(&self, name: &str) -> Option<&Attribute> {
-        self.attributes.iter().find(|attribute| attribute.name == name)
+        self.attribute_place(name).map(|place| &self.attributes[place])
+    }
+
+    /// Where an attribute is among [`Self::attributes`].
+    pub fn attribute_place(&self, name: &str) -> Option<usize> {
+        self.attributes.iter().position(|attribute| attribute.name == name)
     }
 }

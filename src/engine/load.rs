@@ -11,7 +11,7 @@ use candle_core::Device;
 use super::{LoadedModel, ModelInfo};
 use crate::{
     data::{Featurizer, SearchFeatures, UserFeatures, UserRow},
-    model::{Bundle, BundleError, ModelError, RankingModel, ScoreRequest},
+    model::{Bundle, BundleError, ModelError, RankerOptions, RankingModel, ScoreRequest},
 };
 
 /// How many candidates the warm-up scores: enough for every kernel's batched form.
@@ -39,9 +39,18 @@ impl LoadedModel {
     /// # Errors
     /// Name the bundle and the file or tensor; whatever is live stays as it is.
     pub fn load(dir: &Path, device: &Device) -> Result<Self, LoadError> {
+        Self::load_with(dir, device, RankerOptions::default())
+    }
+
+    /// The same within bounds.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn load_with(dir: &Path, device: &Device, options: RankerOptions) -> Result<Self, LoadError> {
         let started = Instant::now();
         let bundle = Bundle::read(dir)?;
-        let ranker = bundle.ranker(device).map_err(|error| LoadError::Model(bundle.name.clone(), error))?;
+        let ranker =
+            bundle.ranker_with(device, options).map_err(|error| LoadError::Model(bundle.name.clone(), error))?;
         let featurizer = Featurizer::new(bundle.catalogue.clone(), ranker.limits());
         warm_up(&*ranker, &featurizer).map_err(|message| LoadError::WarmUp(bundle.name.clone(), message))?;
         let info = ModelInfo {

@@ -2,6 +2,8 @@
 
 use std::{num::NonZeroUsize, time::Duration};
 
+use crate::model::RankerOptions;
+
 /// How much may wait, how much is computed at once, how much is remembered. Flatten it into a command's options.
 #[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
 pub struct EngineOptions {
@@ -9,8 +11,8 @@ pub struct EngineOptions {
     /// your callers' deadlines: what can't be answered in time is better refused.
     #[arg(long, default_value_t = EngineOptions::default().max_queued_requests, value_name = "N")]
     pub max_queued_requests: usize,
-    /// Candidates that may wait, over all requests: what bounds the wait when requests differ in size. At about 2 µs per
-    /// candidate on two cores, the default is a quarter of a second.
+    /// Candidates that may wait, over all requests: what bounds the wait when requests differ in size. At about 1 µs per
+    /// candidate on two cores, the default is an eighth of a second.
     #[arg(long, default_value_t = EngineOptions::default().max_queued_candidates, value_name = "N")]
     pub max_queued_candidates: usize,
     /// How much one batch holds, in history events to encode (padding included) plus candidates to score. More helps a
@@ -29,6 +31,11 @@ pub struct EngineOptions {
     /// takes some 70 kB. A user found there costs scoring only, until the next event.
     #[arg(long, default_value = "512MiB", value_parser = parse_bytes, value_name = "BYTES")]
     pub user_cache_bytes: u64,
+    /// Memory for vectors that are computed by item when a model is loaded, on a CPU, e.g. "8GiB": 1,408 bytes per item
+    /// at Kuaishou's dimensions. The items of a catalogue that takes more are computed with each request, which makes
+    /// scoring about a fifth slower.
+    #[arg(long, default_value = "4GiB", value_parser = parse_bytes, value_name = "BYTES")]
+    pub item_table_bytes: u64,
     /// Threads that call the model. One is right for a GPU, and for a CPU too: each call uses all cores already, and a
     /// second thread would compete for them. More of them help only where requests are so small that a call can't.
     #[arg(long, default_value_t = EngineOptions::default().device_threads, value_name = "N")]
@@ -51,6 +58,7 @@ impl Default for EngineOptions {
             max_batch_requests: count(256),
             max_delay: Duration::ZERO,
             user_cache_bytes: 512 << 20,
+            item_table_bytes: RankerOptions::default().item_table_bytes,
             device_threads: count(1),
             max_explained: 100,
         }
@@ -58,6 +66,11 @@ impl Default for EngineOptions {
 }
 
 impl EngineOptions {
+    /// Those that concern the model itself.
+    pub fn ranker(&self) -> RankerOptions {
+        RankerOptions { item_table_bytes: self.item_table_bytes }
+    }
+
     /// The budget of a batch on this kind of device.
     pub(super) fn budget_on(&self, device: &candle_core::Device) -> usize {
         self.batch_budget.map_or(if device.is_cpu() { 4096 } else { 131_072 }, NonZeroUsize::get)

@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use candle_core::{Device, Tensor};
 
-use super::{InputConfig, ModelError, Parameter, RankingModel, TrainableModel};
+use super::{InputConfig, ModelError, Parameter, RankerOptions, RankingModel, TrainableModel};
 use crate::data::{Catalogue, Dataset};
 
 /// A model's configuration, as the rest of the program sees it.
@@ -45,4 +45,15 @@ pub trait Architecture {
         tensors: &HashMap<String, Tensor>,
         device: &Device,
     ) -> Result<Box<dyn RankingModel>, ModelError>;
+
+    /// The same within bounds, where the model knows any.
+    fn ranker_with(
+        &self,
+        catalogue: Arc<Catalogue>,
+        tensors: &HashMap<String, Tensor>,
+        device: &Device,
+        _: RankerOptions,
+    ) -> Result<Box<dyn RankingModel>, ModelError> {
+        self.ranker(catalogue, tensors, device)
+    }
 }

@@ -17,7 +17,7 @@ use std::{
 
 use candle_core::{Device, Tensor};
 
-use super::{Manifest, ModelConfig, ModelError, RankingModel, manifest::listed};
+use super::{Manifest, ModelConfig, ModelError, RankerOptions, RankingModel, manifest::listed};
 use crate::{
     data::{Catalogue, DatasetError},
     domain::ModelVersion,
@@ -174,7 +174,12 @@ impl Bundle {
 
     /// The model, ready to answer on a device.
     pub fn ranker(&self, device: &Device) -> Result<Box<dyn RankingModel>, ModelError> {
-        self.config.ranker(self.catalogue.clone(), &self.tensors, device)
+        self.ranker_with(device, RankerOptions::default())
+    }
+
+    /// The same within bounds.
+    pub fn ranker_with(&self, device: &Device, options: RankerOptions) -> Result<Box<dyn RankingModel>, ModelError> {
+        self.config.ranker_with(self.catalogue.clone(), &self.tensors, device, options)
     }
 
     fn fill(&self, dir: &Path) -> Result<ModelVersion, BundleError> {

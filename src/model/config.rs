@@ -6,7 +6,7 @@ use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Architecture, InputConfig, ModelError, Parameter, RankingModel, TrainableModel,
+    Architecture, InputConfig, ModelError, Parameter, RankerOptions, RankingModel, TrainableModel,
     baselines::{
         DienConfig, DinConfig, FmlpConfig, Gru4RecConfig, Iv4RecConfig, JsrConfig, NrhubConfig, QuerySeqRecConfig,
         SasRecConfig, SrjGraphConfig, StampConfig,
@@ -221,7 +221,18 @@ impl ModelConfig {
         tensors: &HashMap<String, Tensor>,
         device: &Device,
     ) -> Result<Box<dyn RankingModel>, ModelError> {
+        self.ranker_with(catalogue, tensors, device, RankerOptions::default())
+    }
+
+    /// The same within bounds.
+    pub fn ranker_with(
+        &self,
+        catalogue: Arc<Catalogue>,
+        tensors: &HashMap<String, Tensor>,
+        device: &Device,
+        options: RankerOptions,
+    ) -> Result<Box<dyn RankingModel>, ModelError> {
         self.check_weights(tensors)?;
-        self.architecture().ranker(catalogue, tensors, device)
+        self.architecture().ranker_with(catalogue, tensors, device, options)
     }
 }

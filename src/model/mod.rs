@@ -13,6 +13,7 @@ mod config;
 pub mod convert;
 mod inputs;
 mod manifest;
+pub mod random;
 mod ranking;
 pub mod sesrec;
 mod setting;
@@ -23,10 +24,11 @@ pub use architecture::Architecture;
 pub use bundle::{Bundle, BundleError};
 pub use config::{ModelConfig, ModelKind};
 pub use inputs::{
-    AttributeConfig, Embeddings, HistoryVectors, InputConfig, InputSizes, ItemRows, QueryFeatures, TableConfig,
+    AttributeConfig, Embeddings, HistoryVectors, HostEmbeddings, InputConfig, InputSizes, ItemRows, QueryFeatures,
+    TableConfig,
 };
 pub use manifest::Manifest;
-pub use ranking::{ModelError, RankingModel, ScoreRequest, UserState};
+pub use ranking::{ModelError, RankerOptions, RankingModel, ScoreRequest, UserState};
 pub use setting::Setting;
 pub use trainable::{
     BatchPlan, Examples, Extras, HistoryPadding, Losses, SearchExamples, TrainableModel, TrainingBatch,

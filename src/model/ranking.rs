@@ -28,6 +28,20 @@ pub enum ModelError {
     Config(String),
 }
 
+/// How a model answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RankerOptions {
+    /// Host memory for vectors that are precomputed by item; a catalogue that takes more has them computed with each
+    /// request.
+    pub item_table_bytes: u64,
+}
+
+impl Default for RankerOptions {
+    fn default() -> Self {
+        Self { item_table_bytes: 4 << 30 }
+    }
+}
+
 /// A trained model on a device. Everything that doesn't depend on the candidate happens in `encode`, so that its result
 /// can be cached per user; everything that doesn't depend on the user is computed once, when the model is loaded.
 ///

@@ -7,9 +7,9 @@ use super::{Linear, Mask, fused_attention::FusedAttention, masked_softmax};
 /// Packed query, key and value projections, heads, output projection.
 #[derive(Debug, Clone)]
 pub struct MultiHeadAttention {
-    in_proj: Linear,
-    out_proj: Linear,
-    heads: usize,
+    pub(super) in_proj: Linear,
+    pub(super) out_proj: Linear,
+    pub(super) heads: usize,
 }
 
 impl MultiHeadAttention {

@@ -5,7 +5,7 @@ use candle_core::{Result, Tensor};
 use super::{Dropout, LayerNorm, Linear, MultiHeadAttention, leaky_relu};
 
 /// The slope of the feed-forward layer's LeakyReLU.
-const SLOPE: f32 = 0.01;
+pub(super) const SLOPE: f32 = 0.01;
 
 /// One block: attention and a feed-forward layer, each with dropout, residual and layer norm.
 #[derive(Debug, Clone)]

@@ -6,6 +6,7 @@ use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
 
 use super::{
     host,
+    softmax::exponentials,
     vector::{self, vectorized},
 };
 
@@ -64,9 +65,8 @@ impl FusedAttention {
         vector::transpose(&mut scratch, &k, w); // [w, n]
         vector::multiply_add(&mut weights, &q, (w, 1), &scratch, n);
         for row in weights.chunks_exact_mut(n) {
-            let max = vector::max(row);
-            row.iter_mut().for_each(|x| *x = vector::exp(*x - max));
-            let factor = 1.0 / vector::sum_by(row, |x| x);
+            let (_, sum) = exponentials(row);
+            let factor = 1.0 / sum;
             row.iter_mut().for_each(|x| *x *= factor);
         }
         Head { q, k, v, weights, scratch }

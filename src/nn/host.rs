@@ -1,6 +1,8 @@
 //! Access to CPU tensors from own operators, and their parallel loops.
 
-use candle_core::{CpuStorage, Layout, Result, Storage, bail};
+use std::ops::{Deref, Range};
+
+use candle_core::{CpuStorage, Layout, Result, Storage, Tensor, bail};
 use rayon::prelude::*;
 
 /// Work items below which a loop stays on the calling thread: handing out work costs about ten microseconds.
@@ -20,6 +22,32 @@ pub(super) fn stored<'a>(storage: &'a Storage, layout: &Layout) -> Result<&'a [f
     match storage {
         Storage::Cpu(storage) => floats(storage, layout),
         _ => bail!("expected a tensor on the CPU"),
+    }
+}
+
+/// The values of a contiguous tensor of 32-bit floats on the CPU, borrowed.
+pub(crate) fn values(tensor: &Tensor) -> Result<impl Deref<Target = [f32]> + '_> {
+    let (storage, layout) = tensor.storage_and_layout();
+    // Fails for what the range below would not fit.
+    stored(&storage, layout)?;
+    let (start, end) = layout.contiguous_offsets().unwrap_or_default();
+    Ok(Values { storage, range: start..end })
+}
+
+/// A guard of a tensor's storage, whose type has no public name, and where the tensor lies in it.
+struct Values<G> {
+    storage: G,
+    range: Range<usize>,
+}
+
+impl<G: Deref<Target = Storage>> Deref for Values<G> {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        match &*self.storage {
+            Storage::Cpu(CpuStorage::F32(values)) => &values[self.range.clone()],
+            _ => unreachable!("checked when it was borrowed"),
+        }
     }
 }
 

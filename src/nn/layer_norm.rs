@@ -10,9 +10,9 @@ use super::{
 /// `y = (x - mean) / sqrt(variance + eps) · weight + bias` over the last dimension; the variance is the biased one.
 #[derive(Debug, Clone)]
 pub struct LayerNorm {
-    weight: Tensor,
-    bias: Tensor,
-    eps: f64,
+    pub(super) weight: Tensor,
+    pub(super) bias: Tensor,
+    pub(super) eps: f64,
 }
 
 impl LayerNorm {
@@ -39,13 +39,27 @@ struct Normalize {
 }
 
 impl Normalize {
-    /// Mean and reciprocal deviation of a row.
     #[inline(always)]
     fn moments(&self, row: &[f32]) -> (f32, f32) {
-        let n = row.len() as f32;
-        let mean = vector::sum_by(row, |x| x) / n;
-        let variance = vector::sum_by(row, |x| (x - mean) * (x - mean)) / n;
-        (mean, 1.0 / (variance + self.eps).sqrt())
+        moments(row, self.eps)
+    }
+}
+
+/// Mean and reciprocal deviation of a row.
+#[inline(always)]
+fn moments(row: &[f32], eps: f32) -> (f32, f32) {
+    let n = row.len() as f32;
+    let mean = vector::sum_by(row, |x| x) / n;
+    let variance = vector::sum_by(row, |x| (x - mean) * (x - mean)) / n;
+    (mean, 1.0 / (variance + eps).sqrt())
+}
+
+/// In place.
+#[inline(always)]
+pub(super) fn normalize_row(row: &mut [f32], weight: &[f32], bias: &[f32], eps: f32) {
+    let (mean, scale) = moments(row, eps);
+    for ((x, w), b) in row.iter_mut().zip(weight).zip(bias) {
+        *x = ((*x - mean) * scale).mul_add(*w, *b);
     }
 }
 
@@ -72,10 +86,7 @@ impl CustomOp3 for Normalize {
                 #[inline(always)]
                 || {
                     for row in rows.chunks_exact_mut(d) {
-                        let (mean, scale) = self.moments(row);
-                        for ((x, w), b) in row.iter_mut().zip(weight).zip(bias) {
-                            *x = ((*x - mean) * scale).mul_add(*w, *b);
-                        }
+                        normalize_row(row, weight, bias, self.eps);
                     }
                 },
             )

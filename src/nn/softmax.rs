@@ -100,6 +100,26 @@ pub(super) fn softmax_row(row: &mut [f32], kept: &[bool]) {
     row.iter_mut().for_each(|x| *x *= factor);
 }
 
+/// Leaves `e^(x - max)` of a row and returns the maximum and the sum.
+#[inline(always)]
+pub(crate) fn exponentials(row: &mut [f32]) -> (f32, f32) {
+    let max = vector::max(row);
+    row.iter_mut().for_each(|x| *x = vector::exp(*x - max));
+    (max, vector::sum_by(row, |x| x))
+}
+
+/// In place; nothing of nothing.
+pub(crate) fn softmax(row: &mut [f32]) {
+    vectorized(
+        #[inline(always)]
+        || {
+            let (_, sum) = exponentials(row);
+            let factor = 1.0 / sum;
+            row.iter_mut().for_each(|x| *x *= factor);
+        },
+    );
+}
+
 impl CustomOp1 for MaskedSoftmax {
     fn name(&self) -> &'static str {
         "masked-softmax"

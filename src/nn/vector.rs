@@ -5,15 +5,16 @@
 
 /// Runs `body` compiled for the best instruction set of this machine (AVX-512, AVX2, NEON, ...).
 ///
-/// The loops in `body` have to be in it or in `#[inline(always)]` functions to profit.
+/// The loops in `body` have to be in it or in `#[inline(always)]` functions to profit: a closure that is handed on to
+/// `for_each` is compiled without those instructions, and each `mul_add` in it calls the C library.
 #[inline(always)]
-pub(super) fn vectorized<R>(body: impl FnOnce() -> R) -> R {
+pub(crate) fn vectorized<R>(body: impl FnOnce() -> R) -> R {
     pulp::Arch::new().dispatch(body)
 }
 
 /// `e^x` to about 1e-7 relative; x is clamped to [-87, 88], where f32 is still normal.
 #[inline(always)]
-pub(super) fn exp(x: f32) -> f32 {
+pub(crate) fn exp(x: f32) -> f32 {
     // Adding 1.5·2²³ rounds to an integer, which then sits in the low bits of the sum.
     const ROUND: f32 = 12_582_912.0;
     // ln 2 in two parts, so that n·ln 2 is subtracted without losing bits.
@@ -36,7 +37,7 @@ pub(super) fn exp(x: f32) -> f32 {
 
 /// `tanh x` to about 1e-7 absolute, and relative near 0.
 #[inline(always)]
-pub(super) fn tanh(x: f32) -> f32 {
+pub(crate) fn tanh(x: f32) -> f32 {
     // (tanh(x)/x - 1) / x² on |x| ≤ 0.625, interpolated at Chebyshev nodes in x².
     let y = x * x;
     let p = -0.006_096_714_f32;
@@ -54,7 +55,7 @@ const LANES: usize = 16;
 
 /// Sum of `f(n)` over the values, in lanes that the compiler keeps in registers.
 #[inline(always)]
-pub(super) fn sum_by(values: &[f32], f: impl Fn(f32) -> f32) -> f32 {
+pub(crate) fn sum_by(values: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     let mut lanes = [0.0_f32; LANES];
     let (blocks, rest) = values.as_chunks::<LANES>();
     for block in blocks {
@@ -67,7 +68,7 @@ pub(super) fn sum_by(values: &[f32], f: impl Fn(f32) -> f32) -> f32 {
 
 /// Σ aₙ·bₙ.
 #[inline(always)]
-pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
+pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
     let mut lanes = [0.0_f32; LANES];
     let ((a_blocks, a_rest), (b_blocks, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
     for (a, b) in a_blocks.iter().zip(b_blocks) {
@@ -80,7 +81,7 @@ pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
 
 /// The largest value, or minus infinity of none.
 #[inline(always)]
-pub(super) fn max(values: &[f32]) -> f32 {
+pub(crate) fn max(values: &[f32]) -> f32 {
     let mut lanes = [f32::NEG_INFINITY; LANES];
     let (blocks, rest) = values.as_chunks::<LANES>();
     for block in blocks {
@@ -93,7 +94,7 @@ pub(super) fn max(values: &[f32]) -> f32 {
 
 /// `to += factor · from`.
 #[inline(always)]
-pub(super) fn add_scaled(to: &mut [f32], from: &[f32], factor: f32) {
+pub(crate) fn add_scaled(to: &mut [f32], from: &[f32], factor: f32) {
     for (to, &from) in to.iter_mut().zip(from) {
         *to = from.mul_add(factor, *to);
     }
@@ -101,7 +102,7 @@ pub(super) fn add_scaled(to: &mut [f32], from: &[f32], factor: f32) {
 
 /// `c[m, n] += a[m, k] · b[k, n]` for small matrices; a value of `a` is at `row · a_strides.0 + column · a_strides.1`.
 #[inline(always)]
-pub(super) fn multiply_add(c: &mut [f32], a: &[f32], a_strides: (usize, usize), b: &[f32], n: usize) {
+pub(crate) fn multiply_add(c: &mut [f32], a: &[f32], a_strides: (usize, usize), b: &[f32], n: usize) {
     if n == 0 {
         return;
     }
@@ -128,7 +129,7 @@ pub(super) fn multiply_add(c: &mut [f32], a: &[f32], a_strides: (usize, usize), 
 
 /// `to[n, m] = from[m, n]ᵀ`.
 #[inline(always)]
-pub(super) fn transpose(to: &mut [f32], from: &[f32], n: usize) {
+pub(crate) fn transpose(to: &mut [f32], from: &[f32], n: usize) {
     let m = to.len() / n.max(1);
     for row in 0..m {
         for column in 0..n {

@@ -6,11 +6,13 @@ use std::{collections::HashMap, path::Path};
 use candle_core::{DType, Device, Tensor};
 use proptest::prelude::*;
 use sesrec::{
-    data::{HistoryBatch, SearchFeatures, UserFeatures, UserRow},
+    data::{HistoryBatch, HistoryLimits, SearchFeatures, UserFeatures, UserRow},
     model::{
-        Bundle, BundleError, InputSizes, ModelConfig, RankingModel, ScoreRequest, TrainableModel,
+        Bundle, BundleError, InputSizes, ModelConfig, RankerOptions, RankingModel, ScoreRequest, TrainableModel,
         convert::{Sources, convert},
-        sesrec::{CoattentionPadding, SesRecConfig, SesRecRanker, SesRecTrainable, Threshold, initialise},
+        sesrec::{
+            CoattentionPadding, InterestExtraction, SesRecConfig, SesRecRanker, SesRecTrainable, Threshold, initialise,
+        },
     },
     nn::{Adam, AdamOptions, Dropout},
 };
@@ -147,6 +149,50 @@ fn wrong_rows_are_errors() {
     assert!(ranker.encode(&[&user(UserRow::Known(0), &[ITEMS + 1], &[])]).is_err());
     assert_eq!(ranker.score(&[]).unwrap(), Vec::<Vec<f32>>::new());
     assert_eq!(ranker.score(&[ScoreRequest { state: &states[0], items: &[] }]).unwrap(), vec![Vec::<f32>::new()]);
+}
+
+/// The CPU's own way, with and without item tables, gives what the network of tensors gives: for short histories, whose
+/// events meet the first layer directly, for long ones that are pooled, for undivided and one-sided ones.
+#[test]
+fn every_way_to_rank_gives_the_same_scores() {
+    let (include, exclude) = (CoattentionPadding::Include, CoattentionPadding::Exclude);
+    let (multiple, single) = (InterestExtraction::Multiple, InterestExtraction::Single);
+    for (threshold, coattention_padding, interest_extraction) in [
+        (Threshold::Mean, exclude, multiple),
+        (Threshold::Mean, include, multiple),
+        (Threshold::Constant(0.9), exclude, multiple),
+        (Threshold::Median, exclude, single),
+    ] {
+        let limits = HistoryLimits { recommendations: 90, searches: 40, ..LIMITS };
+        let sizes = InputSizes { item: (12, 4), user: (6, 2), query: (6, 5), heads: 2, limits };
+        let config = SesRecConfig {
+            threshold,
+            coattention_padding,
+            interest_extraction,
+            mlp: vec![24, 10, 6, 1],
+            ..SesRecConfig::for_catalogue(&catalogue(), sizes)
+        };
+        let weights = weights(&config);
+        let mut users = some_users();
+        users.push(UserFeatures {
+            recommendations: (0..85).map(|n| 1 + n % ITEMS).collect(),
+            searches: (0..35).map(|n| users[0].searches[n % users[0].searches.len()].clone()).collect(),
+            ..users[0].clone()
+        });
+        let items: Vec<u32> = (0..150).map(|n| 1 + n % ITEMS).collect();
+        let cpu = &Device::Cpu;
+        let within = |item_table_bytes| {
+            let options = RankerOptions { item_table_bytes };
+            SesRecRanker::with_options(config.clone(), catalogue(), &weights, cpu, options).unwrap()
+        };
+        let by_tensors = SesRecRanker::of_tensors(config.clone(), catalogue(), &weights, cpu).unwrap();
+        let expected = score(&by_tensors, &users, &items);
+        for ranker in [within(u64::MAX), within(0)] {
+            for (found, expected) in score(&ranker, &users, &items).iter().flatten().zip(expected.iter().flatten()) {
+                assert!((found - expected).abs() < 2e-6, "{found} instead of {expected}");
+            }
+        }
+    }
 }
 
 proptest! {

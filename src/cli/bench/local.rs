@@ -3,7 +3,6 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context;
-use candle_core::Device;
 use tokio::{net::TcpListener, sync::oneshot};
 
 use super::{
@@ -15,18 +14,13 @@ use super::{
 };
 use crate::{
     cli::{connect_args::ConnectArgs, redis_args::RedisArgs},
-    data::{Attribute, Catalogue, Dataset, EntityTable},
     engine::{Engine, EngineOptions, LoadedModel, ModelSlot, parse_duration},
     history::{self, HistoryOptions, StoreUrl},
-    model::{Bundle, InputSizes, ModelConfig, sesrec::SesRecConfig},
+    model::random,
     nn::DeviceChoice,
     service::{RankingServer, Server, ServerOptions, ServiceOptions},
     telemetry::Metrics,
 };
-
-const USERS: usize = 10_000;
-const QUERIES: usize = 10_000;
-const WORDS: usize = 1_000;
 
 /// Options of `sesrec bench local`.
 #[derive(Debug, clap::Args)]
@@ -68,10 +62,10 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     let device = args.device.open().with_context(|| format!("--device {}", args.device))?;
     let items = args.items.max(1);
     let model = {
-        let bundle = bundle.clone();
+        let (bundle, options) = (bundle.clone(), args.engine.ranker());
         tokio::task::spawn_blocking(move || {
-            random_bundle(items)?.write(&bundle).context("writing the bundle")?;
-            LoadedModel::load(&bundle, &device).context("loading the bundle")
+            random::bundle(items)?.write(&bundle).context("writing the bundle")?;
+            LoadedModel::load_with(&bundle, &device, options).context("loading the bundle")
         })
         .await??
     };
@@ -104,7 +98,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
         connections: 4,
         max_in_flight: 4096,
     };
-    let workload = Workload::new((0..items).map(item).collect(), args.users);
+    let workload = Workload::new((0..items).map(random::item_id).collect(), args.users);
     let channels = connect(&server, load.connections).await?;
     let mut report = Report::new(Some(&rank::model_info(&channels[0]).await?));
     append::fill(&channels[0], &workload).await?;
@@ -127,47 +121,6 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     let _ = stop.send(());
     serving.await.context("the server's task")??;
     report.finish(args.json.as_deref())
-}
-
-fn item(number: usize) -> String {
-    format!("item{number}")
-}
-
-/// The release's dimensions for KuaiSAR, with as many items as wanted.
-fn random_bundle(items: usize) -> anyhow::Result<Bundle> {
-    let attribute = |name: &str, rows: u32, values: usize| Attribute {
-        name: name.into(),
-        rows,
-        values: (0..values as u32).map(|value| value % rows).collect(),
-    };
-    let named = |prefix: &str, count: usize| (0..count).map(|n| format!("{prefix}{n}")).collect();
-    let word_of = |query: usize| format!("word{} word{}", query % WORDS, query / WORDS);
-    let catalogue = Catalogue {
-        items: EntityTable {
-            ids: (0..items).map(item).collect(),
-            attributes: vec![attribute("type", 9, items + 1), attribute("category", 101, items + 1)],
-            ..EntityTable::padded()
-        },
-        users: EntityTable {
-            ids: named("user", USERS),
-            attributes: vec![
-                attribute("gender", 3, USERS),
-                attribute("age", 8, USERS),
-                attribute("search_level", 4, USERS),
-            ],
-            ..EntityTable::default()
-        },
-        queries: EntityTable { ids: (0..QUERIES).map(word_of).collect(), ..EntityTable::padded() },
-        words: EntityTable { ids: named("word", WORDS), ..EntityTable::padded() },
-        sources: EntityTable { ids: named("source", 4), ..EntityTable::default() },
-        query_word_ends: (0..=QUERIES as u64).map(|row| 2 * row).collect(),
-        query_words: (0..QUERIES).flat_map(|query| [query % WORDS, query / WORDS].map(|w| w as u32 + 1)).collect(),
-        ..Catalogue::default()
-    };
-    let config = ModelConfig::Sesrec(SesRecConfig::for_catalogue(&catalogue, InputSizes::KUAISHOU));
-    let catalogue = Arc::new(catalogue);
-    let weights = config.new_trainable(&Dataset::empty(catalogue.clone()), 1, &Device::Cpu)?.parameters().snapshot()?;
-    Ok(Bundle::new(config, catalogue, weights, None)?)
 }
 
 /// A directory that goes when this does.

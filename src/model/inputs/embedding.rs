@@ -14,10 +14,10 @@ use crate::{
 /// The tables and projections, on the model's device.
 #[derive(Debug, Clone)]
 pub struct Embeddings {
-    catalogue: Arc<Catalogue>,
-    items: Vec<Table>,
-    item_trans: Linear,
-    users: Vec<Table>,
+    pub(super) catalogue: Arc<Catalogue>,
+    pub(super) items: Vec<Table>,
+    pub(super) item_trans: Linear,
+    pub(super) users: Vec<Table>,
     queries: Option<Queries>,
     word_len: usize,
     /// E of every item, where it has been computed once and for all.
@@ -25,17 +25,17 @@ pub struct Embeddings {
 }
 
 #[derive(Debug, Clone)]
-struct Table {
-    name: String,
-    weight: Tensor,
+pub(super) struct Table {
+    pub(super) name: String,
+    pub(super) weight: Tensor,
 }
 
 #[derive(Debug, Clone)]
-struct Queries {
-    ids: Tensor,
-    words: Tensor,
-    trans: Linear,
-    sources: Option<Tensor>,
+pub(super) struct Queries {
+    pub(super) ids: Tensor,
+    pub(super) words: Tensor,
+    pub(super) trans: Linear,
+    pub(super) sources: Option<Tensor>,
 }
 
 /// Embedded items and how to find them: each distinct item of a batch is projected once.
@@ -176,7 +176,7 @@ impl Embeddings {
         }
     }
 
-    fn query_tables(&self) -> Result<&Queries> {
+    pub(super) fn query_tables(&self) -> Result<&Queries> {
         match &self.queries {
             Some(queries) => Ok(queries),
             None => bail!("the model has no tables of queries: query_features"),
@@ -258,7 +258,7 @@ fn concatenated(tables: &[Table], entities: &EntityTable, rows: &[u32], id_zero:
     if parts.len() == 1 { Ok(parts[0].clone()) } else { Tensor::cat(&parts, 1) }
 }
 
-fn missing(attribute: &str) -> candle_core::Error {
+pub(super) fn missing(attribute: &str) -> candle_core::Error {
     candle_core::Error::Msg(format!("the catalogue has no attribute {attribute:?} for a row that was asked for"))
 }
 

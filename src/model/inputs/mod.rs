@@ -6,7 +6,9 @@
 mod config;
 mod embedding;
 mod history;
+mod host;
 
 pub use config::{AttributeConfig, InputConfig, InputSizes, QueryFeatures, TableConfig};
 pub use embedding::{Embeddings, ItemRows};
 pub use history::HistoryVectors;
+pub use host::HostEmbeddings;

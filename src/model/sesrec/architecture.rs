@@ -7,7 +7,7 @@ use candle_core::{Device, Tensor};
 use super::{SesRecConfig, SesRecRanker, SesRecTrainable, parameters};
 use crate::{
     data::{Catalogue, Dataset},
-    model::{Architecture, InputConfig, ModelError, Parameter, RankingModel, TrainableModel},
+    model::{Architecture, InputConfig, ModelError, Parameter, RankerOptions, RankingModel, TrainableModel},
 };
 
 impl Architecture for SesRecConfig {
@@ -46,6 +46,16 @@ impl Architecture for SesRecConfig {
         tensors: &HashMap<String, Tensor>,
         device: &Device,
     ) -> Result<Box<dyn RankingModel>, ModelError> {
-        Ok(Box::new(SesRecRanker::new(self.clone(), catalogue, tensors, device)?))
+        self.ranker_with(catalogue, tensors, device, RankerOptions::default())
+    }
+
+    fn ranker_with(
+        &self,
+        catalogue: Arc<Catalogue>,
+        tensors: &HashMap<String, Tensor>,
+        device: &Device,
+        options: RankerOptions,
+    ) -> Result<Box<dyn RankingModel>, ModelError> {
+        Ok(Box::new(SesRecRanker::with_options(self.clone(), catalogue, tensors, device, options)?))
     }
 }

@@ -3,27 +3,38 @@
 use candle_core::{Result, Tensor};
 
 use super::{
-    ranker::softmax,
-    state::{Interests, SideState},
+    state::{Sets, SideState},
+    tensors::softmax,
 };
-use crate::domain::EventAttention;
+use crate::domain::{EventAttention, HistoryWeights, ItemAttention};
 
-/// Per candidate, from its keys `[C, d]`.
-pub(super) fn attention(side: &SideState, keys: &Tensor) -> Result<Vec<EventAttention>> {
+/// Of the recommendation and the search side, each with the candidates' keys `[C, d]`.
+pub(super) fn attention(
+    sides: [Result<(SideState<Tensor>, Tensor)>; 2],
+) -> Result<(HistoryWeights, Vec<ItemAttention>)> {
+    let [rec, src] = sides;
+    let ((rec, rec_keys), (src, src_keys)) = (rec?, src?);
+    let both = side_attention(&rec, &rec_keys)?.into_iter().zip(side_attention(&src, &src_keys)?);
+    let attention = both.map(|(recommendations, searches)| ItemAttention { recommendations, searches }).collect();
+    Ok((HistoryWeights { recommendations: rec.events, searches: src.events }, attention))
+}
+
+/// Per candidate.
+fn side_attention(side: &SideState<Tensor>, keys: &Tensor) -> Result<Vec<EventAttention>> {
     let Some(interests) = &side.interests else {
         return Ok(vec![EventAttention::default(); keys.dim(0)?]);
     };
     if keys.dim(0)? == 0 {
         return Ok(vec![]);
     }
-    let scores = keys.matmul(&interests.encoded().t()?)?; // [C, n]
+    let scores = keys.matmul(&interests.encoded.t()?)?; // [C, n]
     let all = softmax(&scores)?.to_vec2::<f32>()?;
-    match interests {
-        Interests::Undivided { .. } => {
+    match &interests.sets {
+        Sets::Undivided => {
             let same = |all: Vec<f32>| EventAttention { similar: all.clone(), dissimilar: all.clone(), all };
             Ok(all.into_iter().map(same).collect())
         }
-        Interests::Divided { similar, order, .. } => {
+        Sets::Divided { similar, order } => {
             let events = order.len();
             let positive = softmax(&scores.narrow(1, 0, *similar)?)?.to_vec2::<f32>()?;
             let negative = softmax(&scores.narrow(1, *similar, events - similar)?)?.to_vec2::<f32>()?;

@@ -8,7 +8,7 @@ use crate::nn::{batch_matmul, batch_matmul_transposed, masked_softmax, project};
 /// `W_side [d, d]`, and what it is used for.
 #[derive(Debug, Clone)]
 pub struct InterestPooling {
-    w: Tensor,
+    pub(super) w: Tensor,
     extraction: InterestExtraction,
 }
 

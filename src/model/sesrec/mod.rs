@@ -7,12 +7,14 @@
 mod architecture;
 mod co_attention;
 mod config;
+mod cpu;
 mod explain;
 mod interests;
 mod losses;
 mod network;
 mod ranker;
 mod state;
+mod tensors;
 mod trainable;
 mod weights;
 

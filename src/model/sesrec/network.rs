@@ -31,8 +31,8 @@ pub struct Network {
 /// What one history has of its own.
 #[derive(Debug, Clone)]
 pub(super) struct Side {
-    positions: Tensor,
-    encoder: Encoder,
+    pub(super) positions: Tensor,
+    pub(super) encoder: Encoder,
     pub(super) pooling: InterestPooling,
 }
 

@@ -1,64 +1,103 @@
 //! An encoded user: what is cached between ranks.
 
-use candle_core::Tensor;
+use candle_core::{Result, Tensor};
 
-use crate::domain::EventWeight;
+use super::InterestExtraction;
+use crate::{domain::EventWeight, nn::Matrix};
 
-/// What scoring needs of a user, without padding.
+/// What scoring needs of a user, without padding: of tensors on a device, or of matrices in host memory.
 #[derive(Debug, Clone)]
-pub(super) struct EncodedUser {
+pub(super) struct EncodedUser<M> {
     /// Recommendation side.
-    pub rec: SideState,
+    pub rec: SideState<M>,
     /// Search side.
-    pub src: SideState,
+    pub src: SideState<M>,
     /// The user's share of the first prediction layer, bias included `[1, h]`.
-    pub user_block: Tensor,
+    pub user_block: M,
 }
 
 /// One side of an encoded user.
 #[derive(Debug, Clone)]
-pub(super) struct SideState {
+pub(super) struct SideState<M> {
     /// How each event was weighed, oldest first.
     pub events: Vec<EventWeight>,
     /// Encodings by set; `None` without events.
-    pub interests: Option<Interests>,
+    pub interests: Option<Interests<M>>,
 }
 
 /// Encodings ordered so that each pooling is a dense matrix product.
 #[derive(Debug, Clone)]
-pub(super) enum Interests {
-    /// The sets partition the events: similar ones first.
+pub(super) struct Interests<M> {
+    /// `[n, d]`, in set order.
+    pub encoded: M,
+    /// How the events are divided.
+    pub sets: Sets,
+}
+
+/// The similar and the dissimilar events.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Sets {
+    /// They partition the events: similar ones first.
     Divided {
-        /// `[n, d]`.
-        encoded: Tensor,
-        /// How many of them are similar; neither 0 nor n.
+        /// How many are similar; neither 0 nor n.
         similar: usize,
         /// The event at each row.
         order: Vec<usize>,
     },
     /// One set was empty and fell back to all, or the model pools all events only: all poolings are one.
-    Undivided {
-        /// `[n, d]`.
-        encoded: Tensor,
-    },
+    Undivided,
 }
 
-impl EncodedUser {
-    /// Memory it occupies.
-    pub(super) fn bytes(&self) -> usize {
-        let side = |side: &SideState| {
-            let tensor = side.interests.as_ref().map_or(0, |interests| interests.encoded().elem_count() * 4);
-            tensor + side.events.len() * (size_of::<EventWeight>() + size_of::<usize>())
-        };
-        size_of::<Self>() + side(&self.rec) + side(&self.src) + self.user_block.elem_count() * 4
+impl Sets {
+    /// Of events as they were weighed; at least one.
+    pub(super) fn of(events: &[EventWeight], extraction: InterestExtraction) -> Self {
+        let apart = extraction == InterestExtraction::Multiple;
+        if !apart || events.iter().any(|event| event.similar == event.dissimilar) {
+            return Self::Undivided;
+        }
+        let (mut order, dissimilar): (Vec<usize>, Vec<usize>) =
+            (0..events.len()).partition(|&event| events[event].similar);
+        let similar = order.len();
+        order.extend(dissimilar);
+        Self::Divided { similar, order }
     }
 }
 
-impl Interests {
-    /// `[n, d]`, in set order.
-    pub(super) fn encoded(&self) -> &Tensor {
-        match self {
-            Self::Divided { encoded, .. } | Self::Undivided { encoded } => encoded,
-        }
+/// What encodings are held in.
+pub(super) trait Held {
+    /// Memory of its values.
+    fn bytes(&self) -> usize;
+}
+
+impl Held for Tensor {
+    fn bytes(&self) -> usize {
+        self.elem_count() * size_of::<f32>()
+    }
+}
+
+impl Held for Matrix {
+    fn bytes(&self) -> usize {
+        Matrix::bytes(self)
+    }
+}
+
+impl<M: Held> EncodedUser<M> {
+    /// Memory it occupies.
+    pub(super) fn bytes(&self) -> usize {
+        let side = |side: &SideState<M>| {
+            let encoded = side.interests.as_ref().map_or(0, |interests| interests.encoded.bytes());
+            encoded + side.events.len() * (size_of::<EventWeight>() + size_of::<usize>())
+        };
+        size_of::<Self>() + side(&self.rec) + side(&self.src) + self.user_block.bytes()
+    }
+}
+
+impl SideState<Matrix> {
+    /// The same in tensors.
+    pub(super) fn tensors(&self) -> Result<SideState<Tensor>> {
+        let interests = self.interests.as_ref().map(|Interests { encoded, sets }| {
+            Ok::<_, candle_core::Error>(Interests { encoded: encoded.tensor()?, sets: sets.clone() })
+        });
+        Ok(SideState { events: self.events.clone(), interests: interests.transpose()? })
     }
 }

@@ -1,0 +1,181 @@
+//! What depends on an item alone: its embedding and what scoring makes of it.
+
+use candle_core::{Result, Tensor, bail};
+use rayon::prelude::*;
+
+use super::super::Network;
+use crate::{
+    model::HostEmbeddings,
+    nn::{Matrix, Product, Rows, RowsMut, Start, padded, vector, with_scratch},
+};
+
+/// Items whose vectors are computed together when the table is filled.
+const SLICE: usize = 256;
+
+/// `E(i)`, and of it linearly the [`Features`] of a candidate: in a table by item, or computed when asked for.
+#[derive(Debug)]
+pub(super) struct ItemVectors {
+    pub(super) features: Features,
+    /// `[items, d | features]`.
+    table: Option<Matrix>,
+    /// `[d, features]`.
+    derive: Matrix,
+}
+
+/// Where the parts of a candidate's features are: `W_r E(i)`, `W_s E(i)` and its share of the first prediction layer,
+/// each padded.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Features {
+    /// d.
+    pub(super) d: usize,
+    /// Outputs of the first prediction layer.
+    pub(super) h: usize,
+}
+
+impl Features {
+    /// Where the keys of a side begin; 0 is the recommendation side.
+    pub(super) fn keys(self, side: usize) -> usize {
+        side * padded(self.d)
+    }
+
+    /// Where the share of the first layer begins.
+    pub(super) fn block(self) -> usize {
+        2 * padded(self.d)
+    }
+
+    /// The distance between candidates.
+    pub(super) fn stride(self) -> usize {
+        self.block() + padded(self.h)
+    }
+}
+
+impl ItemVectors {
+    pub(super) fn new(network: &Network, embeddings: &HostEmbeddings, item_table_bytes: u64) -> Result<Self> {
+        let first = network.head.layers[0].weight(); // [h, 2·3d | u | d]
+        let d = network.config.hidden_dim;
+        let features = Features { d, h: first.dim(0)? };
+        let mut derive = Matrix::zeros(d, features.block() + features.h);
+        let item_block = first.narrow(1, first.dim(1)? - d, d)?;
+        let parts = [
+            (features.keys(0), &network.rec.pooling.w),
+            (features.keys(1), &network.src.pooling.w),
+            (features.block(), &item_block),
+        ];
+        for (column, weight) in parts {
+            let part = Matrix::transposed(weight)?;
+            for row in 0..d {
+                let values = part.row(row);
+                derive.row_mut(row)[column..column + values.len()].copy_from_slice(values);
+            }
+        }
+        let mut items = Self { features, table: None, derive };
+        let rows = embeddings.item_rows();
+        let bytes = rows as u64 * items.bytes_per_item();
+        if bytes <= item_table_bytes {
+            items.table = Some(items.precompute(embeddings, rows)?);
+        } else {
+            tracing::info!(items = rows, bytes, item_table_bytes, "item vectors are computed with each request");
+        }
+        Ok(items)
+    }
+
+    /// Memory of an item's row in the table.
+    fn bytes_per_item(&self) -> u64 {
+        ((padded(self.features.d) + self.features.stride()) * size_of::<f32>()) as u64
+    }
+
+    fn precompute(&self, embeddings: &HostEmbeddings, rows: usize) -> Result<Matrix> {
+        let d = padded(self.features.d);
+        let mut table = Matrix::zeros(rows, d + self.features.stride());
+        let stride = table.stride();
+        table.values_mut().par_chunks_mut(SLICE * stride).enumerate().try_for_each(|(slice, values)| {
+            let count = values.len() / stride;
+            let items: Vec<u32> = (0..count).map(|n| (slice * SLICE + n) as u32).collect();
+            let mut embedded = vec![0.0; count * d];
+            embeddings.items(&items, RowsMut { values: &mut embedded, stride: d })?;
+            self.derive(&embedded, &[], RowsMut { values: &mut values[d..], stride });
+            for (row, embedded) in values.chunks_exact_mut(stride).zip(embedded.chunks_exact(d)) {
+                row[..d].copy_from_slice(embedded);
+            }
+            Ok::<_, candle_core::Error>(())
+        })?;
+        Ok(table)
+    }
+
+    /// Features of embedded items `[n, d]`; `user_block` is added to their share of the first layer.
+    fn derive(&self, embedded: &[f32], user_block: &[f32], out: RowsMut<'_>) {
+        let (d, stride, block) = (self.features.d, self.features.stride(), self.features.block());
+        let rows = embedded.len() / padded(d);
+        with_scratch([stride], |[start]| {
+            start.fill(0.0);
+            start[block..block + user_block.len()].copy_from_slice(user_block);
+            Product {
+                shape: (rows, d, block + self.features.h),
+                a: Rows { values: embedded, stride: padded(d) },
+                b: self.derive.view(),
+                start: Start::Row(start),
+                c: out,
+            }
+            .run();
+        });
+    }
+
+    /// E of items: `[n, d]`, rows padded.
+    pub(super) fn embed(&self, embeddings: &HostEmbeddings, items: &[u32], out: &mut [f32]) -> Result<()> {
+        let stride = padded(self.features.d);
+        let Some(table) = &self.table else { return embeddings.items(items, RowsMut { values: out, stride }) };
+        for (&item, out) in items.iter().zip(out.chunks_exact_mut(stride)) {
+            out.copy_from_slice(&self.row(table, item)?[..stride]);
+        }
+        Ok(())
+    }
+
+    /// Features of candidates `[n, features]`, the user's share of the first layer added.
+    pub(super) fn candidates(
+        &self,
+        embeddings: &HostEmbeddings,
+        items: &[u32],
+        user_block: &[f32],
+        out: &mut [f32],
+    ) -> Result<()> {
+        let (d, stride, block) = (padded(self.features.d), self.features.stride(), self.features.block());
+        let Some(table) = &self.table else {
+            return with_scratch([items.len() * d], |[embedded]| {
+                embeddings.items(items, RowsMut { values: embedded, stride: d })?;
+                self.derive(embedded, user_block, RowsMut { values: out, stride });
+                Ok(())
+            });
+        };
+        vector::vectorized(
+            #[inline(always)]
+            || {
+                for (&item, out) in items.iter().zip(out.chunks_exact_mut(stride)) {
+                    out.copy_from_slice(&self.row(table, item)?[d..]);
+                    vector::add_scaled(&mut out[block..], user_block, 1.0);
+                }
+                Ok(())
+            },
+        )
+    }
+
+    /// Both sides' keys as tensors, for explanations.
+    pub(super) fn keys(&self, embeddings: &HostEmbeddings, items: &[u32]) -> Result<[Tensor; 2]> {
+        let (d, stride) = (self.features.d, self.features.stride());
+        let mut features = vec![0.0; items.len() * stride];
+        self.candidates(embeddings, items, &[], &mut features)?;
+        let side = |side: usize| {
+            let start = self.features.keys(side);
+            let keys: Vec<f32> =
+                features.chunks_exact(stride).flat_map(|row| &row[start..start + d]).copied().collect();
+            Tensor::from_vec(keys, (items.len(), d), &candle_core::Device::Cpu)
+        };
+        Ok([side(0)?, side(1)?])
+    }
+
+    fn row<'a>(&self, table: &'a Matrix, item: u32) -> Result<&'a [f32]> {
+        if item as usize >= table.rows() {
+            bail!("row {item} of a table with {} rows", table.rows())
+        }
+        Ok(table.padded_row(item as usize))
+    }
+}

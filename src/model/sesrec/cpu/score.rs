@@ -1,0 +1,384 @@
+//! Scoring candidates: attention to the user's events, pooling, prediction layers, a tile of candidates at a time.
+
+use candle_core::Result;
+use rayon::prelude::*;
+
+use super::{
+    super::{
+        Network,
+        state::{Interests, Sets, SideState},
+    },
+    HostUser,
+    items::{Features, ItemVectors},
+};
+use crate::{
+    model::{HostEmbeddings, ScoreRequest},
+    nn::{
+        Dense, Matrix, NEVER, Product, Rows, RowsMut, Start, exponentials, padded, sigmoid, transpose, vector,
+        with_scratch,
+    },
+};
+
+/// Candidates of a tile: what is computed for them takes some 200 kB, which stay in the second-level cache.
+const TILE: usize = 64;
+
+/// The prediction layers, whose first is split: user and candidate bring their shares, the interests' is here.
+#[derive(Debug)]
+pub(super) struct Head {
+    features: Features,
+    /// Of the recommendation and of the search side.
+    interests: [InterestWeights; 2],
+    /// From the second layer on; the last has one output.
+    layers: Vec<Dense>,
+    last: Vec<f32>,
+    last_bias: f32,
+}
+
+/// A side's share of the first layer's weights.
+#[derive(Debug)]
+struct InterestWeights {
+    /// Of the poolings over all, similar, dissimilar events, below each other, each `[padded(d), h]`.
+    by_set: Matrix,
+    /// Their sum: where all poolings are one.
+    summed: Matrix,
+}
+
+/// What a request's candidates share.
+struct Prepared<'a> {
+    user_block: &'a [f32],
+    sides: [Option<PreparedSide<'a>>; 2],
+}
+
+/// One side: which columns of the scores are which events, and how pooled vectors reach the first layer.
+struct PreparedSide<'a> {
+    encoded: &'a Matrix,
+    /// Events of the similar set, or all of them; the dissimilar set begins at a whole vector.
+    first: usize,
+    /// Events of the dissimilar set; 0 where there is only one.
+    second: usize,
+    /// `[d, columns]`: encodings as columns.
+    transposed: Matrix,
+    /// `[columns]`: keeps the padding between the sets out of the softmax.
+    bias: Vec<f32>,
+    /// `[events, h]`: the events' encodings times the first layer's weights, where that is less work than pooling.
+    direct: Option<Matrix>,
+}
+
+/// Part of a request.
+struct Tile<'a> {
+    prepared: &'a Prepared<'a>,
+    items: &'a [u32],
+    scores: &'a mut [f32],
+}
+
+impl Head {
+    pub(super) fn new(network: &Network) -> Result<Self> {
+        let first = network.head.layers[0].weight(); // [h, 2·3d | u | d]
+        let (d, h) = (network.config.hidden_dim, first.dim(0)?);
+        let poolings = network.config.interest_extraction.poolings();
+        let side = |start: usize| {
+            let (mut by_set, mut summed) = (Matrix::zeros(poolings * padded(d), h), Matrix::zeros(d, h));
+            for set in 0..poolings {
+                let weight = Matrix::transposed(&first.narrow(1, start + set * d, d)?)?;
+                for row in 0..d {
+                    by_set.row_mut(set * padded(d) + row).copy_from_slice(weight.row(row));
+                    vector::add_scaled(summed.row_mut(row), weight.row(row), 1.0);
+                }
+            }
+            Ok::<_, candle_core::Error>(InterestWeights { by_set, summed })
+        };
+        let (last, layers) = network.head.layers[1..].split_last().expect("the head has at least two layers");
+        Ok(Self {
+            features: Features { d, h },
+            interests: [side(0)?, side(poolings * d)?],
+            layers: layers.iter().map(Dense::new).collect::<Result<_>>()?,
+            last: last.weight().flatten_all()?.to_vec1()?,
+            last_bias: last.bias().flatten_all()?.to_vec1::<f32>()?[0],
+        })
+    }
+
+    /// Every request's scores.
+    pub(super) fn score(
+        &self,
+        embeddings: &HostEmbeddings,
+        items: &ItemVectors,
+        requests: &[ScoreRequest<'_>],
+    ) -> Result<Vec<Vec<f32>>> {
+        let prepared: Vec<Prepared<'_>> =
+            requests.iter().map(|request| self.prepare(request.state.get::<HostUser>(), request.items.len())).collect();
+        let mut scores: Vec<Vec<f32>> = requests.iter().map(|request| vec![0.0; request.items.len()]).collect();
+        let parts = requests.iter().zip(&prepared).zip(&mut scores);
+        let tiles: Vec<Tile<'_>> = parts
+            .flat_map(|((request, prepared), scores)| {
+                let parts = request.items.chunks(TILE).zip(scores.chunks_mut(TILE));
+                parts.map(move |(items, scores)| Tile { prepared, items, scores })
+            })
+            .collect();
+        let score = |tile: Tile<'_>| self.tile(embeddings, items, tile);
+        if tiles.len() < 2 || rayon::current_num_threads() == 1 {
+            tiles.into_iter().try_for_each(score)?;
+        } else {
+            tiles.into_par_iter().try_for_each(score)?;
+        }
+        Ok(scores)
+    }
+
+    fn prepare<'a>(&self, user: &'a HostUser, candidates: usize) -> Prepared<'a> {
+        let side = |number: usize, side: &'a SideState<Matrix>| {
+            side.interests.as_ref().map(|interests| self.interests[number].prepare(interests, candidates))
+        };
+        Prepared { user_block: user.user_block.row(0), sides: [side(0, &user.rec), side(1, &user.src)] }
+    }
+
+    fn tile(&self, embeddings: &HostEmbeddings, items: &ItemVectors, tile: Tile<'_>) -> Result<()> {
+        let Tile { prepared, items: candidates, scores } = tile;
+        let (rows, stride, block) = (candidates.len(), self.features.stride(), self.features.block());
+        with_scratch([rows * stride], |[features]| {
+            items.candidates(embeddings, candidates, prepared.user_block, features)?;
+            for (number, side) in prepared.sides.iter().enumerate() {
+                if let Some(side) = side {
+                    self.add_interests(number, side, rows, features);
+                }
+            }
+            self.predict(features, stride, block, scores);
+            Ok(())
+        })
+    }
+
+    /// Adds a side's share to the first layer of each row of features.
+    fn add_interests(&self, number: usize, side: &PreparedSide<'_>, rows: usize, features: &mut [f32]) {
+        let Features { d, h } = self.features;
+        let (stride, width, columns) = (self.features.stride(), padded(d), side.bias.len());
+        let inner = match (&side.direct, side.second) {
+            (Some(direct), _) => direct.rows(),
+            (None, 0) => width,
+            (None, _) => 3 * width,
+        };
+        with_scratch([rows * columns, rows * inner], |[scores, pooled]| {
+            Product {
+                shape: (rows, d, columns),
+                a: Rows { values: features, stride }.columns_from(self.features.keys(number)),
+                b: side.transposed.view(),
+                start: Start::Row(&side.bias),
+                c: RowsMut { values: scores, stride: columns },
+            }
+            .run();
+            let weights = &self.interests[number];
+            let right = match &side.direct {
+                Some(direct) => {
+                    vector::vectorized(
+                        #[inline(always)]
+                        || {
+                            for (scores, weights) in
+                                scores.chunks_exact_mut(columns).zip(pooled.chunks_exact_mut(inner))
+                            {
+                                side.attention(scores, weights);
+                            }
+                        },
+                    );
+                    direct
+                }
+                None => {
+                    self.pool(side, scores, pooled, inner);
+                    if side.second == 0 { &weights.summed } else { &weights.by_set }
+                }
+            };
+            // A single pooling has padded rows, the weights have d.
+            let inner_used = if side.direct.is_none() && side.second == 0 { d } else { inner };
+            Product {
+                shape: (rows, inner_used, h),
+                a: Rows { values: pooled, stride: inner },
+                b: right.view(),
+                start: Start::Present,
+                c: RowsMut { values: &mut features[self.features.block()..], stride },
+            }
+            .run();
+        });
+    }
+
+    /// Scores to pooled encodings: over all, similar, dissimilar events, or only over all.
+    fn pool(&self, side: &PreparedSide<'_>, scores: &mut [f32], pooled: &mut [f32], inner: usize) {
+        let (d, columns) = (self.features.d, side.bias.len());
+        let (width, rows) = (padded(d), scores.len() / columns);
+        with_scratch([3 * rows], |[factors]| {
+            vector::vectorized(
+                #[inline(always)]
+                || {
+                    for (scores, factors) in scores.chunks_exact_mut(columns).zip(factors.chunks_exact_mut(3)) {
+                        factors.copy_from_slice(&side.exponentials(scores));
+                    }
+                },
+            );
+            let mut pool = |from: usize, events: (usize, usize), to: usize| {
+                Product {
+                    shape: (rows, events.1, d),
+                    a: Rows { values: scores, stride: columns }.columns_from(from),
+                    b: side.encoded.view().rows_from(events.0),
+                    start: Start::Zero,
+                    c: RowsMut { values: &mut pooled[to..], stride: inner },
+                }
+                .run();
+            };
+            if side.second == 0 {
+                pool(0, (0, side.first), 0);
+            } else {
+                pool(0, (0, side.first), width);
+                pool(padded(side.first), (side.first, side.second), 2 * width);
+            }
+            vector::vectorized(
+                #[inline(always)]
+                || {
+                    for (pooled, factors) in pooled.chunks_exact_mut(inner).zip(factors.chunks_exact(3)) {
+                        let &[positive_factor, negative_factor, share] = factors else { continue };
+                        let (all, sets) = pooled.split_at_mut(width);
+                        if sets.is_empty() {
+                            all.iter_mut().for_each(|x| *x *= positive_factor);
+                            continue;
+                        }
+                        let (positive, negative) = sets.split_at_mut(width);
+                        for ((all, positive), negative) in all.iter_mut().zip(positive).zip(negative) {
+                            *positive *= positive_factor;
+                            *negative *= negative_factor;
+                            // The sets partition the events: "all" is their sum weighted by the mass of each.
+                            *all = (*positive - *negative).mul_add(share, *negative);
+                        }
+                    }
+                },
+            );
+        });
+    }
+
+    /// ReLU and the layers from the second on, then the sigmoid.
+    fn predict(&self, features: &mut [f32], stride: usize, block: usize, scores: &mut [f32]) {
+        let widest = self.layers.iter().map(|layer| layer.weight.stride()).max().unwrap_or(0);
+        let rows = scores.len();
+        with_scratch([rows * widest, rows * widest], |[mut x, mut y]| {
+            relu(features, stride, block);
+            let mut first = Some(Rows { values: features, stride }.columns_from(block));
+            let mut width = self.features.h;
+            for layer in &self.layers {
+                let from = first.take().unwrap_or(Rows { values: y, stride: widest });
+                layer.apply(rows, from, RowsMut { values: x, stride: widest });
+                relu(x, widest, 0);
+                std::mem::swap(&mut x, &mut y);
+                width = layer.outputs();
+            }
+            let last = first.unwrap_or(Rows { values: y, stride: widest });
+            vector::vectorized(
+                #[inline(always)]
+                || {
+                    for (row, score) in last.values.chunks(last.stride).zip(scores.iter_mut()) {
+                        *score = vector::dot(&row[..width], &self.last) + self.last_bias;
+                    }
+                },
+            );
+        });
+        sigmoid(scores);
+    }
+}
+
+/// In place, from a column of each row on.
+fn relu(values: &mut [f32], stride: usize, column: usize) {
+    vector::vectorized(
+        #[inline(always)]
+        || {
+            for row in values.chunks_exact_mut(stride) {
+                row[column..].iter_mut().for_each(|x| *x = x.max(0.0));
+            }
+        },
+    );
+}
+
+impl InterestWeights {
+    fn prepare<'a>(&self, Interests { encoded, sets }: &'a Interests<Matrix>, candidates: usize) -> PreparedSide<'a> {
+        let n = encoded.rows();
+        let (d, h) = (self.summed.rows(), self.summed.columns());
+        let (first, second) = match sets {
+            Sets::Undivided => (n, 0),
+            Sets::Divided { similar, .. } => (*similar, n - similar),
+        };
+        let columns = padded(first) + padded(second);
+        let (mut transposed, mut bias) = (Matrix::zeros(d, columns), vec![NEVER; columns]);
+        for (column, event, count) in [(0, 0, first), (padded(first), first, second)] {
+            let to = RowsMut { values: transposed.values_mut().get_mut(column..).unwrap_or_default(), stride: columns };
+            transpose(to, encoded.view().rows_from(event), (count, d));
+            bias[column..column + count].fill(0.0);
+        }
+        // Multiply-adds per candidate and once, either way.
+        let poolings = if second == 0 { 1 } else { 3 };
+        let sets = if second == 0 { 1 } else { 2 };
+        let pooling = candidates * (n * d + poolings * d * h);
+        let directly = candidates * sets * n * h + sets * n * d * h;
+        let direct = (directly < pooling).then(|| self.direct(encoded, first, second));
+        PreparedSide { encoded, first, second, transposed, bias, direct }
+    }
+
+    /// Encodings times weights: of the events by themselves where there is one set; else first of all events by the
+    /// weights of "all", then of each by those of its set.
+    fn direct(&self, encoded: &Matrix, first: usize, second: usize) -> Matrix {
+        let (d, h, n) = (self.summed.rows(), self.summed.columns(), first + second);
+        let width = padded(d);
+        let mut direct = Matrix::zeros(if second == 0 { n } else { 2 * n }, h);
+        let stride = direct.stride();
+        let mut multiply = |from: usize, rows: usize, weights: Rows<'_>, to: usize| {
+            Product {
+                shape: (rows, d, h),
+                a: encoded.view().rows_from(from),
+                b: weights,
+                start: Start::Zero,
+                c: RowsMut { values: &mut direct.values_mut()[to * stride..], stride },
+            }
+            .run();
+        };
+        if second == 0 {
+            multiply(0, n, self.summed.view(), 0);
+        } else {
+            multiply(0, n, self.by_set.view(), 0);
+            multiply(0, first, self.by_set.view().rows_from(width), n);
+            multiply(first, second, self.by_set.view().rows_from(2 * width), n + first);
+        }
+        direct
+    }
+}
+
+impl PreparedSide<'_> {
+    /// Leaves each set's exponentials; returns what they are to be multiplied with to add up to 1, and the similar
+    /// set's share of the softmax over all.
+    #[inline(always)]
+    fn exponentials(&self, scores: &mut [f32]) -> [f32; 3] {
+        let (first, second) = scores.split_at_mut(padded(self.first));
+        let (max, sum) = exponentials(first);
+        if second.is_empty() {
+            return [1.0 / sum, 0.0, 1.0];
+        }
+        let (other_max, other_sum) = exponentials(second);
+        // Each set has its own maximum, so that neither vanishes beside the other.
+        let top = max.max(other_max);
+        let (mass, other_mass) = (sum * vector::exp(max - top), other_sum * vector::exp(other_max - top));
+        [1.0 / sum, 1.0 / other_sum, mass / (mass + other_mass)]
+    }
+
+    /// Attention weights by row of [`Self::direct`].
+    #[inline(always)]
+    fn attention(&self, scores: &mut [f32], weights: &mut [f32]) {
+        let [factor, other_factor, share] = self.exponentials(scores);
+        let (first, second) = scores.split_at_mut(padded(self.first));
+        first.iter_mut().for_each(|x| *x *= factor);
+        second.iter_mut().for_each(|x| *x *= other_factor);
+        let (first, second) = (&mut first[..self.first], &mut second[..self.second]);
+        if second.is_empty() {
+            weights.copy_from_slice(first);
+            return;
+        }
+        let (all, sets) = weights.split_at_mut(self.first + self.second);
+        let (similar, dissimilar) = sets.split_at_mut(self.first);
+        similar.copy_from_slice(first);
+        dissimilar.copy_from_slice(second);
+        for (all, x) in all.iter_mut().zip(&*similar) {
+            *all = x * share;
+        }
+        for (all, x) in all[self.first..].iter_mut().zip(&*dissimilar) {
+            *all = x * (1.0 - share);
+        }
+    }
+}

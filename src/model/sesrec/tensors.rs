@@ -1,0 +1,178 @@
+//! SESRec's answers on any device, in tensors: users encoded together, candidates scored in ragged batches.
+
+use candle_core::{Result, Tensor};
+
+use super::{
+    CoattentionPadding, EncodedSide, InterestExtraction, Network, explain,
+    state::{EncodedUser, Interests, Sets, SideState},
+};
+use crate::{
+    data::{HistoryBatch, UserFeatures},
+    domain::{EventWeight, HistoryWeights, ItemAttention},
+    model::{ScoreRequest, UserState},
+    nn::{Dropout, Mask, RowZero, add_row, gather_rows, masked_softmax, project, sigmoid},
+};
+
+type DeviceUser = EncodedUser<Tensor>;
+
+/// Tables of what depends on the item alone, and the first layer's weights by block.
+pub(super) struct TensorRanker {
+    /// `W_r E(i)` and `W_s E(i)` by item row `[items, d]`.
+    rec_keys: Tensor,
+    src_keys: Tensor,
+    /// The items' share of the first prediction layer `[items, h]`.
+    item_blocks: Tensor,
+    /// The interests' share of its weights `[h, 2·3d]`, the user's `[h, u]`.
+    interest_weights: Tensor,
+    user_weights: Tensor,
+}
+
+impl TensorRanker {
+    /// Precomputes the item tables; the network finds embedded items there from now on.
+    pub(super) fn new(network: &mut Network) -> Result<Self> {
+        let items = network.embeddings.precompute_items()?;
+        let first = network.head.layers[0].weight(); // [h, 2·3d | u | d]
+        let interests = network.config.interests_dim();
+        let (d, u) = (network.config.hidden_dim, network.config.inputs.user_dim());
+        Ok(Self {
+            rec_keys: network.rec.pooling.keys(&items)?,
+            src_keys: network.src.pooling.keys(&items)?,
+            item_blocks: project(&items, &first.narrow(1, interests + u, d)?)?,
+            interest_weights: first.narrow(1, 0, interests)?.contiguous()?,
+            user_weights: first.narrow(1, interests, u)?.contiguous()?,
+        })
+    }
+
+    pub(super) fn encode(&self, network: &Network, users: &[&UserFeatures]) -> Result<Vec<UserState>> {
+        let limits = network.config.inputs.limits;
+        let batch = match network.config.coattention_padding {
+            CoattentionPadding::Include => HistoryBatch::padded_to_limits(users.iter().copied(), limits),
+            CoattentionPadding::Exclude => HistoryBatch::padded_to_longest(users.iter().copied(), limits),
+        };
+        let encoded = network.encode(&batch, &[], &mut Dropout::off())?;
+        let bias = network.head.layers[0].bias();
+        let user_blocks = add_row(&project(&encoded.inputs.users, &self.user_weights)?, bias)?; // [B, h]
+        let (rec_weights, src_weights) = (host_weights(&encoded.rec)?, host_weights(&encoded.src)?);
+        let extraction = network.config.interest_extraction;
+        let states = (0..users.len()).map(|user| {
+            let state = EncodedUser {
+                rec: side_state(&encoded.rec, user, &rec_weights[user], extraction)?,
+                src: side_state(&encoded.src, user, &src_weights[user], extraction)?,
+                user_block: user_blocks.narrow(0, user, 1)?.force_contiguous()?,
+            };
+            let bytes = state.bytes();
+            Ok(UserState::new(state, bytes))
+        });
+        states.collect()
+    }
+
+    /// Pooled interests of one side `[C, 3d]` for candidates' keys `[C, d]`; zeros without events. `[C, d]` without
+    /// multi-interest extraction.
+    fn pool(&self, side: &SideState<Tensor>, poolings: usize, keys: &Tensor) -> Result<Tensor> {
+        let (count, d) = keys.dims2()?;
+        let Some(Interests { encoded, sets }) = &side.interests else {
+            return Tensor::zeros((count, poolings * d), keys.dtype(), keys.device());
+        };
+        let scores = keys.matmul(&encoded.t()?)?; // [C, n]
+        match sets {
+            Sets::Undivided => {
+                let pooled = softmax(&scores)?.matmul(encoded)?; // [C, d]
+                Tensor::cat(&vec![&pooled; poolings], 1)
+            }
+            Sets::Divided { similar, .. } => {
+                let events = encoded.dim(0)?;
+                let part = |start: usize, len: usize| {
+                    softmax(&scores.narrow(1, start, len)?)?.matmul(&encoded.narrow(0, start, len)?)
+                };
+                let (positive, negative) = (part(0, *similar)?, part(*similar, events - similar)?);
+                // The sets partition the events, so "all" is their sum weighted by the mass of each set.
+                let share = softmax(&scores)?.narrow(1, 0, *similar)?.sum_keepdim(1)?; // [C, 1]
+                let all = (&negative + (&positive - &negative)?.broadcast_mul(&share)?)?;
+                Tensor::cat(&[&all, &positive, &negative], 1)
+            }
+        }
+    }
+
+    pub(super) fn score(&self, network: &Network, requests: &[ScoreRequest<'_>]) -> Result<Vec<Vec<f32>>> {
+        let items: Vec<u32> = requests.iter().flat_map(|request| request.items).copied().collect();
+        if items.is_empty() {
+            return Ok(vec![vec![]; requests.len()]);
+        }
+        let rec_keys = gather_rows(&self.rec_keys, &items, RowZero::Learns)?; // [ΣC, d]
+        let src_keys = gather_rows(&self.src_keys, &items, RowZero::Learns)?;
+        let poolings = network.config.interest_extraction.poolings();
+        let (mut interests, mut user_blocks, mut owners, mut start) = (vec![], vec![], vec![], 0);
+        for (n, request) in requests.iter().enumerate() {
+            let (user, count) = (request.state.get::<DeviceUser>(), request.items.len());
+            user_blocks.push(user.user_block.clone());
+            owners.extend(std::iter::repeat_n(n as u32, count));
+            if count > 0 {
+                let rec = self.pool(&user.rec, poolings, &rec_keys.narrow(0, start, count)?)?;
+                let src = self.pool(&user.src, poolings, &src_keys.narrow(0, start, count)?)?;
+                interests.push(Tensor::cat(&[rec, src], 1)?);
+            }
+            start += count;
+        }
+        let interests = project(&Tensor::cat(&interests, 0)?, &self.interest_weights)?; // [ΣC, h]
+        let users = gather_rows(&Tensor::cat(&user_blocks, 0)?, &owners, RowZero::Learns)?;
+        let candidates = gather_rows(&self.item_blocks, &items, RowZero::Learns)?;
+        let first = ((interests + users)? + candidates)?;
+        let logits = network.head.after_first(&first, &mut Dropout::off())?; // [ΣC, 1]
+        let mut scores = logits.flatten_all()?.to_vec1::<f32>()?;
+        sigmoid(&mut scores);
+        let mut rest = scores.as_slice();
+        let split = requests.iter().map(|request| {
+            let (scores, others) = rest.split_at(request.items.len());
+            rest = others;
+            scores.to_vec()
+        });
+        Ok(split.collect())
+    }
+
+    pub(super) fn explain(&self, state: &UserState, items: &[u32]) -> Result<(HistoryWeights, Vec<ItemAttention>)> {
+        let user = state.get::<DeviceUser>();
+        let sides = [(&user.rec, &self.rec_keys), (&user.src, &self.src_keys)];
+        explain::attention(sides.map(|(side, keys)| Ok((side.clone(), gather_rows(keys, items, RowZero::Learns)?))))
+    }
+}
+
+/// Over the last dimension of `[C, n]`, every position taking part.
+pub(super) fn softmax(scores: &Tensor) -> Result<Tensor> {
+    let (_, length) = scores.dims2()?;
+    masked_softmax(&scores.unsqueeze(0)?, &Mask::prefixes(&[length], length))?.squeeze(0)
+}
+
+/// Every user's event weights, read from the device once.
+fn host_weights(side: &EncodedSide) -> Result<Vec<Vec<EventWeight>>> {
+    let interests = &side.interests;
+    let rows = interests.weights.to_vec2::<f32>()?.into_iter().enumerate();
+    let weights = rows.map(|(user, row)| {
+        let sets = interests.positive.row(user).iter().zip(interests.negative.row(user));
+        let events = row.into_iter().zip(sets).take(side.events.lengths[user]);
+        events.map(|(coattention, (&similar, &dissimilar))| EventWeight { coattention, similar, dissimilar }).collect()
+    });
+    Ok(weights.collect())
+}
+
+fn side_state(
+    side: &EncodedSide,
+    user: usize,
+    events: &[EventWeight],
+    extraction: InterestExtraction,
+) -> Result<SideState<Tensor>> {
+    let interests = if events.is_empty() {
+        None
+    } else {
+        let encoded = side.events.encoded.narrow(0, user, 1)?.squeeze(0)?.narrow(0, 0, events.len())?; // [n, d]
+        let sets = Sets::of(events, extraction);
+        let encoded = match &sets {
+            Sets::Undivided => encoded.force_contiguous()?,
+            Sets::Divided { order, .. } => {
+                let rows: Vec<u32> = order.iter().map(|&event| event as u32).collect();
+                gather_rows(&encoded, &rows, RowZero::Learns)?
+            }
+        };
+        Some(Interests { encoded, sets })
+    };
+    Ok(SideState { events: events.to_vec(), interests })
+}

