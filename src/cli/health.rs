@@ -8,8 +8,10 @@ use super::client::{ServerArgs, describe};
 
 /// Options of `sesrec health`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Exit code 0: SERVING. 1: not serving, not reachable, no answer in time. Made for container probes:
-  HEALTHCHECK CMD [\"sesrec\", \"health\", \"127.0.0.1:50051\", \"--timeout\", \"2s\"]")]
+#[command(
+    after_help = "Exit code 0: SERVING. 1: not serving, not reachable, no answer in time. Made for container probes:
+  HEALTHCHECK CMD [\"sesrec\", \"health\", \"127.0.0.1:50051\", \"--timeout\", \"2s\"]"
+)]
 pub struct Args {
     /// Where the server listens, HOST:PORT; the same as --server.
     #[arg(value_name = "ADDRESS")]
@@ -24,21 +26,22 @@ pub struct Args {
 pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     let Args { address, service, mut server } = args;
     if let Some(address) = address {
-        server.server = address;
+        server.connection.server = address;
     }
-    let channel = server.endpoint()?.connect_lazy();
+    let transport = server.connection.connect_lazy(server.timeout)?;
+    let address = &server.connection.server;
     let check = server.request(HealthCheckRequest { service: service.clone() });
     // tonic's own timer starts with the connection: this one holds for that, too.
-    let answer = tokio::time::timeout(server.timeout, HealthClient::new(channel).check(check)).await;
+    let answer = tokio::time::timeout(server.timeout, HealthClient::new(transport).check(check)).await;
     let status = match answer {
         Ok(Ok(answer)) => answer.into_inner().status(),
-        Ok(Err(status)) if status.code() == Code::NotFound => bail!("{}: has no service {service:?}", server.server),
-        Ok(Err(status)) => return Err(describe(&status).context(server.server)),
-        Err(_) => bail!("{}: no answer within {:?}", server.server, server.timeout),
+        Ok(Err(status)) if status.code() == Code::NotFound => bail!("{address}: has no service {service:?}"),
+        Ok(Err(status)) => return Err(describe(&status).context(address.clone())),
+        Err(_) => bail!("{address}: no answer within {:?}", server.timeout),
     };
     println!("{}", status.as_str_name());
     match status {
         ServingStatus::Serving => Ok(()),
-        _ => bail!("{}: not serving", server.server),
+        _ => bail!("{address}: not serving"),
     }
 }
