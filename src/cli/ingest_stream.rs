@@ -198,13 +198,15 @@ impl Shared {
                 Ok(()) => return,
                 Err(error) => error,
             };
+            // Once per outage.
+            if failing_since.is_none() {
+                eprintln!("the stream's Redis: {error}; trying again");
+            }
             let since = *failing_since.get_or_insert_with(Instant::now);
             if since.elapsed() > self.retry_for {
                 let _ = entries.send(Err(anyhow!(error).context("the stream's Redis"))).await;
                 return;
             }
-            tracing::warn!(%error, "reading the stream");
-            eprintln!("the stream's Redis: {error}; trying again");
             sleep(Duration::from_millis(300)).await;
             if let Ok(joined) = self.join().await {
                 connection = joined;

@@ -200,7 +200,7 @@ mod tests {
         };
         let known = id("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
         assert_eq!(known.as_deref(), Some("0af7651916cd43dd8448eb211c80319c"));
-        for malformed in ["", "00-0af7-b7ad-01", "00-00000000000000000000000000000000-b7ad6b7169203331-01"] {
+        for malformed in ["", "no trace", "00-00000000000000000000000000000000-b7ad6b7169203331-01"] {
             assert_eq!(id(malformed), None, "{malformed}");
         }
     }

@@ -20,15 +20,18 @@ fn json(request: AppendEventRequest) -> String {
 
 fn add(redis: &RedisServer, fields: &[[&str; 2]]) {
     let mut add = redis::cmd("XADD");
-    add.arg("events").arg("*").arg(fields);
+    add.arg("events").arg("*");
+    fields.iter().for_each(|pair| {
+        add.arg(pair);
+    });
     add.exec(&mut redis.connection()).unwrap();
 }
 
-/// Adds `events` of a few users, many per round trip.
+/// Adds `events`, many per round trip. No user gets more than a history keeps: late ones would be too old.
 fn fill(redis: &RedisServer, events: std::ops::Range<i64>) {
     let mut pipeline = redis::pipe();
     for n in events {
-        let text = json(event(&format!("u{}", n % 7), &format!("e{n}"), n, recommendation("i1")));
+        let text = json(event(&format!("u{}", n % 50), &format!("e{n}"), n, recommendation("i1")));
         pipeline.cmd("XADD").arg(&["events", "*", "event", &text]).ignore();
     }
     pipeline.exec(&mut redis.connection()).unwrap();
@@ -45,6 +48,24 @@ struct Consumer<'a> {
     server: &'a TestServer,
     redis: &'a RedisServer,
     dead_letter: &'a Path,
+}
+
+/// A consumer that does not outlive the test.
+struct Running(Child);
+
+impl Running {
+    /// SIGKILL.
+    fn kill(mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 impl Consumer<'_> {
@@ -64,8 +85,8 @@ impl Consumer<'_> {
         command
     }
 
-    fn start(&self, name: &str, more: &[&str]) -> Child {
-        self.command(name, more).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    fn start(&self, name: &str, more: &[&str]) -> Running {
+        Running(self.command(name, more).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
     }
 
     async fn run(&self, name: &str, more: &[&str]) -> Output {
@@ -85,16 +106,14 @@ async fn killed_consumers_lose_nothing_and_repeat_nothing() {
     };
 
     let consumer = Consumer { server: &server, redis: &redis, dead_letter: &dead_letter };
-    let mut first = consumer.start("a", &["--window", "64"]);
+    let first = consumer.start("a", &["--window", "64"]);
     until_applied(300.0).await;
-    first.kill().unwrap();
-    first.wait().unwrap();
+    first.kill();
     assert!(pending(&redis) > 0, "it had entries in its hands");
     // The same consumer again takes up what it left; killed again, others do.
-    let mut again = consumer.start("a", &["--window", "64", "--claim-after", "1h"]);
+    let again = consumer.start("a", &["--window", "64", "--claim-after", "1h"]);
     until_applied(1500.0).await;
-    again.kill().unwrap();
-    again.wait().unwrap();
+    again.kill();
     assert!(pending(&redis) > 0);
     // The stream's Redis itself goes and comes back, with another consumer at work.
     let mut other = consumer.start("b", &["--claim-after", "50ms"]);
@@ -106,8 +125,8 @@ async fn killed_consumers_lose_nothing_and_repeat_nothing() {
 
     let consumer = Consumer { server: &server, redis: &redis, dead_letter: &dead_letter };
     server.until("everything acknowledged", || async { pending(&redis) == 0 }).await;
-    assert!(Command::new("kill").args(["-TERM", &other.id().to_string()]).status().unwrap().success());
-    assert!(other.wait().unwrap().success(), "SIGTERM is a stream's usual end");
+    assert!(Command::new("kill").args(["-TERM", &other.0.id().to_string()]).status().unwrap().success());
+    assert!(other.0.wait().unwrap().success(), "SIGTERM is a stream's usual end");
     let rest = consumer.run("c", &["--once"]).await;
     assert!(rest.status.success(), "{}", String::from_utf8_lossy(&rest.stderr));
     assert_eq!(server.metric(APPLIED), 4500.0, "each event once");

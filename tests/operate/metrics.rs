@@ -5,9 +5,10 @@ use std::{
     io::Write,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    time::{Duration, SystemTime},
 };
 
-use sesrec::telemetry::Metrics;
+use sesrec::telemetry::{Metrics, ModelLabels};
 
 use crate::support::{TestServer, event, rank_request, recommendation};
 
@@ -24,7 +25,11 @@ fn read(path: &Path) -> String {
 
 /// Every family, with its type.
 fn families() -> Vec<(String, String)> {
-    let text = Metrics::new().encode_prometheus();
+    let metrics = Metrics::new();
+    let text = |text: &str| text.to_owned();
+    let model = ModelLabels { name: text("m"), version: text("v"), kind: text("sesrec"), device: text("cpu") };
+    metrics.model_live(&model, SystemTime::UNIX_EPOCH, Duration::ZERO);
+    let text = metrics.encode_prometheus();
     let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
     types.map(|(name, kind)| (name.to_owned(), kind.to_owned())).collect()
 }
