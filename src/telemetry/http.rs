@@ -34,16 +34,32 @@ pub async fn run<L: Listener<Addr = SocketAddr>>(
         .route("/readyz", get(move || async move { ready(&readiness) }))
         .route("/loglevel", get(log_level).put(change_log_level));
     let service = router.into_make_service_with_connect_info::<Caller>();
-    axum::serve(listener, service).with_graceful_shutdown(shutdown).await
+    axum::serve(Told(listener), service).with_graceful_shutdown(shutdown).await
 }
 
 /// Who is at the other end.
 #[derive(Clone)]
 struct Caller(SocketAddr);
 
-impl<L: Listener<Addr = SocketAddr>> Connected<IncomingStream<'_, L>> for Caller {
-    fn connect_info(stream: IncomingStream<'_, L>) -> Self {
+impl<L: Listener<Addr = SocketAddr>> Connected<IncomingStream<'_, Told<L>>> for Caller {
+    fn connect_info(stream: IncomingStream<'_, Told<L>>) -> Self {
         Self(*stream.remote_addr())
+    }
+}
+
+/// Any listener, as a type of this crate: handlers are told callers' addresses only of such ones.
+struct Told<L>(L);
+
+impl<L: Listener<Addr = SocketAddr>> Listener for Told<L> {
+    type Io = L::Io;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (L::Io, SocketAddr) {
+        self.0.accept().await
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.0.local_addr()
     }
 }
 

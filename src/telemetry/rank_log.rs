@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
-        mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel},
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
     },
     thread::JoinHandle,
     time::Duration,
@@ -111,11 +111,11 @@ impl RankLog {
         }
         let line = line();
         let sender = self.0.sender.lock().unwrap_or_else(PoisonError::into_inner);
-        let dropped = match sender.as_ref().map(|sender| sender.try_send(line)) {
-            Some(Ok(())) => false,
-            Some(Err(TrySendError::Full(_) | TrySendError::Disconnected(_))) | None => true,
+        let queued = match &*sender {
+            Some(sender) => sender.try_send(line).is_ok(),
+            None => false,
         };
-        if dropped {
+        if !queued {
             self.0.metrics.rank_log(RankLogOutcome::Dropped);
         }
     }
