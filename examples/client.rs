@@ -147,7 +147,9 @@ impl Pool {
                             let request = v1::AppendEventRequest { event: Some(event) };
                             open.push_back(request.clone());
                             // The channel is as large as the window: there is room.
-                            sender.as_ref().map(|sender| sender.try_send(request));
+                            if let Some(sender) = &sender {
+                                let _ = sender.try_send(request);
+                            }
                         }
                         None => ended = true,
                     }
