@@ -1,22 +1,34 @@
 #!/usr/bin/env bash
-# Runs every test. Installs what they need: redis-server (the histories' tests drive real ones).
+# Runs every test. Installs what they drive: redis-server, nginx; and promtool, which checks the metrics.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-if ! command -v redis-server >/dev/null; then
-    echo "installing redis-server for the history tests"
-    as_root=""
+# Package names by manager: apt-get, dnf, brew.
+install_package() {
+    echo "installing $1 for the tests"
+    local as_root=""
     [ "$(id -u)" = 0 ] || as_root=sudo
     if command -v apt-get >/dev/null; then
-        $as_root apt-get update -qq && $as_root apt-get install -y -qq redis-server >/dev/null
+        $as_root apt-get update -qq
+        DEBIAN_FRONTEND=noninteractive $as_root apt-get install -y -qq --no-install-recommends "$1" >/dev/null
     elif command -v dnf >/dev/null; then
-        $as_root dnf install -y -q redis
+        $as_root dnf install -y -q "$2"
     elif command -v brew >/dev/null; then
-        brew install --quiet redis
+        brew install --quiet "$3"
     else
-        echo "no apt-get, dnf or brew here: install redis-server 6.2 or newer by hand, then run this again" >&2
-        exit 1
+        return 1
     fi
-fi
+}
+
+PATH=$PATH:/usr/sbin
+for needed in "redis-server redis-server redis redis" "nginx nginx nginx nginx"; do
+    read -r program apt dnf brew <<<"$needed"
+    command -v "$program" >/dev/null || install_package "$apt" "$dnf" "$brew" || {
+        echo "no apt-get, dnf or brew here: install $program by hand, then run this again" >&2
+        exit 1
+    }
+done
+# Its test says so where it is missing.
+command -v promtool >/dev/null || install_package prometheus golang-github-prometheus prometheus || echo "no promtool to be had"
 
 cargo test --locked "$@"

@@ -1,8 +1,10 @@
 """Rank, append, rank again: a client of sesrec with deadlines, retries and history tokens. See README.md."""
 
 import argparse
+import itertools
 import random
 import sys
+import threading
 import time
 import uuid
 
@@ -14,6 +16,48 @@ from sesrec.v1 import events_pb2, ranking_pb2, ranking_pb2_grpc
 
 # Codes after which the same request may succeed. An append may be repeated safely: its event_id makes it idempotent.
 RETRIABLE = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED}
+
+
+# Events of a stream that are on their way. More would only wait elsewhere.
+WINDOW = 256
+
+
+class Pool:
+    """Several connections to one address, taken in turn: a single TCP stream's losses hold up all calls on it."""
+
+    def __init__(self, server, connections=4):
+        # Channels with equal settings share a connection unless each has a pool of its own. Keepalive finds dead ones.
+        options = [
+            ("grpc.use_local_subchannel_pool", 1),
+            ("grpc.keepalive_time_ms", 30_000),
+            ("grpc.max_receive_message_length", 64 << 20),
+        ]
+        channels = [grpc.insecure_channel(server, options=options) for _ in range(connections)]
+        self._stubs = itertools.cycle([ranking_pb2_grpc.RankingServiceStub(channel) for channel in channels])
+
+    def stub(self):
+        return next(self._stubs)
+
+
+def stream(pool, events, timeout=10.0):
+    """Streams events and yields their acknowledgements. At most WINDOW are unacknowledged: the iterator is held back."""
+    room, ended = threading.Semaphore(WINDOW), threading.Event()
+
+    def held_back():
+        for request in events:
+            room.acquire()
+            if ended.is_set():
+                return
+            yield request
+
+    try:
+        for answer in pool.stub().AppendEvents(held_back(), timeout=timeout):
+            room.release()
+            yield answer
+    finally:
+        # The thread that reads the iterator must not wait for room for ever.
+        ended.set()
+        room.release()
 
 
 def details(error):
@@ -74,26 +118,23 @@ def main():
     parser.add_argument("items", nargs="+")
     args = parser.parse_args()
 
-    # One channel carries any number of concurrent calls. Keepalive finds dead connections.
-    options = [("grpc.keepalive_time_ms", 30_000), ("grpc.max_receive_message_length", 64 << 20)]
-    with grpc.insecure_channel(args.server, options=options) as channel:
-        service = ranking_pb2_grpc.RankingServiceStub(channel)
+    pool = Pool(args.server)
 
-        request = ranking_pb2.RankRequest(user_id=args.user, candidate_item_ids=args.items)
-        show("before", call(service.Rank, request))
+    request = ranking_pb2.RankRequest(user_id=args.user, candidate_item_ids=args.items)
+    show("before", call(pool.stub().Rank, request))
 
-        search = events_pb2.Search(search_id=str(uuid.uuid4()), query="red shoes", clicked_item_ids=[args.items[-1]])
-        appended = call(service.AppendEvent, event(args.user, search=search))
-        print(f"appended: {ranking_pb2.Outcome.Name(appended.outcome)}")
+    search = events_pb2.Search(search_id=str(uuid.uuid4()), query="red shoes", clicked_item_ids=[args.items[-1]])
+    appended = call(pool.stub().AppendEvent, event(args.user, search=search))
+    print(f"appended: {ranking_pb2.Outcome.Name(appended.outcome)}")
 
-        # The token makes any replica answer from a state that has this append.
-        request.history_token = appended.history_token
-        show("after", call(service.Rank, request))
+    # The token makes any replica answer from a state that has this append.
+    request.history_token = appended.history_token
+    show("after", call(pool.stub().Rank, request))
 
-        # A stream: acknowledgements come in order, each only after the store has the event.
-        stream = (event(args.user, recommendation=events_pb2.Recommendation(item_id=item)) for item in args.items)
-        for answer in service.AppendEvents(stream, timeout=10.0):
-            print(f"streamed {answer.event_id}: {ranking_pb2.Outcome.Name(answer.outcome)}")
+    # A stream: acknowledgements come in order, each only after the store has the event.
+    events = (event(args.user, recommendation=events_pb2.Recommendation(item_id=item)) for item in args.items)
+    for answer in stream(pool, events):
+        print(f"streamed {answer.event_id}: {ranking_pb2.Outcome.Name(answer.outcome)}")
 
 
 if __name__ == "__main__":

@@ -31,6 +31,8 @@ pub enum Command {
     Append(append::Args),
     /// Show or erase a user’s history on a running server.
     History(history::Args),
+    /// Ask a running server whether it is ready: the probe of containers.
+    Health(health::Args),
     /// Stream events from NDJSON into a running server.
     Ingest(ingest::Args),
     /// Import logs into a data set directory.
@@ -39,7 +41,7 @@ pub enum Command {
     Synth(synth::Args),
     /// Train a model on a data set and write a bundle.
     Train(train::Args),
-    /// Evaluate a bundle on a data set: the six ranking metrics.
+    /// Evaluate a bundle on a data set, or live traffic by its rank log: the six ranking metrics.
     Evaluate(evaluate::Args),
     /// Run the paper’s tables, or a grid of your own, over seeds: means, deviations, significance.
     Experiment(experiment::Args),
@@ -63,6 +65,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Rank(args) => rank::run(args).await,
         Command::Append(args) => append::run(args).await,
         Command::History(args) => history::run(args).await,
+        Command::Health(args) => health::run(args).await,
         Command::Ingest(args) => ingest::run(args).await,
         Command::Import(args) => import::run(args).await,
         Command::Synth(args) => synth::run(args).await,

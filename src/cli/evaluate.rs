@@ -1,4 +1,4 @@
-//! `sesrec evaluate`.
+//! `sesrec evaluate`: a bundle on a data set, or live traffic.
 
 mod replay;
 
@@ -13,6 +13,7 @@ use replay::{Replay, model_info};
 use super::{
     client::ServerArgs,
     connect_args::{ConnectArgs, Credentials},
+    evaluate_live::{self, LiveFlags},
     train::NegativesFlags,
 };
 use crate::{
@@ -27,11 +28,11 @@ use crate::{
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Bundle directory. With --via-server only to make sure that it is the one that is served.
-    #[arg(long, value_name = "BUNDLE", required_unless_present = "via_server")]
+    #[arg(long, value_name = "BUNDLE", required_unless_present_any = ["via_server", "rank_log"])]
     model: Option<PathBuf>,
     /// Data set directory. Ids are matched with the bundle's, so any import of the logs will do.
-    #[arg(long, value_name = "DATASET")]
-    data: PathBuf,
+    #[arg(long, value_name = "DATASET", required_unless_present = "rank_log")]
+    data: Option<PathBuf>,
     /// Which interaction of each user is ranked: the last (test) or the one before (validation).
     #[arg(long, value_enum, default_value_t)]
     split: EvaluationSplit,
@@ -59,6 +60,8 @@ pub struct Args {
     credentials: Credentials,
     #[command(flatten)]
     negatives: NegativesFlags,
+    #[command(flatten, next_help_heading = "Live traffic")]
+    live: LiveFlags,
 }
 
 /// Which interaction of each user is ranked.
@@ -105,6 +108,9 @@ struct Inputs {
 
 pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     let args = Arc::new(args);
+    if args.live.wanted() {
+        return tokio::task::spawn_blocking(move || evaluate_live::evaluate(&args.live, args.json.as_deref())).await?;
+    }
     // Reading and computing block for as long as they take.
     let blocking = Arc::clone(&args);
     let inputs = Arc::new(tokio::task::spawn_blocking(move || blocking.inputs()).await??);
@@ -120,7 +126,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
 
 impl Args {
     fn inputs(&self) -> anyhow::Result<Inputs> {
-        let dataset = Dataset::read(&self.data)?;
+        let dataset = Dataset::read(self.data.as_deref().context("--data is required")?)?;
         let negatives = self.negatives.open(&dataset)?;
         let targets = dataset.targets(match self.split {
             EvaluationSplit::Test => Split::Test,

@@ -1,14 +1,19 @@
 //! `sesrec ingest`: events as NDJSON into AppendEvents, acknowledged, resumable.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context, bail};
 use tonic::{Code, Status};
 
 use super::{
     client::{ServerArgs, describe, retry_delay},
-    ingest_flow::{Flow, Summary},
-    ingest_source::{Checkpoint, Source},
+    ingest_flow::{Flow, Plan, Summary},
+    ingest_rejects::DeadLetters,
+    ingest_source::{Checkpoint, Input, Source},
+    ingest_stream::{StreamArgs, StreamSource},
 };
 use crate::engine::parse_duration;
 
@@ -17,14 +22,23 @@ use crate::engine::parse_duration;
 #[command(after_help = "One proto3 JSON sesrec.v1.Event per line:
   {\"eventId\":\"e1\",\"userId\":\"u42\",\"time\":\"2026-01-31T12:00:00Z\",\"recommendation\":{\"itemId\":\"i7\"}}
   {\"eventId\":\"e2\",\"userId\":\"u42\",\"time\":\"2026-01-31T12:00:05Z\",\"search\":{\"searchId\":\"s1\",\"query\":\"red shoes\"}}
-Sending a line twice is harmless: its event_id makes it a DUPLICATE.")]
+Sending a line twice is harmless: its event_id makes it a DUPLICATE.
+
+From a Redis Stream whose entries have such JSON in the field `event` (XADD searches * event '{…}'):
+  sesrec ingest redis://localhost/searches --group sesrec --consumer $HOSTNAME --dead-letter rejected.ndjson
+From Kafka, by its own client (docs/operating.md):
+  kcat -b BROKER -G sesrec searches -q -u | sesrec ingest - --dead-letter rejected.ndjson")]
 pub struct Args {
-    /// The events; `-` is standard input.
-    #[arg(value_name = "FILE", default_value = "-")]
-    file: PathBuf,
+    /// The events: a file, `-` for standard input, or a Redis Stream as redis://HOST:PORT/STREAM.
+    #[arg(value_name = "INPUT", default_value = "-")]
+    input: String,
     /// Remembers the last line that is settled with all lines before it, and begins after it next time.
     #[arg(long, value_name = "FILE")]
     checkpoint: Option<PathBuf>,
+    /// Append events that can't be stored, with the reason, to this file as NDJSON; they are no failure then. A stream needs
+    /// it: what is acknowledged there is gone.
+    #[arg(long, value_name = "FILE")]
+    dead_letter: Option<PathBuf>,
     /// Events on their way without an acknowledgement.
     #[arg(long, default_value_t = 1024, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     window: u32,
@@ -34,39 +48,80 @@ pub struct Args {
     /// How long to go on trying while the server can't be reached or refuses.
     #[arg(long, default_value = "5m", value_parser = parse_duration, value_name = "DURATION")]
     retry_for: Duration,
+    #[command(flatten, next_help_heading = "Redis Streams")]
+    stream: StreamArgs,
     #[command(flatten, next_help_heading = "Server")]
     server: ServerArgs,
 }
 
 pub(super) async fn run(args: Args) -> anyhow::Result<()> {
-    let checkpoint = match &args.checkpoint {
-        Some(path) => Some(Checkpoint::read(path, &args.file)?),
-        None => None,
-    };
-    let after = checkpoint.as_ref().map_or(0, Checkpoint::line);
-    let source = Source::open(&args.file, after).await?;
-    let mut flow = Flow::new(source, args.window as usize, checkpoint);
+    let streaming = StreamSource::is_stream(&args.input);
+    let mut flow = Flow::new(args.plan().await?);
     let ended = tokio::select! {
         ended = send_all(&args, &mut flow) => ended,
-        _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
+        // For a stream that is the usual end: what is not acknowledged is read again.
+        () = stop_signal() => if streaming { Ok(()) } else { Err(anyhow::anyhow!("interrupted")) },
     };
-    let summary = flow.finish()?;
+    let summary = flow.finish().await?;
     summary.print();
     if let Some(hint) = summary.hint() {
         eprintln!("{hint}");
     }
     ended.with_context(|| match &args.checkpoint {
         Some(path) => format!("stopped after line {}; {} says where to go on", summary.settled_line, path.display()),
+        None if streaming => "stopped; what is not acknowledged will be read again".into(),
         None => format!("stopped after line {}; sending the file again is harmless", summary.settled_line),
     })?;
-    judge(&summary, args.allow_rejects)
+    judge(&summary, args.allow_rejects || args.dead_letter.is_some())
+}
+
+impl Args {
+    async fn plan(&self) -> anyhow::Result<Plan> {
+        let mut checkpoint = None;
+        let input = if StreamSource::is_stream(&self.input) {
+            anyhow::ensure!(self.checkpoint.is_none(), "--checkpoint: a stream's group remembers where it is");
+            anyhow::ensure!(
+                self.dead_letter.is_some(),
+                "a stream needs --dead-letter FILE, for events that can't be stored"
+            );
+            let stream = StreamSource::open(&self.input, &self.stream, self.window as usize, self.retry_for);
+            Input::Stream(stream.await?)
+        } else {
+            let path = Path::new(&self.input);
+            if let Some(file) = &self.checkpoint {
+                checkpoint = Some(Checkpoint::read(file, path)?);
+            }
+            Input::Lines(Source::open(path, checkpoint.as_ref().map_or(0, Checkpoint::line)).await?)
+        };
+        Ok(Plan {
+            input,
+            // A URL may hold a password.
+            name: self.input.rsplit_once('@').map_or(&*self.input, |(_, rest)| rest).to_owned(),
+            window: self.window as usize,
+            checkpoint,
+            dead_letters: self.dead_letter.as_deref().map(DeadLetters::open).transpose()?,
+        })
+    }
+}
+
+/// SIGINT, or SIGTERM as service managers send it.
+async fn stop_signal() {
+    #[cfg(unix)]
+    if let Ok(mut terminate) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = tokio::signal::ctrl_c() => {}
+        }
+        return;
+    }
+    let _ = tokio::signal::ctrl_c().await;
 }
 
 fn judge(summary: &Summary, allow_rejects: bool) -> anyhow::Result<()> {
     match summary.rejected() {
         0 => Ok(()),
         _ if allow_rejects => Ok(()),
-        n => bail!("{n} events were rejected (--allow-rejects makes that a success)"),
+        n => bail!("{n} events were rejected (--dead-letter FILE keeps them, --allow-rejects makes that a success)"),
     }
 }
 
@@ -87,7 +142,10 @@ async fn send_all(args: &Args, flow: &mut Flow) -> anyhow::Result<()> {
             (settled, pause, failing_since) = (flow.settled(), FIRST_PAUSE, tokio::time::Instant::now());
         }
         if !may_pass(&failure) {
-            return Err(describe(&failure).context(format!("line {}", flow.oldest_open_line())));
+            if flow.give_up_oldest(&failure)? {
+                continue;
+            }
+            return Err(describe(&failure).context(flow.oldest_open().to_string()));
         }
         if failing_since.elapsed() > args.retry_for {
             return Err(describe(&failure).context(format!("no event got through for {:?}", args.retry_for)));

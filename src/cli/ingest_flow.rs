@@ -9,39 +9,59 @@ use anyhow::Context;
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::Status;
+use tonic::{Code, Status};
 
 use super::{
     client::Client,
-    ingest_source::{Checkpoint, Line, Source},
+    ingest_rejects::{DeadLetters, Rejected},
+    ingest_source::{Checkpoint, Input, Line, Position},
 };
 use crate::proto::v1::{self, Outcome};
 
 /// How many rejected lines are shown one by one.
 const SHOWN_REJECTS: u64 = 20;
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
+/// How often a stream's progress is shown where there is no terminal for a bar.
+const TELL_EVERY: Duration = Duration::from_secs(10);
+/// Events in a row that may break the stream by themselves. More: it is not the events.
+const BREAKERS: u32 = 10;
 
 /// An event on its way.
 struct Open {
-    line: u64,
+    position: Position,
     request: v1::AppendEventRequest,
 }
 
 /// Everything between the input and its acknowledgements.
 pub(super) struct Flow {
-    source: Source,
+    input: Input,
+    name: String,
     window: usize,
-    /// In the order of lines, which is the order of acknowledgements.
+    /// In the order of the input, which is the order of acknowledgements.
     open: VecDeque<Open>,
     /// The last line read.
     read_line: u64,
     input_ended: bool,
     checkpoint: Option<Checkpoint>,
     checkpoint_written: Instant,
+    dead_letters: Option<DeadLetters>,
     outcomes: BTreeMap<&'static str, u64>,
     settled: u64,
+    /// Events given up in a row because the stream broke at them.
+    broke: u32,
     started: Instant,
+    told: Instant,
     bar: ProgressBar,
+}
+
+/// What is sent, and what is kept of it.
+pub(super) struct Plan {
+    pub(super) input: Input,
+    /// As it was given.
+    pub(super) name: String,
+    pub(super) window: usize,
+    pub(super) checkpoint: Option<Checkpoint>,
+    pub(super) dead_letters: Option<DeadLetters>,
 }
 
 /// What became of everything.
@@ -54,23 +74,28 @@ pub(super) struct Summary {
 
 impl Flow {
     /// Nothing sent yet.
-    pub(super) fn new(source: Source, window: usize, checkpoint: Option<Checkpoint>) -> Self {
-        let bar = match source.size {
+    pub(super) fn new(plan: Plan) -> Self {
+        let Plan { input, name, window, checkpoint, dead_letters } = plan;
+        let bar = match input.size() {
             Some(size) => ProgressBar::new(size).with_style(style("{bar:30} {percent:>3} %  {msg}")),
             None => ProgressBar::new_spinner().with_style(style("{spinner} {msg}")),
         };
         bar.enable_steady_tick(Duration::from_millis(200));
         Self {
             read_line: checkpoint.as_ref().map_or(0, Checkpoint::line),
-            source,
+            input,
+            name,
             window,
             open: VecDeque::new(),
             input_ended: false,
             checkpoint,
             checkpoint_written: Instant::now(),
+            dead_letters,
             outcomes: BTreeMap::new(),
             settled: 0,
+            broke: 0,
             started: Instant::now(),
+            told: Instant::now(),
             bar,
         }
     }
@@ -91,6 +116,8 @@ impl Flow {
             Ok(answers) => answers.into_inner(),
             Err(status) => return Ok(Err(status)),
         };
+        let mut tick = tokio::time::interval(Duration::from_secs(1));
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         loop {
             if self.input_ended {
                 // Half-closes the stream: the server ends it after the last acknowledgement.
@@ -104,45 +131,44 @@ impl Flow {
                     Ok(None) => return Ok(Err(Status::unavailable("the server ended the stream early"))),
                     Err(status) => return Ok(Err(status)),
                 },
-                line = self.source.next(), if room => {
+                line = self.input.next(), if room => {
                     let line = line.context("reading the input")?;
-                    if let (Some(request), Some(sender)) = (self.read(line), &sender) {
+                    if let (Some(request), Some(sender)) = (self.read(line)?, &sender) {
                         let _ = sender.try_send(request);
                     }
                     self.save_sometimes()?;
                 }
+                _ = tick.tick() => self.tell(),
             }
         }
     }
 
     /// Takes a line in: what is to be sent, if anything.
-    fn read(&mut self, line: Option<(u64, Line)>) -> Option<v1::AppendEventRequest> {
-        let Some((line, text)) = line else {
+    fn read(&mut self, line: Option<(Position, Line)>) -> anyhow::Result<Option<v1::AppendEventRequest>> {
+        let Some((position, text)) = line else {
             self.input_ended = true;
-            return None;
+            return Ok(None);
         };
-        self.read_line = line;
-        let text = match text {
-            Line::Text(text) => text,
-            Line::TooLong => {
-                self.reject(line, "INVALID", "longer than any event can be");
-                return None;
+        if let Position::Line(line) = position {
+            self.read_line = line;
+        }
+        let (text, reason) = match text {
+            Line::Text(text) if text.iter().all(u8::is_ascii_whitespace) && matches!(position, Position::Line(_)) => {
+                return Ok(None);
             }
+            Line::Text(text) => match serde_json::from_slice::<v1::Event>(&text) {
+                Ok(event) => {
+                    let request = v1::AppendEventRequest { event: Some(event) };
+                    self.open.push_back(Open { position, request: request.clone() });
+                    return Ok(Some(request));
+                }
+                Err(error) => (text, format!("not a proto3 JSON sesrec.v1.Event: {error}")),
+            },
+            Line::TooLong => (vec![], "longer than any event can be".into()),
+            Line::Unusable(reason) => (vec![], reason),
         };
-        if text.iter().all(u8::is_ascii_whitespace) {
-            return None;
-        }
-        match serde_json::from_slice::<v1::Event>(&text) {
-            Ok(event) => {
-                let request = v1::AppendEventRequest { event: Some(event) };
-                self.open.push_back(Open { line, request: request.clone() });
-                Some(request)
-            }
-            Err(error) => {
-                self.reject(line, "INVALID", &format!("not a proto3 JSON sesrec.v1.Event: {error}"));
-                None
-            }
-        }
+        self.reject(&position, "INVALID", &reason, String::from_utf8_lossy(&text).trim())?;
+        Ok(None)
     }
 
     fn settle(&mut self, answer: &v1::AppendEventResponse) -> anyhow::Result<()> {
@@ -151,32 +177,56 @@ impl Flow {
         // An INVALID event's id may be what is invalid: it comes back shortened.
         anyhow::ensure!(
             sent == answer.event_id || answer.outcome() == Outcome::Invalid,
-            "line {}: the server acknowledged {:?} instead of {sent:?}",
-            open.line,
+            "{}: the server acknowledged {:?} instead of {sent:?}",
+            open.position,
             answer.event_id
         );
+        self.broke = 0;
         match answer.outcome() {
             Outcome::Invalid => {
                 let violations = answer.field_violations.iter();
                 let reasons: Vec<_> = violations.map(|v| format!("{} {}", v.field, v.description)).collect();
-                self.reject(open.line, "INVALID", &reasons.join("; "));
+                self.reject(&open.position, "INVALID", &reasons.join("; "), &text(&open.request))?;
             }
             Outcome::Conflict => {
-                self.reject(open.line, "CONFLICT", &format!("event_id {sent} is stored with another payload or time"));
+                let reason = format!("event_id {sent} is stored with another payload or time");
+                self.reject(&open.position, "CONFLICT", &reason, &text(&open.request))?;
             }
-            outcome => self.count(outcome.as_str_name()),
+            outcome => {
+                self.input.settled(&open.position);
+                self.count(outcome.as_str_name());
+            }
         }
         self.save_sometimes()
     }
 
-    fn reject(&mut self, line: u64, outcome: &'static str, reason: &str) {
-        self.count(outcome);
-        let shown: u64 = ["INVALID", "CONFLICT"].iter().filter_map(|name| self.outcomes.get(name)).sum();
-        if shown <= SHOWN_REJECTS {
-            self.note(format!("line {line}: {outcome}: {reason}"));
-        } else if shown == SHOWN_REJECTS + 1 {
-            self.note("further rejected lines are only counted".into());
+    /// Gives up the oldest open event, at which the stream broke: the server acknowledges in order, up to the event that
+    /// its store fails on. `false`: not without a dead-letter file, and not if others before it met the same.
+    pub(super) fn give_up_oldest(&mut self, status: &Status) -> anyhow::Result<bool> {
+        let events_fault = matches!(status.code(), Code::DataLoss | Code::Internal | Code::InvalidArgument);
+        if !events_fault || self.dead_letters.is_none() || self.broke >= BREAKERS {
+            return Ok(false);
         }
+        let Some(open) = self.open.pop_front() else { return Ok(false) };
+        self.broke += 1;
+        let reason = format!("{:?}: {}", status.code(), status.message());
+        self.reject(&open.position, "FAILED", &reason, &text(&open.request))?;
+        Ok(true)
+    }
+
+    fn reject(&mut self, position: &Position, outcome: &'static str, reason: &str, event: &str) -> anyhow::Result<()> {
+        if let Some(letters) = &mut self.dead_letters {
+            letters.write(&self.name, &Rejected { position: &position.to_string(), outcome, reason, event })?;
+        }
+        self.input.settled(position);
+        self.count(outcome);
+        let shown = rejected(&self.outcomes);
+        if shown <= SHOWN_REJECTS {
+            self.note(format!("{position}: {outcome}: {reason}"));
+        } else if shown == SHOWN_REJECTS + 1 {
+            self.note("further rejected events are only counted".into());
+        }
+        Ok(())
     }
 
     fn count(&mut self, outcome: &'static str) {
@@ -184,9 +234,25 @@ impl Flow {
         self.settled += 1;
         // Formatting for every event would cost more than sending it.
         if self.settled.is_multiple_of(256) {
-            let rate = self.settled as f64 / self.started.elapsed().as_secs_f64().max(1e-3);
-            self.bar.set_position(self.source.bytes());
-            self.bar.set_message(format!("{} events/s  {}", HumanCount(rate as u64), list(&self.outcomes)));
+            self.bar.set_position(self.input.bytes());
+            self.bar.set_message(self.progress());
+        }
+    }
+
+    fn progress(&self) -> String {
+        let rate = self.settled as f64 / self.started.elapsed().as_secs_f64().max(1e-3);
+        let status = self.input.status().map(|status| format!("  {status}")).unwrap_or_default();
+        format!("{} events/s  {}{status}", HumanCount(rate as u64), list(&self.outcomes))
+    }
+
+    /// A stream goes on for days: its progress is shown also while nothing comes, and where there is no terminal.
+    fn tell(&mut self) {
+        if self.input.status().is_some() {
+            self.bar.set_message(self.progress());
+            if self.bar.is_hidden() && self.told.elapsed() > TELL_EVERY {
+                self.told = Instant::now();
+                eprintln!("{}", self.progress());
+            }
         }
     }
 
@@ -200,13 +266,16 @@ impl Flow {
         self.settled
     }
 
-    /// The line of the oldest event without an acknowledgement.
-    pub(super) fn oldest_open_line(&self) -> u64 {
-        self.open.front().map_or(self.read_line + 1, |open| open.line)
+    /// The oldest event without an acknowledgement.
+    pub(super) fn oldest_open(&self) -> Position {
+        self.open.front().map_or(Position::Line(self.read_line + 1), |open| open.position.clone())
     }
 
     fn settled_line(&self) -> u64 {
-        self.open.front().map_or(self.read_line, |open| open.line - 1)
+        match self.open.front() {
+            Some(Open { position: Position::Line(line), .. }) => line - 1,
+            _ => self.read_line,
+        }
     }
 
     fn save_sometimes(&mut self) -> anyhow::Result<()> {
@@ -220,14 +289,12 @@ impl Flow {
     }
 
     /// Writes the checkpoint and sums up.
-    pub(super) fn finish(mut self) -> anyhow::Result<Summary> {
+    pub(super) async fn finish(mut self) -> anyhow::Result<Summary> {
         self.save()?;
         self.bar.finish_and_clear();
-        Ok(Summary {
-            settled_line: self.settled_line(),
-            elapsed: self.started.elapsed(),
-            outcomes: std::mem::take(&mut self.outcomes),
-        })
+        let (settled_line, elapsed) = (self.settled_line(), self.started.elapsed());
+        self.input.close().await?;
+        Ok(Summary { settled_line, elapsed, outcomes: self.outcomes })
     }
 }
 
@@ -261,8 +328,16 @@ impl Summary {
 
     /// Events that the server refused for good.
     pub(super) fn rejected(&self) -> u64 {
-        ["INVALID", "CONFLICT"].iter().filter_map(|name| self.outcomes.get(name)).sum()
+        rejected(&self.outcomes)
     }
+}
+
+fn rejected(outcomes: &BTreeMap<&'static str, u64>) -> u64 {
+    ["INVALID", "CONFLICT", "FAILED"].iter().filter_map(|name| outcomes.get(name)).sum()
+}
+
+fn text(request: &v1::AppendEventRequest) -> String {
+    request.event.as_ref().and_then(|event| serde_json::to_string(event).ok()).unwrap_or_default()
 }
 
 fn list(outcomes: &BTreeMap<&'static str, u64>) -> String {

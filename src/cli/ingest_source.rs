@@ -12,8 +12,10 @@ use tokio::{
     io::{AsyncBufRead, AsyncBufReadExt, BufReader},
 };
 
+use super::ingest_stream::StreamSource;
+
 /// The longest line that is read, in bytes: a valid event has at most about 140 kB.
-const MAX_LINE_BYTES: usize = 1 << 20;
+pub(super) const MAX_LINE_BYTES: usize = 1 << 20;
 
 /// Numbered lines of a file or of standard input.
 pub(super) struct Source {
@@ -33,6 +35,83 @@ pub(super) enum Line {
     Text(Vec<u8>),
     /// Longer than any event can be.
     TooLong,
+    /// No event at all, and why.
+    Unusable(String),
+}
+
+/// Where events come from.
+pub(super) enum Input {
+    /// Lines of a file or of standard input.
+    Lines(Source),
+    /// Entries of a Redis Stream.
+    Stream(StreamSource),
+}
+
+/// Where an event was.
+#[derive(Clone)]
+pub(super) enum Position {
+    /// Its line, from 1.
+    Line(u64),
+    /// Its entry's id.
+    Entry(String),
+}
+
+impl std::fmt::Display for Position {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Line(line) => write!(f, "line {line}"),
+            Self::Entry(id) => write!(f, "entry {id}"),
+        }
+    }
+}
+
+impl Input {
+    /// The next event; `None` at the end. May be dropped and called again.
+    pub(super) async fn next(&mut self) -> anyhow::Result<Option<(Position, Line)>> {
+        Ok(match self {
+            Self::Lines(source) => source.next().await?.map(|(line, text)| (Position::Line(line), text)),
+            Self::Stream(stream) => stream.next().await?.map(|(id, text)| (Position::Entry(id), text)),
+        })
+    }
+
+    /// An event has reached its end. (How far lines are settled follows from their order.)
+    pub(super) fn settled(&self, position: &Position) {
+        if let (Self::Stream(stream), Position::Entry(id)) = (self, position) {
+            stream.settled(id);
+        }
+    }
+
+    /// How much is read, where that can be told.
+    pub(super) fn bytes(&self) -> u64 {
+        match self {
+            Self::Lines(source) => source.bytes(),
+            Self::Stream(_) => 0,
+        }
+    }
+
+    /// Of how much.
+    pub(super) fn size(&self) -> Option<u64> {
+        match self {
+            Self::Lines(source) => source.size,
+            Self::Stream(_) => None,
+        }
+    }
+
+    /// How far behind, where that can be told.
+    pub(super) fn status(&self) -> Option<String> {
+        match self {
+            Self::Lines(_) => None,
+            Self::Stream(stream) => Some(stream.status()),
+        }
+    }
+
+    /// The end: nothing more is read, what is settled is acknowledged.
+    pub(super) async fn close(self) -> anyhow::Result<()> {
+        match self {
+            Self::Lines(_) => Ok(()),
+            Self::Stream(stream) => stream.close().await,
+        }
+    }
 }
 
 impl Source {
@@ -156,6 +235,7 @@ mod tests {
                 match line {
                     Line::Text(text) => String::from_utf8(text).expect("text"),
                     Line::TooLong => "too long".into(),
+                    Line::Unusable(reason) => reason,
                 },
             ));
         }

@@ -13,8 +13,8 @@ use crate::{
     history::{self, HistoryOptions},
     model::RankerOptions,
     nn::device_name,
-    service::{RankingServer, SecurityOptions, Server, TlsOptions, TokenFile},
-    telemetry::{Metrics, logging},
+    service::{RankingServer, SecurityOptions, Server, ServiceOptions, TlsOptions, TokenFile},
+    telemetry::{Metrics, logging, trace},
 };
 
 /// Options of `sesrec serve`.
@@ -31,6 +31,7 @@ pub struct Listeners {
 pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     logging::init(&args.log)?;
     let options = args.options()?;
+    let traces = trace::export(&args.traces)?;
     let listeners = Listeners {
         grpc: bind("--listen", &args.listen).await?,
         metrics: match &args.metrics_listen {
@@ -38,7 +39,9 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
             MetricsListen::At(address) => Some(bind("--metrics-listen", address).await?),
         },
     };
-    serve_until(options, listeners, stop_signal()?).await
+    let served = serve_until(options, listeners, stop_signal()?).await;
+    traces.close().await;
+    served
 }
 
 /// Serves until `shutdown` ends, then drains.
@@ -66,7 +69,9 @@ pub async fn serve_until(
     let slot = Arc::new(ModelSlot::new(model, metrics.clone()));
     let ranker = options.engine.ranker();
     let engine = Engine::start(slot.clone(), options.engine, metrics.clone());
-    let service = RankingServer::new(store, engine, slot.clone(), metrics, options.service);
+    let rank_log = options.rank_log.open(&metrics).context("--rank-log")?;
+    let service_options = ServiceOptions { rank_log, ..options.service };
+    let service = RankingServer::new(store, engine, slot.clone(), metrics, service_options);
     let tokens = options.server.security.tokens.clone();
     let reload = Reload { slot, directory: options.model, device, ranker, history_options, tokens };
     let reloading = tokio::spawn(reload_on_hangup(reload));
@@ -81,7 +86,7 @@ pub async fn serve_until(
     );
     warn_of_openness(security, &listeners.grpc);
     if let Some(listener) = &listeners.metrics {
-        tracing::info!(address = shown(listener.local_addr()), paths = "/metrics /healthz /readyz", "HTTP");
+        tracing::info!(address = shown(listener.local_addr()), paths = "/metrics /healthz /readyz /loglevel", "HTTP");
     }
     let served = Server::new(service, options.server).run(listeners.grpc, listeners.metrics, shutdown).await;
     reloading.abort();

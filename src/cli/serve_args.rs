@@ -10,7 +10,7 @@ use crate::{
     history::{HistoryOptions, RedisOptions, StoreUrl},
     nn::DeviceChoice,
     service::{Concurrency, OnStoreOutage, ServerOptions, ServiceOptions, Timeouts},
-    telemetry::logging::LogOptions,
+    telemetry::{logging::LogOptions, rank_log::RankLogOptions, trace::TraceOptions},
 };
 
 /// Options of `sesrec serve`.
@@ -50,6 +50,10 @@ pub struct ServeArgs {
     pub(super) connections: ConnectionArgs,
     #[command(flatten, next_help_heading = "Logging")]
     pub(super) log: LogOptions,
+    #[command(flatten, next_help_heading = "Traces")]
+    pub(super) traces: TraceOptions,
+    #[command(flatten, next_help_heading = "Online quality")]
+    pub(super) rank_log: RankLogOptions,
 }
 
 /// `--metrics-listen`.
@@ -150,7 +154,8 @@ pub(super) struct ConnectionArgs {
     /// How long the answer to such a ping may take.
     #[arg(long, default_value = "10s", value_parser = parse_duration, value_name = "DURATION")]
     keepalive_timeout: Duration,
-    /// After which connections are asked to reconnect, so that new replicas get traffic. Default: never.
+    /// After which connections are asked to reconnect and AppendEvents streams end (UNAVAILABLE with RetryInfo, after the
+    /// acknowledgement of what was read), so that new replicas get traffic. Default: never.
     #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
     max_connection_age: Option<Duration>,
     /// How long running requests and streams may take to end after SIGTERM.
@@ -176,6 +181,8 @@ pub struct ServeOptions {
     pub redis: RedisOptions,
     /// The engine.
     pub engine: EngineOptions,
+    /// The rank log.
+    pub rank_log: RankLogOptions,
     /// The methods.
     pub service: ServiceOptions,
     /// Connections and the drain.
@@ -192,6 +199,7 @@ impl ServeOptions {
             history: HistoryOptions::default(),
             redis: RedisOptions::default(),
             engine: EngineOptions::default(),
+            rank_log: RankLogOptions::default(),
             service: ServiceOptions::default(),
             server: ServerOptions::default(),
         }
@@ -216,6 +224,7 @@ impl ServeArgs {
             },
             redis: self.redis.options(),
             engine: self.engine.clone(),
+            rank_log: self.rank_log.clone(),
             service: ServiceOptions {
                 max_candidates: requests.max_candidates,
                 max_event_lead: requests.max_event_lead,
@@ -226,6 +235,7 @@ impl ServeArgs {
                     store: histories.store_timeout,
                     token: requests.token_wait,
                     stale: histories.max_stale,
+                    stream: connections.max_connection_age,
                 },
                 concurrency: Concurrency {
                     appends: requests.max_appends,
@@ -234,6 +244,8 @@ impl ServeArgs {
                 },
                 on_store_outage: histories.on_store_outage,
                 history_cache_bytes: histories.history_cache_bytes,
+                // Opened when the server starts.
+                rank_log: None,
             },
             server: ServerOptions {
                 security: self.security.options()?,

@@ -6,17 +6,18 @@ use futures::{FutureExt, Stream, StreamExt, stream};
 use prost::Message;
 use tokio::{
     sync::OwnedSemaphorePermit,
-    time::{sleep_until, timeout_at},
+    time::{Instant, sleep_until, timeout_at},
 };
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tonic::{Code, Status, Streaming};
+use tracing::Instrument;
 
 use super::{ServiceError, Violations, convert, errors::store_failure, present, shared::Shared};
 use crate::{
     domain::{Deadline, Event, EventTime},
     history::{Appended, Outcome, StoreError},
     proto::v1,
-    telemetry::{AppendOutcome, Rejection, RequestGuard, Rpc, StoreOperation},
+    telemetry::{AppendOutcome, Rejection, RequestGuard, Rpc, StoreOperation, trace},
 };
 
 /// How much of one stream is read ahead of the store, besides the number of events. A valid event has at most 140 kB.
@@ -63,14 +64,20 @@ pub(super) fn append_events(
         shared: shared.clone(),
         inbound,
         deadline,
+        old_at: shared.options.timeouts.stream.map(|age| Instant::now() + age),
         acknowledgements: VecDeque::new(),
         end: None,
         guard: Some(guard),
         _permit: permit,
     };
-    Ok(stream::unfold(events, |mut events| async move {
-        let answer = events.next().await?;
-        Some((answer, events))
+    // The request's, so that the log has its ids to the stream's end.
+    let span = tracing::Span::current();
+    Ok(stream::unfold(events, move |mut events| {
+        let next = async move {
+            let answer = events.next().await?;
+            Some((answer, events))
+        };
+        next.instrument(span.clone())
     }))
 }
 
@@ -78,6 +85,8 @@ struct EventStream {
     shared: Arc<Shared>,
     inbound: Streaming<v1::AppendEventRequest>,
     deadline: Option<Deadline>,
+    /// When it ends for its age.
+    old_at: Option<Instant>,
     /// Of events that the store has, or never will have.
     acknowledgements: VecDeque<v1::AppendEventResponse>,
     /// How the stream ends, once all acknowledgements are out.
@@ -108,17 +117,15 @@ impl EventStream {
 
     /// Waits for an event and takes those that are there already.
     async fn read(&mut self) -> Vec<Result<Event, v1::AppendEventResponse>> {
-        let deadline = self.deadline;
-        let expired = async move {
-            match deadline {
-                Some(deadline) => sleep_until(deadline.instant()).await,
-                None => std::future::pending().await,
-            }
+        let at = async |instant: Option<Instant>| match instant {
+            Some(instant) => sleep_until(instant).await,
+            None => std::future::pending().await,
         };
         let first = tokio::select! {
             biased;
             () = self.shared.draining.cancelled() => Some(Err(ServiceError::Draining.into())),
-            () = expired => Some(Err(ServiceError::DeadlineExceeded.into())),
+            () = at(self.deadline.map(|deadline| deadline.instant())) => Some(Err(ServiceError::DeadlineExceeded.into())),
+            () = at(self.old_at) => Some(Err(ServiceError::StreamAge.into())),
             first = self.inbound.next() => first,
         };
         let mut batch = vec![];
@@ -184,11 +191,12 @@ impl Shared {
     /// A counted append; the answers are in the events' order.
     async fn append(&self, events: &[Event], deadline: Deadline) -> Vec<Result<Appended, ServiceError>> {
         let guard = self.metrics.store_call(StoreOperation::Append);
-        let store_deadline = self.store_deadline(deadline);
+        let (started, store_deadline) = (Instant::now(), self.store_deadline(deadline));
         let results = timeout_at(store_deadline.instant(), self.store.append(events, store_deadline)).await;
         let results = results.unwrap_or_else(|_| vec![Err(StoreError::Deadline); events.len()]);
         let failure = results.iter().find_map(|result| result.as_ref().err());
         guard.finish(failure.map_or(Ok(()), |error| Err(store_failure(error))));
+        trace::note("store", started, started.elapsed());
         let now = EventTime::now();
         let answers = events.iter().zip(results).map(|(event, result)| {
             match &result {

@@ -69,6 +69,9 @@ pub enum ServiceError {
     /// The server is shutting down.
     #[error("the server is shutting down; connect again")]
     Draining,
+    /// The stream is as old as streams get.
+    #[error("the stream has reached the age at which streams end here; open another")]
+    StreamAge,
     /// A bug.
     #[error("internal error; the server's log has the details under this request's id")]
     Internal,
@@ -100,6 +103,7 @@ impl ServiceError {
             E::PermissionDenied(_) => Row(Code::PermissionDenied, "PERMISSION_DENIED", None),
             E::Busy(_) => Row(Code::ResourceExhausted, "OVERLOADED", Some(LIMIT_RETRY)),
             E::Draining => Row(Code::Unavailable, "SHUTTING_DOWN", Some(DRAIN_RETRY)),
+            E::StreamAge => Row(Code::Unavailable, "STREAM_AGE", Some(DRAIN_RETRY)),
             E::Internal => Row(Code::Internal, "INTERNAL", None),
         }
     }
@@ -199,6 +203,7 @@ mod tests {
             (ServiceError::PermissionDenied(Right::Admin), Code::PermissionDenied, None),
             (ServiceError::Busy("too many streams"), Code::ResourceExhausted, Some(LIMIT_RETRY)),
             (ServiceError::Draining, Code::Unavailable, Some(DRAIN_RETRY)),
+            (ServiceError::StreamAge, Code::Unavailable, Some(DRAIN_RETRY)),
         ];
         for (error, code, retry) in table {
             let name = error.to_string();

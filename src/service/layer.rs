@@ -1,5 +1,5 @@
-//! Around every call of the ranking service: arrival time and deadline, metrics, a span with the request's id, and
-//! panics turned into INTERNAL.
+//! Around every call of the ranking service: arrival time and deadline, metrics, a span with the ids of request and
+//! trace, and panics turned into INTERNAL.
 
 use std::{
     future::Future,
@@ -11,6 +11,7 @@ use std::{
 };
 
 use futures::FutureExt;
+use opentelemetry::context::FutureExt as _;
 use tokio::time::{Instant, timeout_at};
 use tonic::{
     Code, Status,
@@ -24,7 +25,10 @@ use super::{
     ServiceError,
     shared::{Arrival, Shared},
 };
-use crate::{domain::Deadline, telemetry::Rpc};
+use crate::{
+    domain::Deadline,
+    telemetry::{Rpc, trace::RequestTrace},
+};
 
 const REQUEST_ID: &str = "x-request-id";
 const SERVICE: &str = "/sesrec.v1.RankingService/";
@@ -83,12 +87,15 @@ where
         request.extensions_mut().insert(Arrival { at, deadline });
 
         let request_id = request_id(request.headers());
-        let span = tracing::info_span!(
-            "request",
-            rpc = rpc.label(),
-            id = %request_id.to_str().unwrap_or_default(),
-            caller = tracing::field::Empty
-        );
+        let id = request_id.to_str().unwrap_or_default();
+        // At the level of errors, so that warnings have the ids also where nothing less is logged.
+        let unset = tracing::field::Empty;
+        let span = tracing::error_span!("request", rpc = rpc.label(), id, trace_id = unset, caller = unset);
+        let trace = RequestTrace::begin(rpc, request.headers(), id);
+        if let Some(id) = trace.id() {
+            span.record("trace_id", id);
+        }
+        let context = trace.context();
         // A stream counts itself: it goes on when this future has ended.
         let guard = unary.then(|| self.shared.metrics.request(rpc));
         let running = self.shared.running.token();
@@ -111,12 +118,14 @@ where
                 Err(_) => Status::from(ServiceError::DeadlineExceeded).into_http(),
             };
             response.headers_mut().insert(REQUEST_ID, request_id);
+            let code = code(response.headers());
             if let Some(guard) = guard {
-                guard.finish(code(response.headers()));
+                guard.finish(code);
             }
+            trace.finish(code);
             Ok(response)
         };
-        Box::pin(answered.instrument(span))
+        Box::pin(answered.with_context(context).instrument(span))
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{auth::SecurityOptions, convert::DEFAULT_MAX_CANDIDATES};
-use crate::history::HistoryOptions;
+use crate::{history::HistoryOptions, telemetry::rank_log::RankLog};
 
 /// What the ranking service does with requests.
 #[derive(Debug, Clone)]
@@ -22,6 +22,8 @@ pub struct ServiceOptions {
     pub on_store_outage: OnStoreOutage,
     /// Memory of last-known histories, in bytes.
     pub history_cache_bytes: u64,
+    /// Where a sample of the answers is written.
+    pub rank_log: Option<RankLog>,
 }
 
 /// How long things may take.
@@ -38,6 +40,8 @@ pub struct Timeouts {
     /// How long after its last confirmation by the store a replica's copy may answer while the store is away. No user
     /// who was erased through another replica is answered from a copy later than that.
     pub stale: Duration,
+    /// After which a stream ends, so that its caller's next one may go to a newer replica. `None`: never.
+    pub stream: Option<Duration>,
 }
 
 /// How much runs at once.
@@ -71,6 +75,7 @@ impl Default for ServiceOptions {
             concurrency: Concurrency::default(),
             on_store_outage: OnStoreOutage::default(),
             history_cache_bytes: 256 << 20,
+            rank_log: None,
         }
     }
 }
@@ -83,6 +88,7 @@ impl Default for Timeouts {
             store: Duration::from_millis(500),
             token: Duration::from_millis(100),
             stale: Duration::from_secs(600),
+            stream: None,
         }
     }
 }

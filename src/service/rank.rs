@@ -9,12 +9,16 @@ use super::{
     shared::Freshness, shared::Shared, shared::StoredHistory,
 };
 use crate::{
-    domain::{Deadline, HistoryVersion, UserHistoryView},
+    data::UserRow,
+    domain::{Deadline, HistoryVersion, UserHistoryView, UserId},
     engine::{EngineError, LoadedModel, RankJob, Ranked},
     history::{HistoryToken, StoreError},
     proto::v1,
-    telemetry::ItemPlace,
+    telemetry::{ItemPlace, rank_log::RankLogLine, trace},
 };
+
+/// How many scores of an answer go into the metrics, evenly spaced over its order.
+const OBSERVED_SCORES: usize = 8;
 
 /// Answers a Rank that arrived at `arrival`.
 pub(super) async fn rank(
@@ -48,6 +52,7 @@ pub(super) async fn rank(
     let seen = model.featurizer.features(&user, history);
     shared.count_items(history, &seen, &resolved);
 
+    let queued = Instant::now();
     // A stale copy is a state that the user once had: as cacheable as a current one. No copy at all is version 0.
     let cache_key = view.map(|view| (user.clone(), view.version));
     let ranked = if resolved.rows.is_empty() {
@@ -82,13 +87,39 @@ pub(super) async fn rank(
     let stages = present::stages(ranked.timings, history_time, arrival.elapsed());
     response.timings = Some(present::timings(&stages));
     shared.metrics.rank_stages(&stages);
+    let encoding = queued + stages.queue;
+    trace::note("history", history_started, stages.history);
+    trace::note("queue", queued, stages.queue);
+    trace::note("encode", encoding, stages.encode);
+    trace::note("score", encoding + stages.encode, stages.score);
+    let step = ranked.items.len().div_ceil(OBSERVED_SCORES).max(1);
+    shared.metrics.scores(ranked.items.iter().step_by(step).map(|item| item.score));
+    if seen.features.user == UserRow::Mean {
+        shared.metrics.unknown_user();
+    }
     if cold_start {
         shared.metrics.cold_start();
     }
     if stale_history {
         shared.metrics.stale_answer();
     }
+    if let Some(log) = &shared.options.rank_log {
+        log.offer(|| logged(&user, &response));
+    }
     Ok(response)
+}
+
+fn logged(user: &UserId, response: &v1::RankResponse) -> RankLogLine {
+    RankLogLine {
+        time: jiff::Timestamp::now(),
+        user_id: user.to_string(),
+        model_version: response.model_version.clone(),
+        items: response.items.iter().map(|item| item.item_id.clone()).collect(),
+        scores: response.items.iter().map(|item| item.score).collect(),
+        unknown_items: response.unknown_item_ids.len(),
+        cold_start: response.cold_start,
+        stale_history: response.stale_history,
+    }
 }
 
 impl Shared {
@@ -129,6 +160,9 @@ impl Shared {
     ) {
         let clicks: usize = history.searches.iter().map(|search| search.clicked_item_ids.len()).sum();
         self.metrics.items(ItemPlace::History, history.recommendations.len() + clicks, seen.unknown_items);
+        let searches = &seen.features.searches;
+        let unknown = searches.iter().filter(|search| search.query == 0 && search.words.is_empty()).count();
+        self.metrics.searches(searches.len(), unknown);
         let unknown = resolved.unknown.len();
         self.metrics.items(ItemPlace::Candidate, resolved.rows.len() + unknown, unknown);
     }

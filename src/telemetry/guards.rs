@@ -102,7 +102,7 @@ impl Drop for StoreCallGuard {
 }
 
 /// As the gRPC specification spells codes.
-fn code_name(code: Code) -> &'static str {
+pub(super) fn code_name(code: Code) -> &'static str {
     match code {
         Code::Ok => "OK",
         Code::Cancelled => "CANCELLED",

@@ -1,25 +1,27 @@
 //! The port for scrapers and probes, apart from the gRPC port so that it needs no credentials and no HTTP/2.
 //!
 //! `/metrics`: OpenMetrics where the scraper accepts it, else Prometheus text. `/healthz`: the process answers.
-//! `/readyz`: 200 if traffic may come, else 503 and the reason.
+//! `/readyz`: 200 if traffic may come, else 503 and the reason. `/loglevel`: GET tells the log's filter, PUT changes it; only
+//! for callers on the same machine (`kubectl port-forward` makes one of you).
 
-use std::{future::Future, io};
+use std::{future::Future, io, net::SocketAddr};
 
-use super::{Metrics, ReadinessWatch};
 use axum::{
     Router,
-    extract::State,
+    extract::{ConnectInfo, State, connect_info::Connected},
     http::{HeaderMap, StatusCode, header},
     response::IntoResponse,
     routing::get,
-    serve::Listener,
+    serve::{IncomingStream, Listener},
 };
+
+use super::{Metrics, ReadinessWatch, logging};
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Serves until `shutdown` ends.
-pub async fn run<L: Listener<Addr: std::fmt::Debug>>(
+pub async fn run<L: Listener<Addr = SocketAddr>>(
     listener: L,
     metrics: Metrics,
     readiness: ReadinessWatch,
@@ -29,8 +31,36 @@ pub async fn run<L: Listener<Addr: std::fmt::Debug>>(
         .route("/metrics", get(scrape))
         .with_state(metrics)
         .route("/healthz", get(async || "ok\n"))
-        .route("/readyz", get(move || async move { ready(&readiness) }));
-    axum::serve(listener, router).with_graceful_shutdown(shutdown).await
+        .route("/readyz", get(move || async move { ready(&readiness) }))
+        .route("/loglevel", get(log_level).put(change_log_level));
+    let service = router.into_make_service_with_connect_info::<Caller>();
+    axum::serve(Told(listener), service).with_graceful_shutdown(shutdown).await
+}
+
+/// Who is at the other end.
+#[derive(Clone)]
+struct Caller(SocketAddr);
+
+impl<L: Listener<Addr = SocketAddr>> Connected<IncomingStream<'_, Told<L>>> for Caller {
+    fn connect_info(stream: IncomingStream<'_, Told<L>>) -> Self {
+        Self(*stream.remote_addr())
+    }
+}
+
+/// Any listener, as a type of this crate: handlers are told callers' addresses only of such ones.
+struct Told<L>(L);
+
+impl<L: Listener<Addr = SocketAddr>> Listener for Told<L> {
+    type Io = L::Io;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (L::Io, SocketAddr) {
+        self.0.accept().await
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.0.local_addr()
+    }
 }
 
 async fn scrape(State(metrics): State<Metrics>, headers: HeaderMap) -> impl IntoResponse {
@@ -39,6 +69,24 @@ async fn scrape(State(metrics): State<Metrics>, headers: HeaderMap) -> impl Into
         ([(header::CONTENT_TYPE, OPEN_METRICS)], metrics.encode())
     } else {
         ([(header::CONTENT_TYPE, PROMETHEUS)], metrics.encode_prometheus())
+    }
+}
+
+async fn log_level() -> String {
+    logging::directives().unwrap_or_default() + "\n"
+}
+
+/// At debug the log has what users do: not for everyone who may scrape.
+async fn change_log_level(
+    ConnectInfo(Caller(caller)): ConnectInfo<Caller>,
+    directives: String,
+) -> (StatusCode, String) {
+    if !caller.ip().to_canonical().is_loopback() {
+        return (StatusCode::FORBIDDEN, "only from this machine\n".into());
+    }
+    match logging::change(&directives) {
+        Ok(()) => (StatusCode::OK, directives.trim().to_owned() + "\n"),
+        Err(error) => (StatusCode::BAD_REQUEST, format!("{error}\n")),
     }
 }
 

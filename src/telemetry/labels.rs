@@ -142,6 +142,17 @@ label!(
     }
 );
 label!(
+    /// What became of a line of the rank log.
+    RankLogOutcome {
+        /// It is in the file.
+        Written = "written",
+        /// The queue before the file was full.
+        Dropped = "dropped",
+        /// The disk refused it.
+        Failed = "failed",
+    }
+);
+label!(
     /// Where an item was named.
     ItemPlace {
         /// As a candidate.

@@ -1,8 +1,8 @@
 //! Logs: to stderr, so that stdout stays the commands' own; as text for people or as JSON for collectors.
 
-use std::io::IsTerminal;
+use std::{io::IsTerminal, sync::OnceLock};
 
-use tracing_subscriber::{EnvFilter, fmt};
+use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, layer::SubscriberExt, reload, util::SubscriberInitExt};
 
 /// `--log-format`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -21,8 +21,9 @@ pub struct LogOptions {
     #[arg(long, value_enum, default_value_t)]
     pub log_format: LogFormat,
     /// What is logged, as tracing directives: `info`, or `info,sesrec=debug`. User content appears at debug only.
-    /// The embedded store's engine is quieted to warnings.
-    #[arg(long, default_value = "info,fjall=warn,lsm_tree=warn", value_name = "FILTER")]
+    /// The embedded store's engine and the trace exporter are quieted to warnings. Changeable while running: `PUT /loglevel`
+    /// on the metrics port, from the server's own machine.
+    #[arg(long, default_value = "info,fjall=warn,lsm_tree=warn,opentelemetry=warn", value_name = "FILTER")]
     pub log: String,
 }
 
@@ -30,22 +31,48 @@ pub struct LogOptions {
 #[derive(Debug, thiserror::Error)]
 pub enum LoggingError {
     /// The filter is not one.
-    #[error("--log {0:?}: {1}; write a level (info) or directives (info,sesrec=debug)")]
+    #[error("log filter {0:?}: {1}; write a level (info) or directives (info,sesrec=debug)")]
     Filter(String, tracing_subscriber::filter::ParseError),
+    /// Nothing logs whose filter could be changed.
+    #[error("this process has no log of its own")]
+    NotStarted,
     /// Something logs already.
     #[error("logging is set up already: {0}")]
     Twice(Box<dyn std::error::Error + Send + Sync>),
 }
 
+/// The filter of the process's log, once there is one: the log is the process's, and so is this.
+static FILTER: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
+
 /// Starts logging for the rest of the process.
 pub fn init(options: &LogOptions) -> Result<(), LoggingError> {
-    let filter = EnvFilter::try_new(&options.log).map_err(|error| LoggingError::Filter(options.log.clone(), error))?;
-    let builder = fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    match options.log_format {
-        LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
-    }
-    .map_err(LoggingError::Twice)
+    let (filter, handle) = reload::Layer::new(parse(&options.log)?);
+    let lines = fmt::layer().with_writer(std::io::stderr);
+    let lines: Box<dyn Layer<Registry> + Send + Sync> = match options.log_format {
+        LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).with_filter(filter).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).with_filter(filter).boxed(),
+    };
+    tracing_subscriber::registry().with(lines).try_init().map_err(|error| LoggingError::Twice(error.into()))?;
+    let _ = FILTER.set(handle);
+    Ok(())
+}
+
+fn parse(directives: &str) -> Result<EnvFilter, LoggingError> {
+    EnvFilter::try_new(directives).map_err(|error| LoggingError::Filter(directives.into(), error))
+}
+
+/// What is logged now, as directives; `None` before [`init`].
+pub fn directives() -> Option<String> {
+    FILTER.get()?.with_current(ToString::to_string).ok()
+}
+
+/// Logs by other directives from now on.
+pub fn change(directives: &str) -> Result<(), LoggingError> {
+    let filter = parse(directives.trim())?;
+    FILTER.get().ok_or(LoggingError::NotStarted)?.reload(filter).map_err(|_| LoggingError::NotStarted)?;
+    // At a level that any filter but `off` lets through: whoever reads the log has to know why it changes.
+    tracing::error!(directives = directives.trim(), "the log level was changed");
+    Ok(())
 }
 
 #[cfg(test)]

@@ -4,12 +4,11 @@
 //! with an enum, never with a string.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use prometheus_client::{
-    encoding::text,
     metrics::{
         counter::Counter,
         family::{Family, MetricConstructor},
@@ -18,8 +17,9 @@ use prometheus_client::{
     },
     registry::{Metric, Registry},
 };
+use tonic::Code;
 
-use super::labels::*;
+use super::{drift::ScoreDrift, guards::code_name, labels::*};
 
 type FloatCounter = Counter<f64, std::sync::atomic::AtomicU64>;
 type FloatGauge = Gauge<f64, std::sync::atomic::AtomicU64>;
@@ -34,8 +34,22 @@ const SECONDS: [f64; 23] = [
 const LAG_SECONDS: [f64; 13] =
     [0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0, 60.0, 300.0, 3600.0, 21_600.0, 86_400.0, 2_592_000.0];
 const COUNTS: [f64; 11] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0];
+/// Probabilities, finest near 0, where those of clicks are.
+const SCORES: [f64; 16] = [0.001, 0.003, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7, 0.9, 0.99];
 const CANDIDATES: [f64; 12] =
     [1.0, 10.0, 32.0, 100.0, 320.0, 1000.0, 2000.0, 4000.0, 8000.0, 16_000.0, 64_000.0, 256_000.0];
+
+/// Codes whose series exist before they happen.
+const FREQUENT_CODES: [Code; 8] = [
+    Code::Ok,
+    Code::Cancelled,
+    Code::InvalidArgument,
+    Code::DeadlineExceeded,
+    Code::ResourceExhausted,
+    Code::FailedPrecondition,
+    Code::Unavailable,
+    Code::Internal,
+];
 
 /// All metrics. A clone is a handle on the same numbers.
 #[derive(Debug, Clone)]
@@ -74,7 +88,7 @@ pub(crate) struct BatchSize {
 /// A family per field.
 #[derive(Debug)]
 pub(super) struct Inner {
-    registry: Registry,
+    pub(super) registry: Registry,
     pub(super) requests: Family<RpcCodeLabels, Counter>,
     pub(super) in_flight: Family<RpcLabel, Gauge>,
     pub(super) request_seconds: Histograms<RpcLabel>,
@@ -82,9 +96,15 @@ pub(super) struct Inner {
     rejected: Family<ReasonLabel, Counter>,
     stage_seconds: Histograms<StageLabel>,
     cold_starts: Counter,
+    unknown_users: Counter,
+    scores: Histogram,
+    score_drift: FloatGauge,
+    drift: Mutex<ScoreDrift>,
     stale_answers: Counter,
     items: Family<PlaceLabel, Counter>,
     unknown_items: Family<PlaceLabel, Counter>,
+    searches: Counter,
+    unknown_searches: Counter,
     queued_requests: Gauge,
     queued_candidates: Gauge,
     abandoned: Family<AbandonedLabels, Counter>,
@@ -104,6 +124,7 @@ pub(super) struct Inner {
     pub(super) store_errors: Family<StoreFailureLabels, Counter>,
     events: Family<OutcomeLabel, Counter>,
     history_lag: Histogram,
+    rank_log: Family<OutcomeLabel, Counter>,
     model: Family<ModelLabels, Gauge>,
     model_loaded: FloatGauge,
     model_load: FloatGauge,
@@ -130,9 +151,15 @@ impl Metrics {
             rejected: add(r, "requests_rejected", "Requests refused at once with RESOURCE_EXHAUSTED or UNAVAILABLE, by reason. A steady rate means too few replicas for the load", Family::default()),
             stage_seconds: add(r, "rank_stage_duration_seconds", "A Rank's time by disjoint stage. High queue: add replicas. High history: see the store. High encode: cache misses. High score: long candidate lists", seconds_by()),
             cold_starts: add(r, "rank_cold_starts", "Ranks of users without any history. A rise means that events are not arriving, or that user ids differ between logs and requests", Counter::default()),
+            unknown_users: add(r, "rank_unknown_users", "Ranks of users that the model was not trained on: they get the mean user embedding. A steady rise is growth, and says when to train anew; a jump means that user ids changed", Counter::default()),
+            scores: add(r, "rank_score", "Scores of answers, a few per Rank. Look after a model swap: a shape that moves without one means other inputs", Histogram::new(SCORES)),
+            score_drift: add(r, "rank_score_drift", "Population stability index of the last ten thousand scores against the first ten thousand of the live model. Above 0.1: look at what changed in candidates or histories; above 0.25: the model sees another world than at its start", FloatGauge::default()),
+            drift: Mutex::default(),
             stale_answers: add(r, "rank_stale_answers", "Ranks answered from a cached history because the store could not be reached. Anything but zero: look at the store", Counter::default()),
             items: add(r, "items_seen", "Items named in ranked requests, by place: what sesrec_items_unknown_total is a share of", Family::default()),
             unknown_items: add(r, "items_unknown", "Items that the model's catalogue does not have, by place. A rise is the first sign of an old model or a broken pipeline: train anew", Family::default()),
+            searches: add(r, "searches_seen", "Searches in the histories of ranked requests: what sesrec_searches_unknown_total is a share of", Counter::default()),
+            unknown_searches: add(r, "searches_unknown", "Searches of which the model knows neither the query nor any word. A rise: another language, another tokenizer, or a model too old for the queries", Counter::default()),
             queued_requests: add(r, "engine_queued_requests", "Ranks waiting for the device now. Near its limit, requests are about to be rejected", Gauge::default()),
             queued_candidates: add(r, "engine_queued_candidates", "Candidates of the waiting Ranks", Gauge::default()),
             abandoned: add(r, "engine_abandoned", "Ranks that nobody waited for any more, by reason and phase. Those of phase queued cost no model time; many of phase computing mean deadlines near the model's own time", Family::default()),
@@ -152,6 +179,7 @@ impl Metrics {
             store_errors: add(r, "store_errors", "Failed history store calls by operation and kind. unavailable: the store is down; deadline: it is slow; corrupt, newer_schema: see the log", Family::default()),
             events: add(r, "events_appended", "Events by what became of them. Many too_old: the stream lags behind; many conflict: event ids are not unique; failed: not acknowledged, the sender must repeat them", Family::default()),
             history_lag: add(r, "history_lag_seconds", "From an event's time to its acknowledgement. Growth: the pipeline before this server lags", Histogram::new(LAG_SECONDS)),
+            rank_log: add(r, "rank_log", "Lines of the rank log by what became of them. dropped: its disk is slower than the sample; failed: see the log. Neither slows a Rank", Family::default()),
             model: add(r, "model_info", "1 for the live model: its bundle's name and version, architecture and device", Family::default()),
             model_loaded: add(r, "model_loaded_timestamp_seconds", "When the live model was loaded, in Unix time. time() minus this is its age: alert when retraining should have replaced it", FloatGauge::default()),
             model_load: add(r, "model_load_duration_seconds", "How long loading and warming the live model took: what a new replica needs before it is ready", FloatGauge::default()),
@@ -175,7 +203,9 @@ impl Metrics {
         for rpc in Rpc::ALL.iter().map(|rpc| rpc.label()) {
             touch(&m.in_flight, &RpcLabel { rpc });
             touch(&m.cancelled, &RpcLabel { rpc });
-            touch(&m.requests, &RpcCodeLabels { rpc, code: "OK" });
+            for code in FREQUENT_CODES.map(code_name) {
+                touch(&m.requests, &RpcCodeLabels { rpc, code });
+            }
             touch(&m.request_seconds, &RpcLabel { rpc });
         }
         for reason in Rejection::ALL.iter().map(|reason| reason.label()) {
@@ -202,37 +232,12 @@ impl Metrics {
                 touch(&m.store_errors, &StoreFailureLabels { operation, kind });
             }
         }
+        for outcome in RankLogOutcome::ALL.iter().map(|outcome| outcome.label()) {
+            touch(&m.rank_log, &OutcomeLabel { outcome });
+        }
         for outcome in AppendOutcome::ALL.iter().map(|outcome| outcome.label()) {
             touch(&m.events, &OutcomeLabel { outcome });
         }
-    }
-
-    /// OpenMetrics 1.0 text.
-    pub fn encode(&self) -> String {
-        let mut text = String::with_capacity(32 * 1024);
-        text::encode(&mut text, &self.0.registry).expect("writing to a string does not fail");
-        text
-    }
-
-    /// Prometheus text 0.0.4, for scrapers that don't ask for OpenMetrics: there a counter's metadata carry `_total`.
-    pub fn encode_prometheus(&self) -> String {
-        let open = self.encode();
-        let mut text = String::with_capacity(open.len() + 1024);
-        let mut lines = open.lines().peekable();
-        while let Some(line) = lines.next() {
-            if let Some(rest) = line.strip_prefix("# HELP ") {
-                let (name, help) = rest.split_once(' ').unwrap_or((rest, ""));
-                let counter = lines.peek().is_some_and(|next| next.ends_with(" counter"));
-                let suffix = if counter { "_total" } else { "" };
-                text.push_str(&format!("# HELP {name}{suffix} {help}\n"));
-            } else if let Some(name) = line.strip_prefix("# TYPE ").and_then(|rest| rest.strip_suffix(" counter")) {
-                text.push_str(&format!("# TYPE {name}_total counter\n"));
-            } else if line != "# EOF" {
-                text.push_str(line);
-                text.push('\n');
-            }
-        }
-        text
     }
 
     pub(super) fn inner(&self) -> &Inner {
@@ -263,6 +268,28 @@ impl Metrics {
         self.0.cold_starts.inc();
     }
 
+    /// A user was ranked whom the model was not trained on.
+    pub fn unknown_user(&self) {
+        self.0.unknown_users.inc();
+    }
+
+    /// Some of an answer's scores.
+    pub fn scores(&self, scores: impl Iterator<Item = f32>) {
+        let mut drift = self.0.drift.lock().unwrap_or_else(PoisonError::into_inner);
+        for score in scores {
+            self.0.scores.observe(score.into());
+            if let Some(index) = drift.observe(score) {
+                self.0.score_drift.set(index);
+            }
+        }
+    }
+
+    /// `unknown` of `seen` searches mean nothing to the model.
+    pub fn searches(&self, seen: usize, unknown: usize) {
+        self.0.searches.inc_by(seen as u64);
+        self.0.unknown_searches.inc_by(unknown as u64);
+    }
+
     /// A Rank was answered without reaching the store.
     pub fn stale_answer(&self) {
         self.0.stale_answers.inc();
@@ -283,11 +310,18 @@ impl Metrics {
         }
     }
 
+    /// A line of the rank log was written, or not.
+    pub(crate) fn rank_log(&self, outcome: RankLogOutcome) {
+        self.0.rank_log.get_or_create(&OutcomeLabel { outcome: outcome.label() }).inc();
+    }
+
     /// A model went live.
     pub fn model_live(&self, labels: &ModelLabels, loaded_at: SystemTime, load_time: Duration) {
         if self.0.model_loaded.get() > 0.0 {
             self.0.model_swaps.inc();
         }
+        *self.0.drift.lock().unwrap_or_else(PoisonError::into_inner) = ScoreDrift::default();
+        self.0.score_drift.set(0.0);
         self.0.model.clear();
         self.0.model.get_or_create(labels).set(1);
         self.0.model_loaded.set(loaded_at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64());
@@ -378,20 +412,6 @@ mod tests {
             assert!(help.len() > 5, "{name} {help}");
         }
         assert!(text.ends_with("# EOF\n"));
-    }
-
-    #[test]
-    fn classic_text_names_counters_in_full() {
-        let metrics = Metrics::new();
-        metrics.cold_start();
-        let text = metrics.encode_prometheus();
-        assert!(
-            text.contains("# TYPE sesrec_rank_cold_starts_total counter\nsesrec_rank_cold_starts_total 1\n"),
-            "{text}"
-        );
-        assert!(text.contains("# HELP sesrec_rank_cold_starts_total Ranks of users"));
-        assert!(text.contains("# TYPE sesrec_request_duration_seconds histogram"));
-        assert!(!text.contains("EOF"));
     }
 
     #[test]

@@ -1,18 +1,23 @@
-//! What an operator sees: metrics, logs, and the HTTP port with `/metrics`, `/healthz` and `/readyz`.
+//! What an operator sees: metrics, logs, traces, and the HTTP port with `/metrics`, `/healthz` and `/readyz`.
 //!
 //! Every metric is declared in `metrics`, under the name and help text that dashboards and alerts use; `guards` count
 //! what starts and ends (a guard that is dropped was cancelled, and is counted so).
 
+mod drift;
+mod exposition;
 mod guards;
 pub mod http;
 mod labels;
 pub mod logging;
 mod metrics;
+pub mod rank_log;
 mod readiness;
+pub mod trace;
 
 pub use guards::{RequestGuard, StoreCallGuard};
 pub use labels::{
-    Abandoned, AppendOutcome, ItemPlace, ModelLabels, Phase, Rejection, Rpc, Stage, StoreFailure, StoreOperation,
+    Abandoned, AppendOutcome, ItemPlace, ModelLabels, Phase, RankLogOutcome, Rejection, Rpc, Stage, StoreFailure,
+    StoreOperation,
 };
 pub(crate) use metrics::BatchSize;
 pub use metrics::{Metrics, RequestStages};

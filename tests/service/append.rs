@@ -159,6 +159,24 @@ async fn a_stream_has_its_callers_deadline() {
 }
 
 #[tokio::test]
+async fn an_old_stream_ends_after_its_acknowledgements() {
+    let server = TestServer::with(|setup| setup.service.timeouts.stream = Some(Duration::from_millis(150))).await;
+    let (sender, receiver) = mpsc::channel(8);
+    let mut client = server.client().await;
+    let mut answers = client.append_events(ReceiverStream::new(receiver)).await.unwrap().into_inner();
+    sender.send(event("u", "a", 1, recommendation("i1"))).await.unwrap();
+    assert_eq!(answers.next().await.unwrap().unwrap().event_id, "a");
+    let status = tokio::time::timeout(Duration::from_secs(5), answers.next()).await.unwrap().unwrap().unwrap_err();
+    assert_eq!(
+        (status.code(), status.get_error_details().error_info().unwrap().reason.as_str()),
+        (Code::Unavailable, "STREAM_AGE")
+    );
+    assert!(status.get_details_retry_info().unwrap().retry_delay.is_some());
+    let again = stream(&server, vec![event("u", "b", 2, recommendation("i1"))]).await;
+    assert_eq!(outcomes(&again), [("b", Outcome::Applied)]);
+}
+
+#[tokio::test]
 async fn events_of_the_future_stay_out() {
     let server = TestServer::start().await;
     let day = 86_400;

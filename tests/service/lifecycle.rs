@@ -36,6 +36,41 @@ async fn readiness_follows_the_store() {
     assert_eq!(health.check(of("nothing.of.the.kind")).await.unwrap_err().code(), Code::NotFound);
 }
 
+/// Runs `sesrec health` to its end: its exit code, what it prints, what it complains about.
+async fn health(arguments: &[&str]) -> (Option<i32>, String, String) {
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_sesrec"));
+    let output = command.arg("health").args(arguments).output().await.unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code(), text(&output.stdout), text(&output.stderr))
+}
+
+#[tokio::test]
+async fn the_health_command_tells_by_its_exit_code() {
+    let server = TestServer::start().await;
+    let address = server.address.to_string();
+    let url = format!("http://{address}");
+    for arguments in [&[address.as_str()][..], &["--server", &url], &[&address, "--service", ""]] {
+        let (code, said, errors) = health(arguments).await;
+        assert_eq!((code, said.as_str()), (Some(0), "SERVING\n"), "{arguments:?}: {errors}");
+    }
+    let (code, _, errors) = health(&[&address, "--service", "other"]).await;
+    assert!(code == Some(1) && errors.contains("has no service \"other\""), "{code:?} {errors}");
+
+    server.store.fail(Fault::Unavailable);
+    server.until("not ready", || async { server.http("/readyz").await.starts_with("HTTP/1.1 503") }).await;
+    let (code, said, _) = health(&[&address]).await;
+    assert_eq!((code, said.as_str()), (Some(1), "NOT_SERVING\n"));
+    assert_eq!(health(&[&address, "--service", ""]).await.0, Some(0), "still alive");
+
+    // One that accepts and says nothing, and one that is not there.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mute = silent.local_addr().unwrap().to_string();
+    let (code, _, errors) = health(&[&mute, "--timeout", "200ms"]).await;
+    assert!(code == Some(1) && errors.contains(&mute), "{code:?} {errors}");
+    drop(silent);
+    assert_eq!(health(&[&mute]).await.0, Some(1));
+}
+
 #[tokio::test]
 async fn the_metrics_port_has_what_happened() {
     let server = TestServer::start().await;

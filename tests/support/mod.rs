@@ -1,5 +1,5 @@
 //! A real server on free ports, over a model whose scores can be computed by hand and a store that can be broken.
-#![allow(dead_code, reason = "each test binary uses its part")]
+#![allow(dead_code, unused_imports, reason = "each test binary uses its part")]
 
 pub mod model;
 pub mod store;

@@ -1,0 +1,54 @@
+//! The dead-letter file: events that nobody will ever store, each with the reason.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::Write,
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context;
+use serde::Serialize;
+
+/// NDJSON, appended to.
+pub(super) struct DeadLetters {
+    path: PathBuf,
+    file: File,
+}
+
+/// One line of it.
+#[derive(Serialize)]
+struct DeadLetter<'a> {
+    /// When it was given up.
+    time: jiff::Timestamp,
+    input: &'a str,
+    /// Line or entry.
+    position: &'a str,
+    outcome: &'a str,
+    reason: &'a str,
+    /// As it came, where it was text.
+    event: &'a str,
+}
+
+impl DeadLetters {
+    pub(super) fn open(path: &Path) -> anyhow::Result<Self> {
+        let file = OpenOptions::new().create(true).append(true).open(path);
+        Ok(Self { path: path.to_owned(), file: file.with_context(|| path.display().to_string())? })
+    }
+
+    /// Written before the event is settled: nothing is lost between the two.
+    pub(super) fn write(&mut self, input: &str, rejected: &Rejected<'_>) -> anyhow::Result<()> {
+        let Rejected { position, outcome, reason, event } = rejected;
+        let letter = DeadLetter { time: jiff::Timestamp::now(), input, position, outcome, reason, event };
+        let mut line = serde_json::to_vec(&letter)?;
+        line.push(b'\n');
+        self.file.write_all(&line).with_context(|| self.path.display().to_string())
+    }
+}
+
+/// An event that is given up.
+pub(super) struct Rejected<'a> {
+    pub(super) position: &'a str,
+    pub(super) outcome: &'static str,
+    pub(super) reason: &'a str,
+    pub(super) event: &'a str,
+}

@@ -1,0 +1,204 @@
+//! `sesrec ingest` from a real Redis Stream: consumer groups, kills, restarts, poison; and dead letters of files.
+
+use std::{
+    path::Path,
+    process::{Child, Command, Output, Stdio},
+};
+
+use sesrec::proto::v1::{self, AppendEventRequest};
+
+use crate::{
+    redis_server::RedisServer,
+    support::{TestServer, event, recommendation, search},
+};
+
+const APPLIED: &str = r#"sesrec_events_appended_total{outcome="applied"}"#;
+
+fn json(request: AppendEventRequest) -> String {
+    serde_json::to_string(&request.event.unwrap()).unwrap()
+}
+
+fn add(redis: &RedisServer, fields: &[[&str; 2]]) {
+    let mut add = redis::cmd("XADD");
+    add.arg("events").arg("*");
+    fields.iter().for_each(|pair| {
+        add.arg(pair);
+    });
+    add.exec(&mut redis.connection()).unwrap();
+}
+
+/// Adds `events`, many per round trip. No user gets more than a history keeps: late ones would be too old.
+fn fill(redis: &RedisServer, events: std::ops::Range<i64>) {
+    let mut pipeline = redis::pipe();
+    for n in events {
+        let text = json(event(&format!("u{}", n % 50), &format!("e{n}"), n, recommendation("i1")));
+        pipeline.cmd("XADD").arg(&["events", "*", "event", &text]).ignore();
+    }
+    pipeline.exec(&mut redis.connection()).unwrap();
+}
+
+/// Entries of the group that nobody has acknowledged.
+fn pending(redis: &RedisServer) -> u64 {
+    let (pending, ..): (u64, redis::Value, redis::Value, redis::Value) =
+        redis::cmd("XPENDING").arg(&["events", "group"]).query(&mut redis.connection()).unwrap();
+    pending
+}
+
+struct Consumer<'a> {
+    server: &'a TestServer,
+    redis: &'a RedisServer,
+    dead_letter: &'a Path,
+}
+
+/// A consumer that does not outlive the test.
+struct Running(Child);
+
+impl Running {
+    /// SIGKILL.
+    fn kill(mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Consumer<'_> {
+    fn command(&self, name: &str, more: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sesrec"));
+        command.arg("ingest").arg(format!("{}/events", self.redis.url())).args([
+            "--group",
+            "group",
+            "--consumer",
+            name,
+        ]);
+        command
+            .arg("--dead-letter")
+            .arg(self.dead_letter)
+            .args(["--server", &format!("http://{}", self.server.address)]);
+        command.args(more);
+        command
+    }
+
+    fn start(&self, name: &str, more: &[&str]) -> Running {
+        Running(self.command(name, more).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
+    }
+
+    async fn run(&self, name: &str, more: &[&str]) -> Output {
+        tokio::process::Command::from(self.command(name, more)).output().await.unwrap()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_consumers_lose_nothing_and_repeat_nothing() {
+    let mut redis = RedisServer::start(&["--appendonly", "yes", "--appendfsync", "always"]);
+    let server = TestServer::start().await;
+    let directory = tempfile::tempdir().unwrap();
+    let dead_letter = directory.path().join("dead.ndjson");
+    fill(&redis, 0..4000);
+    let until_applied = async |events: f64| {
+        server.until(&format!("{events} events stored"), || async { server.metric(APPLIED) >= events }).await;
+    };
+
+    let consumer = Consumer { server: &server, redis: &redis, dead_letter: &dead_letter };
+    let first = consumer.start("a", &["--window", "64"]);
+    until_applied(300.0).await;
+    first.kill();
+    assert!(pending(&redis) > 0, "it had entries in its hands");
+    // The same consumer again takes up what it left; killed again, others do.
+    let again = consumer.start("a", &["--window", "64", "--claim-after", "1h"]);
+    until_applied(1500.0).await;
+    again.kill();
+    assert!(pending(&redis) > 0);
+    // The stream's Redis itself goes and comes back, with another consumer at work.
+    let mut other = consumer.start("b", &["--claim-after", "50ms"]);
+    until_applied(2500.0).await;
+    redis.kill();
+    redis.start_again();
+    fill(&redis, 4000..4500);
+    until_applied(4500.0).await;
+
+    let consumer = Consumer { server: &server, redis: &redis, dead_letter: &dead_letter };
+    server.until("everything acknowledged", || async { pending(&redis) == 0 }).await;
+    assert!(Command::new("kill").args(["-TERM", &other.0.id().to_string()]).status().unwrap().success());
+    assert!(other.0.wait().unwrap().success(), "SIGTERM is a stream's usual end");
+    let rest = consumer.run("c", &["--once"]).await;
+    assert!(rest.status.success(), "{}", String::from_utf8_lossy(&rest.stderr));
+    assert_eq!(server.metric(APPLIED), 4500.0, "each event once");
+    assert_eq!(pending(&redis), 0);
+    assert_eq!(std::fs::read_to_string(&dead_letter).unwrap(), "");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn poison_goes_to_the_dead_letter_file_and_stops_nothing() {
+    let redis = RedisServer::start(&[]);
+    let server = TestServer::start().await;
+    let directory = tempfile::tempdir().unwrap();
+    let dead_letter = directory.path().join("dead.ndjson");
+    let good = json(event("u", "e1", 1, search("s", "red shoes", &["i1"])));
+    let conflicting = json(event("u", "e1", 1, recommendation("i9")));
+    add(&redis, &[["event", &good]]);
+    add(&redis, &[["event", "no JSON"]]);
+    add(&redis, &[["other", &good]]);
+    add(&redis, &[["event", &conflicting], ["other", "is ignored"]]);
+    add(&redis, &[["event", r#"{"eventId":"e2","userId":""}"#]]);
+    add(&redis, &[["event", &json(event("u", "e3", 2, recommendation("i2")))]]);
+
+    let consumer = Consumer { server: &server, redis: &redis, dead_letter: &dead_letter };
+    let output = consumer.run("a", &["--once"]).await;
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{said} {}", String::from_utf8_lossy(&output.stderr));
+    assert!(said.contains("APPLIED 2, CONFLICT 1, INVALID 3"), "{said}");
+    assert_eq!(pending(&redis), 0);
+    let letters: Vec<serde_json::Value> = std::fs::read_to_string(&dead_letter)
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let has = |outcome: &str, reason: &str, event: &str| {
+        let count = letters.iter().filter(|letter| {
+            let holds = |key: &str, part: &str| letter[key].as_str().unwrap().contains(part);
+            holds("outcome", outcome) && holds("reason", reason) && holds("event", event) && holds("position", "entry ")
+        });
+        assert_eq!(count.count(), 1, "{outcome}: {reason}: {event} is not in {letters:#?}");
+    };
+    has("INVALID", "not a proto3 JSON", "no JSON");
+    has("INVALID", "has no field \"event\"", "");
+    has("CONFLICT", "another payload", "\"i9\"");
+    has("INVALID", "event.user_id", "\"e2\"");
+    assert_eq!(letters.len(), 4);
+
+    // Without a place for what can't be stored, a stream is not read.
+    let missing =
+        Command::new(env!("CARGO_BIN_EXE_sesrec")).args(["ingest", &format!("{}/events", redis.url())]).output();
+    let missing = String::from_utf8(missing.unwrap().stderr).unwrap();
+    assert!(missing.contains("--dead-letter"), "{missing}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_files_rejected_lines_are_kept() {
+    let server = TestServer::start().await;
+    let directory = tempfile::tempdir().unwrap();
+    let (file, dead_letter) = (directory.path().join("events.ndjson"), directory.path().join("dead.ndjson"));
+    let good = json(event("u", "e1", 1, recommendation("i1")));
+    std::fs::write(&file, format!("{good}\n{{\n\n{}\n", json(event("u", "e1", 1, recommendation("i2"))))).unwrap();
+    let url = format!("http://{}", server.address);
+    let ingest = async |more: &[&str]| {
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_sesrec"));
+        command.arg("ingest").arg(&file).args(["--server", &url]).args(more);
+        command.output().await.unwrap()
+    };
+    assert!(!ingest(&[]).await.status.success(), "rejected events are a failure");
+    assert!(ingest(&["--dead-letter", dead_letter.to_str().unwrap()]).await.status.success(), "unless they are kept");
+    let letters = std::fs::read_to_string(&dead_letter).unwrap();
+    assert_eq!(letters.lines().count(), 2, "{letters}");
+    assert!(letters.contains(r#""position":"line 2""#) && letters.contains(r#""position":"line 4""#), "{letters}");
+    assert!(letters.contains(r#""event":"{""#), "as it came: {letters}");
+    let request = v1::GetHistoryRequest { user_id: "u".into(), ..Default::default() };
+    assert_eq!(server.client().await.get_history(request).await.unwrap().into_inner().stored_recommendations, 1);
+}

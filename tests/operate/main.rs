@@ -1,0 +1,18 @@
+//! What an operator relies on, with the real parts: `sesrec` processes, redis-server, nginx, an OTLP receiver, promtool.
+#![cfg(unix)]
+#![allow(clippy::unwrap_used, reason = "a test's way to fail")]
+
+#[path = "../support/bundle.rs"]
+mod bundle;
+mod ingest;
+mod load;
+mod metrics;
+mod plant;
+mod rank_log;
+#[allow(dead_code, reason = "other tests use the rest")]
+#[path = "../support/redis.rs"]
+mod redis_server;
+mod replicas;
+#[path = "../support/mod.rs"]
+mod support;
+mod traces;

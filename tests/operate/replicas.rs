@@ -1,0 +1,55 @@
+//! Three replicas behind the nginx of `deploy/` over a Redis Cluster of three nodes, all real processes: replaced one after
+//! another, one killed, under load. Only what was in flight on the killed one may fail, and no token is broken.
+
+use std::time::{Duration, Instant};
+
+use crate::{
+    bundle,
+    load::{self, Load},
+    plant::{Cluster, Nginx, Replica},
+};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_rolling_restart_fails_nobody_and_a_kill_only_its_own_requests() {
+    let cluster = Cluster::start();
+    let directory = tempfile::tempdir().unwrap();
+    let model = directory.path().join("bundle");
+    bundle::write(&model);
+    let mut replicas: Vec<Replica> = (0..3).map(|_| Replica::start(&model, &cluster.url(), &[])).collect();
+    for replica in &replicas {
+        replica.ready().await;
+    }
+    let nginx = Nginx::start(directory.path(), &replicas.iter().map(Replica::address).collect::<Vec<_>>());
+    let load = Load::start(&nginx.url()).await;
+    load.calls(100).await;
+
+    for replica in &mut replicas {
+        replica.terminate();
+        load.calls(30).await;
+        replica.start_again();
+        replica.ready().await;
+        // nginx tries it again two seconds after the last refusal.
+        tokio::time::sleep(Duration::from_millis(2200)).await;
+        load.calls(100).await;
+    }
+    let restarted = load.failures();
+    assert!(restarted.is_empty(), "a rolling restart failed {restarted:#?}");
+
+    replicas[1].kill();
+    // Its sockets are gone by now: whatever began later never reached it.
+    let gone = Instant::now();
+    load.calls(300).await;
+    replicas[1].start_again();
+    replicas[1].ready().await;
+    load.calls(100).await;
+
+    let served: Vec<f64> = replicas.iter().map(Replica::ranks).collect();
+    let outcome = load.finish().await;
+    println!("{outcome}; Ranks by replica since its start: {served:?}");
+    for failure in &outcome.failures {
+        assert!(failure.started < gone, "began after the killed replica was gone: {failure:?}");
+    }
+    assert!(outcome.failures.len() <= load::CALLERS, "each caller has one request in flight: {:#?}", outcome.failures);
+    assert!(outcome.streamed > 1000 && outcome.reconnects >= 3, "streams move to other replicas: {outcome}");
+    assert!(served[0] > 50.0 && served[2] > 50.0, "replaced replicas get their share again: {served:?}");
+}
