@@ -166,22 +166,25 @@ impl Report {
     }
 
     fn marks(&self, metric: usize) -> Option<Marks> {
-        let order = self.order(metric);
+        let (best, second) = self.first_two(metric)?;
         let starred = self.best_with_second(metric).is_some_and(|comparison| comparison.is_significant());
-        Some(Marks { best: *order.first()?, second: order.get(1).copied(), starred })
+        Some(Marks { best, second, starred })
     }
 
     fn best_with_second(&self, metric: usize) -> Option<Comparison> {
-        let order = self.order(metric);
-        Some(Comparison::of(&self.rows[*order.first()?], &self.rows[*order.get(1)?], metric))
+        let (best, second) = self.first_two(metric)?;
+        Some(Comparison::of(&self.rows[best], &self.rows[second?], metric))
     }
 
-    /// The rows, the best first; of equal ones, the first.
-    fn order(&self, metric: usize) -> Vec<usize> {
+    /// The best and the second best row; of equal ones, the first. A row of the same runs (a default that two sweeps
+    /// share) is no second.
+    fn first_two(&self, metric: usize) -> Option<(usize, Option<usize>)> {
         let mut order: Vec<usize> = (0..self.rows.len()).collect();
         let mean = |row: usize| self.rows[row].metrics[metric].mean;
         order.sort_by(|&a, &b| mean(b).total_cmp(&mean(a)));
-        order
+        let (&best, others) = order.split_first()?;
+        let second = others.iter().copied().find(|&other| !self.rows[other].has_runs_of(&self.rows[best]));
+        Some((best, second))
     }
 }
 

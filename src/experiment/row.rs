@@ -76,6 +76,11 @@ impl Row {
         }
     }
 
+    /// Whether both are the same rankings.
+    pub(super) fn has_runs_of(&self, other: &Self) -> bool {
+        self.ranks == other.ranks
+    }
+
     /// A metric of each user, averaged over the seeds.
     pub(super) fn per_user(&self, metric: usize) -> Vec<f64> {
         let users = self.ranks.first().map_or(0, Vec::len);

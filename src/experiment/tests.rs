@@ -208,6 +208,23 @@ fn the_best_is_bold_the_second_underlined_and_significance_starred() {
 }
 
 #[test]
+fn the_same_runs_are_no_second() {
+    let rows = vec![row("best", [0; 20]), row("best again", [0; 20]), row("second", (0..20).map(|user| user % 2))];
+    let report = Report {
+        title: String::new(),
+        protocol: vec![],
+        notes: vec![],
+        rows,
+        columns: Columns::Validation,
+        steps: false,
+        figures: vec![],
+    };
+    let table = report.table().csv();
+    assert!(table.contains("best,**") && table.contains("second,<u>") && !table.contains("best again,<u>"), "{table}");
+    assert!(report.significance().csv().contains("MRR,best,second,+0.2500,"));
+}
+
+#[test]
 fn chance_is_not_starred() {
     // One of the two is better for some users, the other for as many but one.
     let rows = vec![row("a", (0..101u32).map(|user| user % 2)), row("b", (0..101u32).map(|user| (user + 1) % 2))];
