@@ -227,7 +227,7 @@ fn the_same_runs_are_no_second() {
 #[test]
 fn chance_is_not_starred() {
     // One of the two is better for some users, the other for as many but one.
-    let rows = vec![row("a", (0..101u32).map(|user| user % 2)), row("b", (0..101u32).map(|user| (user + 1) % 2))];
+    let rows = [row("a", (0..101u32).map(|user| user % 2)), row("b", (0..101u32).map(|user| (user + 1) % 2))];
     let comparison = Comparison::of(&rows[0], &rows[1], 2);
     assert!((comparison.difference - 1.0 / 101.0).abs() < 1e-12 && !comparison.is_significant());
     assert!(comparison.t.unwrap().p > 0.5 && comparison.wilcoxon.unwrap().p > 0.5);
