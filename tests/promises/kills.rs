@@ -203,7 +203,7 @@ async fn what_was_acknowledged_survives_every_kill() {
     print_and_judge("server and Redis at once", kill_again_and_again(Fault::Both, share(3)).await);
 }
 
-/// `SESREC_EVENTS=1000000 cargo test --release --test promises restart -- --ignored --nocapture`
+/// On a machine with nothing else to do: `SESREC_EVENTS=1000000 cargo test --release --test promises restart -- --ignored --nocapture`
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "fills a store with a million events; says how long a restart takes"]
 async fn restart_of_a_full_store() {
