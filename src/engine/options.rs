@@ -32,8 +32,8 @@ pub struct EngineOptions {
     #[arg(long, default_value = "512MiB", value_parser = parse_bytes, value_name = "BYTES")]
     pub user_cache_bytes: u64,
     /// Memory for vectors that are computed by item when a model is loaded, on a CPU, e.g. "8GiB": 1,408 bytes per item
-    /// at Kuaishou's dimensions. The items of a catalogue that takes more are computed with each request, which makes
-    /// scoring about a fifth slower.
+    /// at Kuaishou's dimensions. The items of a catalogue that takes more are computed with each request, a sixth more
+    /// arithmetic per candidate.
     #[arg(long, default_value = "4GiB", value_parser = parse_bytes, value_name = "BYTES")]
     pub item_table_bytes: u64,
     /// Threads that call the model. One is right for a GPU, and for a CPU too: each call uses all cores already, and a
