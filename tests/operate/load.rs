@@ -21,7 +21,8 @@ use tonic::transport::Channel;
 
 /// Callers of unary methods; each has one request in flight and none is repeated.
 pub const CALLERS: usize = 6;
-const STREAMS: usize = 2;
+/// Streams of events.
+pub const STREAMS: usize = 2;
 /// Events of a stream on their way.
 const WINDOW: usize = 32;
 

