@@ -79,7 +79,8 @@ fn no_model_sees_them() {
         let config = config(kind);
         let seen = features(&planted, &config);
         assert_eq!(seen, features(&clean, &config), "{}", config.kind());
-        let scores = [&clean, &planted].map(|dataset| score(&*ranker(dataset, &config), &[seen.clone()], &items));
+        let scores =
+            [&clean, &planted].map(|dataset| score(&*ranker(dataset, &config), std::slice::from_ref(&seen), &items));
         assert_eq!(scores[0], scores[1], "{}", config.kind());
     }
 }
@@ -91,7 +92,8 @@ fn they_would_pay() {
     let config = config(ModelKind::SrjGraph);
     let seen = features(&planted, &config);
     for later in [seen.clone().as_of(WHEN + 1), UserFeatures { as_of: None, ..seen }] {
-        let scores = [&clean, &planted].map(|dataset| score(&*ranker(dataset, &config), &[later.clone()], &[CLICKED]));
+        let scores = [&clean, &planted]
+            .map(|dataset| score(&*ranker(dataset, &config), std::slice::from_ref(&later), &[CLICKED]));
         assert!((scores[0][0][0] - scores[1][0][0]).abs() > 1e-6, "{later:?}: {scores:?}");
     }
 }
