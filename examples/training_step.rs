@@ -57,7 +57,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             });
             let searches = searches.collect();
             let recommendations = (0..limits.recommendations).map(|_| rng.random_range(1..=ITEMS)).collect();
-            UserFeatures { user: UserRow::Known(rng.random_range(0..USERS)), recommendations, searches }
+            UserFeatures { user: UserRow::Known(rng.random_range(0..USERS)), recommendations, searches, as_of: None }
         })
         .collect();
     let mut rows = |count: usize, of: u32| (0..count).map(|_| rng.random_range(1..=of)).collect::<Vec<_>>();
