@@ -72,6 +72,18 @@ pub struct ScoreRequest<'a> {
     pub items: &'a [u32],
 }
 
+impl ScoreRequest<'_> {
+    /// The scores of all requests' candidates, which stand one after another, by request.
+    pub(super) fn split(requests: &[Self], mut scores: &[f32]) -> Vec<Vec<f32>> {
+        let of_one = |request: &Self| {
+            let (own, others) = scores.split_at(request.items.len());
+            scores = others;
+            own.to_vec()
+        };
+        requests.iter().map(of_one).collect()
+    }
+}
+
 /// An encoded user. Opaque outside its model; cheap to clone.
 #[derive(Clone)]
 pub struct UserState {

@@ -82,13 +82,7 @@ impl<N: Network> NetworkRanker<N> {
         }
         let mut scores = Tensor::cat(&logits, 0)?.to_vec1::<f32>()?;
         sigmoid(&mut scores);
-        let mut rest = scores.as_slice();
-        let split = requests.iter().map(|request| {
-            let (scores, others) = rest.split_at(request.items.len());
-            rest = others;
-            scores.to_vec()
-        });
-        Ok(split.collect())
+        Ok(ScoreRequest::split(requests, &scores))
     }
 }
 

@@ -120,13 +120,7 @@ impl TensorRanker {
         let logits = network.head.after_first(&first, &mut Dropout::off())?; // [ΣC, 1]
         let mut scores = logits.flatten_all()?.to_vec1::<f32>()?;
         sigmoid(&mut scores);
-        let mut rest = scores.as_slice();
-        let split = requests.iter().map(|request| {
-            let (scores, others) = rest.split_at(request.items.len());
-            rest = others;
-            scores.to_vec()
-        });
-        Ok(split.collect())
+        Ok(ScoreRequest::split(requests, &scores))
     }
 
     pub(super) fn explain(&self, state: &UserState, items: &[u32]) -> Result<(HistoryWeights, Vec<ItemAttention>)> {
