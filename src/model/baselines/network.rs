@@ -117,6 +117,17 @@ pub fn dot(users: &Tensor, candidates: &Tensor) -> Result<Tensor> {
     batch_matmul_transposed(&users.unsqueeze(1)?, candidates)?.squeeze(1)
 }
 
+/// Checks the settings of a model that is made of attention blocks of width `d`.
+pub(super) fn check_attention(d: usize, num_heads: usize, num_blocks: usize) -> std::result::Result<(), ModelError> {
+    if num_heads == 0 || !d.is_multiple_of(num_heads) {
+        return Err(ModelError::Config(format!("the width {d} is not divisible by num_heads {num_heads}")));
+    }
+    if num_blocks == 0 {
+        return Err(ModelError::Config("num_blocks must not be 0".into()));
+    }
+    Ok(())
+}
+
 /// What is minimised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

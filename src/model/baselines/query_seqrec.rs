@@ -4,7 +4,7 @@
 use candle_core::{Result, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::{Baseline, Candidates, Network, Objective, Step, dot};
+use super::{Baseline, Candidates, Network, Objective, Step, dot, network::check_attention};
 use crate::{
     data::{HistoryBatch, HistoryLimits},
     model::{BatchPlan, Examples, HistoryVectors, InputConfig, Losses, ModelError, ParameterList, Weights},
@@ -65,13 +65,7 @@ impl Baseline for QuerySeqRecConfig {
     }
 
     fn check(&self) -> std::result::Result<(), ModelError> {
-        let d = self.inputs.item_dim();
-        if self.num_heads == 0 || !d.is_multiple_of(self.num_heads) {
-            return Err(ModelError::Config(format!("the width {d} is not divisible by num_heads {}", self.num_heads)));
-        }
-        if self.num_blocks == 0 {
-            return Err(ModelError::Config("num_blocks must not be 0".into()));
-        }
+        check_attention(self.inputs.item_dim(), self.num_heads, self.num_blocks)?;
         if self.inputs.limits.searches == 0 || self.inputs.query_features.is_none_or(|q| q.search_source.is_none()) {
             let message = "query-seqrec reads searches: max_src_history must not be 0, and query_features needs \
                            search_source";

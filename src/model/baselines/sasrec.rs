@@ -4,7 +4,7 @@
 use candle_core::{Result, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::{Baseline, Candidates, Network, Objective, Step, dot, feed_forward::FeedForward};
+use super::{Baseline, Candidates, Network, Objective, Step, dot, feed_forward::FeedForward, network::check_attention};
 use crate::{
     model::{BatchPlan, Examples, HistoryVectors, InputConfig, Losses, ModelError, ParameterList, Weights},
     nn::{CausalAttention, Dropout, LayerNorm, RowZero, gather_rows, newest, real_positions, softplus},
@@ -76,14 +76,7 @@ impl Baseline for SasRecConfig {
     }
 
     fn check(&self) -> std::result::Result<(), ModelError> {
-        let d = self.inputs.item_dim();
-        if self.num_heads == 0 || !d.is_multiple_of(self.num_heads) {
-            return Err(ModelError::Config(format!("the width {d} is not divisible by num_heads {}", self.num_heads)));
-        }
-        if self.num_blocks == 0 {
-            return Err(ModelError::Config("num_blocks must not be 0".into()));
-        }
-        Ok(())
+        check_attention(self.inputs.item_dim(), self.num_heads, self.num_blocks)
     }
 
     fn parameters(&self, list: &mut ParameterList) {
