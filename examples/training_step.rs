@@ -29,16 +29,17 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let table = |first_row, count: u32| EntityTable {
         ids: (0..count).map(|n| n.to_string()).collect(),
         first_row,
-        attributes: vec![],
+        ..EntityTable::default()
     };
     let catalogue = Arc::new(Catalogue {
         items: table(1, ITEMS),
         users: table(0, USERS),
-        queries: table(1, QUERIES),
+        queries: EntityTable {
+            words: (0..QUERIES).map(|query| [0, 1, 2, 3, 4].map(|n| 1 + (5 * query + n) % WORDS)).collect(),
+            ..table(1, QUERIES)
+        },
         words: table(1, WORDS),
         sources: table(0, 1),
-        query_word_ends: (0..=u64::from(QUERIES)).map(|row| 5 * row).collect(),
-        query_words: (0..5 * QUERIES).map(|n| 1 + n % WORDS).collect(),
         ..Catalogue::default()
     });
     let config = SesRecConfig::for_catalogue(&catalogue, InputSizes::AMAZON);

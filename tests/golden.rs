@@ -176,12 +176,13 @@ fn intermediates() {
             golden.compare(&format!("{name}_triplet_hinge"), &hinge, 1e-5);
         }
         let candidates = network.candidates(&encoded, 2).unwrap();
+        let rows = golden.training_batch().candidates().unwrap();
         let first = candidates.i((.., 0..1)).unwrap().contiguous().unwrap();
         golden.compare("first_candidate_embedding", &first.squeeze(1).unwrap(), 1e-5);
         let (rec, src) = network.interests(&encoded, &first).unwrap();
         golden.compare("rec_interest_first_candidate", &rec.squeeze(1).unwrap(), 1e-5);
         golden.compare("src_interest_first_candidate", &src.squeeze(1).unwrap(), 1e-5);
-        let logits = network.logits(&encoded, &candidates, &mut Dropout::off()).unwrap();
+        let logits = network.logits(&encoded, (&rows, &candidates), &mut Dropout::off()).unwrap();
         golden.compare("scores", &candle_nn::ops::sigmoid(&logits).unwrap(), 1e-5);
     }
 }

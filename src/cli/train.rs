@@ -18,7 +18,7 @@ use serde::Serialize;
 
 pub use model_flags::Loss;
 use model_flags::ModelFlags;
-pub use recipe_flags::RecipeFlags;
+pub use recipe_flags::{RecipeFlags, RecipeName};
 pub use size_flags::{Preset, SizeFlags};
 
 use crate::{
@@ -169,7 +169,7 @@ fn train(args: &Args, stop: Arc<AtomicBool>) -> anyhow::Result<()> {
     let negatives = args.negatives.open(&dataset)?;
     let recipe = args.recipe.recipe(args.seed, args.model.sizes.preset, args.model.kind(), args.model.loss());
     recipe.check()?;
-    let config = args.model.config(&dataset.catalogue, recipe.dropout)?;
+    let config = args.model.config(&dataset.catalogue, args.recipe.recipe, recipe.dropout)?;
     let device = args.device.open()?;
     let model = config.new_trainable(&dataset, recipe.seed, &device)?;
     let run_dir = args.run_dir();

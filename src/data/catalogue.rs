@@ -15,10 +15,6 @@ pub struct Catalogue {
     pub words: EntityTable,
     /// How searches begin; no padding row.
     pub sources: EntityTable,
-    /// Word rows of each query, by query row: `query_words[query_word_ends[row - 1]..query_word_ends[row]]`.
-    pub query_word_ends: Vec<u64>,
-    /// See `query_word_ends`.
-    pub query_words: Vec<u32>,
     /// The row that an unseen source maps to.
     pub default_source: u32,
     /// How query text is split.
@@ -26,11 +22,9 @@ pub struct Catalogue {
 }
 
 impl Catalogue {
-    /// The word rows of a query.
+    /// The word rows of a query; none of a row that there isn't.
     pub fn words_of(&self, query_row: u32) -> &[u32] {
-        let row = query_row as usize;
-        let start = if row == 0 { 0 } else { self.query_word_ends[row - 1] as usize };
-        &self.query_words[start..self.query_word_ends[row] as usize]
+        self.queries.words.get(query_row).unwrap_or_default()
     }
 }
 
@@ -43,6 +37,57 @@ pub struct EntityTable {
     pub first_row: u32,
     /// Attributes besides the id itself, e.g. a category.
     pub attributes: Vec<Attribute>,
+    /// Rows of [`Catalogue::words`]: of queries those of their text, of items those of their caption where the logs have
+    /// one; of the other tables none.
+    pub words: WordLists,
+}
+
+/// The words of every entity of a table, by row.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct WordLists {
+    /// Where each row's words end.
+    ends: Vec<u64>,
+    words: Vec<u32>,
+}
+
+impl WordLists {
+    /// For a table whose row 0 is padding: that has no words.
+    pub fn padded() -> Self {
+        Self { ends: vec![0], words: vec![] }
+    }
+
+    /// The words of the next row.
+    pub fn push(&mut self, words: &[u32]) {
+        self.words.extend(words);
+        self.ends.push(self.words.len() as u64);
+    }
+
+    /// How many rows have a list, be it empty.
+    pub fn rows(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// The words of a row; `None` beyond the end.
+    pub fn get(&self, row: u32) -> Option<&[u32]> {
+        let row = row as usize;
+        let end = *self.ends.get(row)? as usize;
+        let start = if row == 0 { 0 } else { self.ends[row - 1] as usize };
+        Some(&self.words[start..end])
+    }
+
+    /// All rows' words.
+    pub fn all(&self) -> &[u32] {
+        &self.words
+    }
+}
+
+/// The lists of rows 1, 2, ... of a table with padding.
+impl<W: AsRef<[u32]>> FromIterator<W> for WordLists {
+    fn from_iter<I: IntoIterator<Item = W>>(lists: I) -> Self {
+        let mut words = Self::padded();
+        lists.into_iter().for_each(|list| words.push(list.as_ref()));
+        words
+    }
 }
 
 /// An attribute of every entity of a table.

@@ -3,7 +3,7 @@
 //! | file | columns |
 //! |---|---|
 //! | `items.parquet`, `users.parquet`, `words.parquet`, `sources.parquet` | `row` uint32, `id` string, `<attribute>_row` uint32 … |
-//! | `queries.parquet` | the same, and `word_rows` list\<uint32\> |
+//! | `queries.parquet`, and `items.parquet` where items have captions | the same, and `word_rows` list\<uint32\> |
 //! | `catalogue.json` | format version, tokenizer, default source, per table its rows and attributes |
 //!
 //! A table holds its ids in row order; padding (row 0 of items, queries and words) is not among them.
@@ -15,7 +15,7 @@ use arrow_schema::DataType;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Attribute, Catalogue, DatasetError, EntityTable, Tokenizer,
+    Attribute, Catalogue, DatasetError, EntityTable, Tokenizer, WordLists,
     parquet_io::{BATCH_ROWS, TableReader, TableWriter, field, list_column, list_field, u32_column},
 };
 
@@ -42,6 +42,9 @@ struct TableDescription {
     /// Rows of the embedding table over the ids, padding included.
     rows: u64,
     attributes: Vec<AttributeDescription>,
+    /// Whether there are `word_rows`. Files of earlier versions don't say: of these, queries have them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    words: Option<bool>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -68,12 +71,15 @@ impl Catalogue {
         let description = Description::read(&dir.join("catalogue.json"))?;
         let sources = read_table(dir, "sources", NOT_PADDED, &description.sources)?;
         let words = read_table(dir, "words", PADDED, &description.words)?;
-        let items = read_table(dir, "items", PADDED, &description.items)?;
-        let users = read_table(dir, "users", NOT_PADDED, &description.users)?;
         // A converted bundle may have no word texts: the rows its queries' words may take are then the model's to check.
         let word_rows = if words.ids.is_empty() { u32::MAX } else { table_rows(&words) };
-        let mut query_words = QueryWords::new(word_rows);
-        let queries = read_table_with(dir, "queries", PADDED, &description.queries, Some(&mut query_words))?;
+        let users = read_table(dir, "users", NOT_PADDED, &description.users)?;
+        let with_words = |name: &str, table: &TableDescription, before: bool| {
+            let words = table.words.unwrap_or(before).then_some(word_rows);
+            read_table_with(dir, name, PADDED, table, words)
+        };
+        let items = with_words("items", &description.items, false)?;
+        let queries = with_words("queries", &description.queries, true)?;
         if description.default_source_row as usize >= sources.rows().max(1) {
             return Err(DatasetError::format(
                 &dir.join("catalogue.json"),
@@ -86,8 +92,6 @@ impl Catalogue {
             queries,
             words,
             sources,
-            query_word_ends: query_words.ends,
-            query_words: query_words.rows,
             default_source: description.default_source_row,
             tokenizer: description.tokenizer,
         })
@@ -99,11 +103,11 @@ impl Catalogue {
     /// If a file can't be written, or an attribute doesn't cover its table.
     pub fn write(&self, dir: &Path) -> Result<(), DatasetError> {
         fs::create_dir_all(dir).map_err(DatasetError::io(dir))?;
-        write_table(dir, "items", PADDED, &self.items, None)?;
-        write_table(dir, "users", NOT_PADDED, &self.users, None)?;
-        write_table(dir, "queries", PADDED, &self.queries, Some(self))?;
-        write_table(dir, "words", PADDED, &self.words, None)?;
-        write_table(dir, "sources", NOT_PADDED, &self.sources, None)?;
+        write_table(dir, "items", PADDED, &self.items)?;
+        write_table(dir, "users", NOT_PADDED, &self.users)?;
+        write_table(dir, "queries", PADDED, &self.queries)?;
+        write_table(dir, "words", PADDED, &self.words)?;
+        write_table(dir, "sources", NOT_PADDED, &self.sources)?;
         let description = Description {
             format_version: CATALOGUE_FORMAT_VERSION,
             tokenizer: self.tokenizer,
@@ -131,7 +135,7 @@ impl TableDescription {
     fn of(table: &EntityTable) -> Self {
         let attributes =
             table.attributes.iter().map(|a| AttributeDescription { name: a.name.clone(), rows: a.rows }).collect();
-        Self { rows: table.rows() as u64, attributes }
+        Self { rows: table.rows() as u64, attributes, words: Some(table.words.rows() > 0) }
     }
 }
 
@@ -158,30 +162,6 @@ pub(super) fn write_json(path: &Path, value: &impl Serialize) -> Result<(), Data
     fs::File::open(path).and_then(|file| file.sync_all()).map_err(DatasetError::io(path))
 }
 
-/// The words of all queries while they are read.
-struct QueryWords {
-    /// How many word rows there are.
-    limit: u32,
-    ends: Vec<u64>,
-    rows: Vec<u32>,
-}
-
-impl QueryWords {
-    fn new(limit: u32) -> Self {
-        // Query row 0 is padding and has no words.
-        Self { limit, ends: vec![0], rows: vec![] }
-    }
-
-    fn push(&mut self, words: &[u32]) -> Result<(), String> {
-        if let Some(word) = words.iter().find(|&&word| word == 0 || word >= self.limit) {
-            return Err(format!("word_rows has word row {word}, which is not a row of words.parquet"));
-        }
-        self.rows.extend(words);
-        self.ends.push(self.rows.len() as u64);
-        Ok(())
-    }
-}
-
 fn read_table(
     dir: &Path,
     name: &str,
@@ -196,7 +176,7 @@ fn read_table_with(
     name: &str,
     first_row: u32,
     description: &TableDescription,
-    mut query_words: Option<&mut QueryWords>,
+    word_rows: Option<u32>,
 ) -> Result<EntityTable, DatasetError> {
     let path = dir.join(format!("{name}.parquet"));
     let mut reader = TableReader::open(path.clone())?;
@@ -217,6 +197,9 @@ fn read_table_with(
         let AttributeDescription { name, rows } = attribute;
         table.attributes.push(Attribute { name: name.clone(), rows: *rows, values: padding.clone() });
     }
+    if word_rows.is_some() {
+        table.words = WordLists::padded();
+    }
     while let Some(batch) = reader.next()? {
         let (rows, ids) = (batch.u32s("row")?, batch.strings("id")?);
         for n in 0..batch.len() {
@@ -236,23 +219,24 @@ fn read_table_with(
             }
             attribute.values.extend(values);
         }
-        if let Some(words) = query_words.as_deref_mut() {
+        if let Some(word_rows) = word_rows {
             let lists = batch.lists("word_rows")?;
             for n in 0..batch.len() {
-                words.push(lists.get(n)).map_err(|message| wrong(format!("row {}: {message}", rows.value(n))))?;
+                let words = lists.get(n);
+                if let Some(word) = words.iter().find(|&&word| word == 0 || word >= word_rows) {
+                    let row = rows.value(n);
+                    return Err(wrong(format!(
+                        "row {row}: word_rows has word row {word}, which is not a row of words.parquet"
+                    )));
+                }
+                table.words.push(words);
             }
         }
     }
     Ok(table)
 }
 
-fn write_table(
-    dir: &Path,
-    name: &str,
-    first_row: u32,
-    table: &EntityTable,
-    words: Option<&Catalogue>,
-) -> Result<(), DatasetError> {
+fn write_table(dir: &Path, name: &str, first_row: u32, table: &EntityTable) -> Result<(), DatasetError> {
     let path = dir.join(format!("{name}.parquet"));
     if table.first_row != first_row {
         return Err(DatasetError::format(
@@ -267,13 +251,14 @@ fn write_table(
             return Err(DatasetError::format(&path, message));
         }
     }
-    if let Some(catalogue) = words.filter(|catalogue| catalogue.query_word_ends.len() != table.rows()) {
-        let found = catalogue.query_word_ends.len();
-        return Err(DatasetError::format(&path, format!("words of {found} rows for {} queries", table.rows())));
+    let has_words = table.words.rows() > 0;
+    if has_words && table.words.rows() != table.rows() {
+        let found = table.words.rows();
+        return Err(DatasetError::format(&path, format!("words of {found} rows for {} {name}", table.rows())));
     }
     let mut fields = vec![field("row", DataType::UInt32), field("id", DataType::Utf8)];
     fields.extend(table.attributes.iter().map(|a| field(&attribute_column(&a.name), DataType::UInt32)));
-    if words.is_some() {
+    if has_words {
         fields.push(list_field("word_rows"));
     }
     let mut writer = TableWriter::create(path, fields)?;
@@ -285,8 +270,8 @@ fn write_table(
         for attribute in &table.attributes {
             columns.push(u32_column(rows.clone().map(|row| attribute.values[row as usize])));
         }
-        if let Some(catalogue) = words {
-            columns.push(list_column(rows.map(|row| catalogue.words_of(row))));
+        if has_words {
+            columns.push(list_column(rows.map(|row| table.words.get(row).unwrap_or_default())));
         }
         writer.write(columns)?;
     }
@@ -315,6 +300,7 @@ mod tests {
         ];
         let mut queries = EntityTable::padded();
         queries.ids = ["red shoes", "", "shoes"].into_iter().collect();
+        queries.words = [&[1, 2][..], &[], &[2]].into_iter().collect();
         let mut words = EntityTable::padded();
         words.ids = ["red", "shoes"].into_iter().collect();
         Catalogue {
@@ -323,8 +309,6 @@ mod tests {
             queries,
             words,
             sources: EntityTable { ids: ["TYPED", "RELATED"].into_iter().collect(), ..EntityTable::default() },
-            query_word_ends: vec![0, 2, 2, 3],
-            query_words: vec![1, 2, 2],
             default_source: 1,
             tokenizer: Tokenizer::Alphanumeric,
         }
@@ -357,6 +341,32 @@ mod tests {
         assert_eq!(read.words_of(2), [0u32; 0]);
         assert_eq!(read.words_of(0), [0u32; 0]);
         assert_eq!((read.default_source, read.tokenizer), (1, Tokenizer::Alphanumeric));
+        assert_eq!((read.items.words.rows(), &read.queries.words), (0, &written.queries.words));
+    }
+
+    #[test]
+    fn items_may_have_words_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut written = catalogue();
+        written.items.words = [&[2][..], &[], &[1, 2]].into_iter().collect();
+        written.write(dir.path()).unwrap();
+        assert_eq!(Catalogue::read(dir.path()).unwrap().items.words, written.items.words);
+        written.items.words = [[1]].into_iter().collect();
+        let error = written.write(dir.path()).unwrap_err().to_string();
+        assert!(error.contains("items.parquet: words of 2 rows for 4 items"), "{error}");
+    }
+
+    #[test]
+    fn files_that_do_not_say_whether_there_are_words_have_those_of_queries() {
+        let dir = tempfile::tempdir().unwrap();
+        catalogue().write(dir.path()).unwrap();
+        let path = dir.path().join("catalogue.json");
+        let mut json: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        for table in ["items", "users", "queries", "words", "sources"] {
+            json[table].as_object_mut().unwrap().remove("words").unwrap();
+        }
+        fs::write(&path, json.to_string()).unwrap();
+        assert_eq!(Catalogue::read(dir.path()).unwrap().queries.words, catalogue().queries.words);
     }
 
     #[test]
@@ -381,7 +391,6 @@ mod tests {
             items: EntityTable::padded(),
             queries: EntityTable::padded(),
             words: EntityTable::padded(),
-            query_word_ends: vec![0],
             ..Catalogue::default()
         };
         empty.write(dir.path()).unwrap();
@@ -419,7 +428,7 @@ mod tests {
         assert!(beyond.contains("items.parquet: type_row is 8, but type has only 2 rows"), "{beyond}");
         let count = read_with(&|c| c.users.ids = ["u1"].into_iter().collect(), "users.parquet");
         assert!(count.contains("users.parquet: holds 1 ids where catalogue.json says 2"), "{count}");
-        let word = read_with(&|c| c.query_words = vec![1, 3, 2], "queries.parquet");
+        let word = read_with(&|c| c.queries.words = [&[1, 3][..], &[2], &[]].into_iter().collect(), "queries.parquet");
         assert!(word.contains("queries.parquet: row 1: word_rows has word row 3"), "{word}");
         fs::write(dir.path().join("words.parquet"), "no parquet").unwrap();
         let broken = message(Catalogue::read(dir.path()));

@@ -23,11 +23,13 @@ pub(crate) fn dataset(items: usize, queries: usize, users: impl IntoIterator<Ite
     let catalogue = Catalogue {
         items: EntityTable { ids: named("i", 1, items), ..EntityTable::padded() },
         users: EntityTable { ids: named("u", 0, users.len()), ..EntityTable::default() },
-        queries: EntityTable { ids: named("q", 1, queries), ..EntityTable::padded() },
+        queries: EntityTable {
+            ids: named("q", 1, queries),
+            words: (1..=queries as u32).map(|word| [word]).collect(),
+            ..EntityTable::padded()
+        },
         words: EntityTable { ids: named("q", 1, queries), ..EntityTable::padded() },
         sources: EntityTable { ids: named("source", 0, 1), ..EntityTable::default() },
-        query_word_ends: (0..=queries as u64).collect(),
-        query_words: (1..=queries as u32).collect(),
         ..Catalogue::default()
     };
     Dataset { checksum: "fixture".into(), ..Dataset::from_logs(Arc::new(catalogue), users) }

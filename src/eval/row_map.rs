@@ -52,7 +52,7 @@ impl RowMap {
             .iter()
             .all(|rows| rows.iter().enumerate().all(|(n, row)| *row == Some(n as u32)));
         // The words of a query may have been split otherwise, which the ids alone don't show.
-        Ok(if same && data.query_words == bundle.query_words { None } else { Some(map) })
+        Ok(if same && data.queries.words == bundle.queries.words { None } else { Some(map) })
     }
 
     /// An item's row in the bundle.
@@ -124,18 +124,16 @@ mod tests {
     use crate::data::HistoryLimits;
 
     fn table(first_row: u32, ids: &[&str]) -> EntityTable {
-        EntityTable { ids: ids.iter().collect(), first_row, attributes: vec![] }
+        EntityTable { ids: ids.iter().collect(), first_row, ..EntityTable::default() }
     }
 
     fn catalogue(items: &[&str], users: &[&str]) -> Catalogue {
         Catalogue {
             items: table(1, items),
             users: table(0, users),
-            queries: table(1, &["red shoes"]),
+            queries: EntityTable { words: [[1, 2]].into_iter().collect(), ..table(1, &["red shoes"]) },
             words: table(1, &["red", "shoes"]),
             sources: table(0, &["typed"]),
-            query_word_ends: vec![0, 2],
-            query_words: vec![1, 2],
             ..Catalogue::default()
         }
     }
@@ -150,9 +148,7 @@ mod tests {
     fn rows_are_translated_and_the_unknown_is_left_out() {
         let data = catalogue(&["a", "new", "b"], &["u", "stranger"]);
         let mut bundle = catalogue(&["b", "a"], &["x", "u"]);
-        bundle.queries = table(1, &["other"]);
-        bundle.query_word_ends = vec![0, 1];
-        bundle.query_words = vec![1];
+        bundle.queries = EntityTable { words: [[1]].into_iter().collect(), ..table(1, &["other"]) };
         bundle.words = table(1, &["shoes"]);
         bundle.sources = table(0, &["suggested", "scanned"]);
         bundle.default_source = 1;

@@ -18,7 +18,7 @@ fn with_base<R>(settings: Vec<Setting>, declare: impl FnOnce(&Base<'_>) -> R) ->
     let sizes = InputSizes::AMAZON;
     let inputs = InputConfig::for_catalogue(&dataset().catalogue, sizes);
     let recipe = |kind: ModelKind, _: &ModelConfig| Recipe { dropout: kind.dropout(), ..Recipe::default() };
-    declare(&Base { inputs, heads: sizes.heads, settings, recipe: &recipe })
+    declare(&Base { inputs, heads: sizes.heads, settings: &|_| settings.clone(), recipe: &recipe })
 }
 
 fn setting(variant: &Variant, name: &str) -> serde_json::Value {

@@ -27,8 +27,8 @@ pub struct Base<'a> {
     pub inputs: InputConfig,
     /// Attention heads, where a model leaves the choice.
     pub heads: usize,
-    /// Settings for every model that has them.
-    pub settings: Vec<Setting>,
+    /// Settings that models of a kind have from the beginning.
+    pub settings: &'a dyn Fn(ModelKind) -> Vec<Setting>,
     /// The recipe for a model.
     pub recipe: &'a dyn Fn(ModelKind, &ModelConfig) -> Recipe,
 }
@@ -50,8 +50,8 @@ impl Base<'_> {
     pub fn variant(&self, name: &str, kind: ModelKind, changes: &Changes) -> Result<Variant, ExperimentError> {
         let failed = |source| ExperimentError::Variant { variant: name.to_owned(), source };
         let config = kind.config(self.inputs.clone(), self.heads);
-        let common = self.settings.iter().filter(|setting| config.setting(&setting.name).is_some());
-        let settings: Vec<Setting> = common.chain(&changes.model).cloned().collect();
+        let common = (self.settings)(kind).into_iter().filter(|setting| config.setting(&setting.name).is_some());
+        let settings: Vec<Setting> = common.chain(changes.model.iter().cloned()).collect();
         let config = config.with_settings(&settings).map_err(failed)?;
         let recipe = changes.recipe.iter().try_fold((self.recipe)(kind, &config), |recipe, setting| {
             with_setting(&recipe, setting)

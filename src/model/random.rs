@@ -47,11 +47,13 @@ pub fn bundle(items: usize) -> Result<Bundle, ModelError> {
             ],
             ..EntityTable::default()
         },
-        queries: EntityTable { ids: (0..QUERIES).map(words_of).collect(), ..EntityTable::padded() },
+        queries: EntityTable {
+            ids: (0..QUERIES).map(words_of).collect(),
+            words: (0..QUERIES).map(|query| [query % WORDS, query / WORDS].map(|word| word as u32 + 1)).collect(),
+            ..EntityTable::padded()
+        },
         words: EntityTable { ids: named("word", WORDS), ..EntityTable::padded() },
         sources: EntityTable { ids: named("source", SOURCES), ..EntityTable::default() },
-        query_word_ends: (0..=QUERIES as u64).map(|row| 2 * row).collect(),
-        query_words: (0..QUERIES).flat_map(|query| [query % WORDS, query / WORDS].map(|w| w as u32 + 1)).collect(),
         ..Catalogue::default()
     };
     let config = ModelConfig::Sesrec(SesRecConfig::for_catalogue(&catalogue, InputSizes::KUAISHOU));

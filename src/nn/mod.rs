@@ -59,6 +59,6 @@ pub use parameters::Parameters;
 pub(crate) use product::{Dense, Matrix, Product, Rows, RowsMut, Start, padded};
 pub(crate) use scratch::with_scratch;
 pub use sequence::{newest, real_positions, zero_where_empty};
-pub use softmax::{Mask, masked_softmax};
+pub use softmax::{Mask, masked_log_mean_exp, masked_softmax};
 pub(crate) use softmax::{exponentials, softmax};
 pub(crate) use user_encoder::{NEVER, UserEncoder, transpose};

@@ -47,6 +47,11 @@ impl Mask {
         &self.kept[group * self.length..(group + 1) * self.length]
     }
 
+    /// How many positions of a group are kept.
+    pub fn count(&self, group: usize) -> usize {
+        self.row(group).iter().filter(|&&kept| kept).count()
+    }
+
     /// `[groups, length]`: 1 where kept, else 0.
     pub fn tensor(&self, device: &candle_core::Device) -> Result<Tensor> {
         let values: Vec<f32> = self.kept.iter().map(|&kept| f32::from(u8::from(kept))).collect();
@@ -71,6 +76,87 @@ pub fn masked_softmax(x: &Tensor, mask: &Mask) -> Result<Tensor> {
     let exp = x.broadcast_sub(&x.max_keepdim(candle_core::D::Minus1)?.detach())?.exp()?.broadcast_mul(&kept)?;
     // An empty row's sum is 0; dividing by the smallest normal number keeps it 0.
     exp.broadcast_div(&exp.sum_keepdim(candle_core::D::Minus1)?.maximum(f64::from(f32::MIN_POSITIVE))?)
+}
+
+/// The logarithm of the mean of `e^x` over the kept positions of each row: `x [groups, rows, length]` →
+/// `[groups, rows, 1]`. A row without any kept position gets 0.
+pub fn masked_log_mean_exp(x: &Tensor, mask: &Mask) -> Result<Tensor> {
+    let (groups, rows, length) = x.dims3()?;
+    if (groups, length) != (mask.groups(), mask.length) {
+        bail!("logarithm of means of {:?} with a mask of {} x {}", x.shape(), mask.groups(), mask.length)
+    }
+    if x.device().is_cpu() {
+        return x.contiguous()?.apply_op1(MaskedLogMeanExp { mask: mask.clone() });
+    }
+    let kept = mask.tensor(x.device())?.reshape((groups, 1, length))?;
+    let counts: Vec<f32> = (0..groups).map(|group| mask.count(group) as f32).collect();
+    let present: Vec<f32> = counts.iter().map(|count| count.min(1.0)).collect();
+    let per_group = |values: Vec<f32>| Tensor::from_vec(values, (groups, 1, 1), x.device());
+    let masked = x.broadcast_mul(&kept)?.broadcast_add(&((&kept - 1.0)? * 1e12)?)?;
+    let max = masked.max_keepdim(candle_core::D::Minus1)?.detach();
+    let exp = masked.broadcast_sub(&max)?.exp()?.broadcast_mul(&kept)?;
+    let mean = exp.sum_keepdim(candle_core::D::Minus1)?.broadcast_div(&per_group(counts)?.maximum(1.0)?)?;
+    let present = per_group(present)?.broadcast_as((groups, rows, 1))?;
+    // An empty row's mean is 0; the logarithm of the smallest normal number is finite, and then dropped.
+    (mean.maximum(f64::from(f32::MIN_POSITIVE))?.log()? + max)? * present
+}
+
+struct MaskedLogMeanExp {
+    mask: Mask,
+}
+
+impl CustomOp1 for MaskedLogMeanExp {
+    fn name(&self) -> &'static str {
+        "masked-log-mean-exp"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let (x, dims, length) = (host::floats(storage, layout)?, layout.dims(), self.mask.length);
+        let rows = dims[1];
+        let mut out = vec![0.0; dims[0] * rows];
+        host::for_chunks(&mut out, rows, 8 * length, |group, out| {
+            let kept = self.mask.row(group);
+            let count = self.mask.count(group);
+            if count == 0 {
+                return;
+            }
+            vectorized(
+                #[inline(always)]
+                || {
+                    let mut row = vec![0.0; length];
+                    for (x, out) in x[group * rows * length..].chunks_exact(length).zip(out) {
+                        row.copy_from_slice(x);
+                        row.iter_mut().zip(kept).for_each(|(x, &kept)| *x = if kept { *x } else { f32::NEG_INFINITY });
+                        let (max, sum) = exponentials(&mut row);
+                        *out = max + (sum / count as f32).ln();
+                    }
+                },
+            );
+        });
+        Ok((CpuStorage::F32(out), (dims[0], rows, 1).into()))
+    }
+
+    /// dx = softmax(x) · g
+    fn bwd(&self, x: &Tensor, _: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
+        let gradient = gradient.contiguous()?;
+        let ((x_storage, x_layout), (g, g_layout)) = (x.storage_and_layout(), gradient.storage_and_layout());
+        let (g, length) = (host::stored(&g, g_layout)?, self.mask.length);
+        let mut out = host::stored(&x_storage, x_layout)?.to_vec();
+        let rows = x.dim(1)?;
+        host::for_chunks(&mut out, rows * length, 8, |group, out| {
+            let kept = self.mask.row(group);
+            vectorized(
+                #[inline(always)]
+                || {
+                    for (row, g) in out.chunks_exact_mut(length).zip(&g[group * rows..]) {
+                        softmax_row(row, kept);
+                        row.iter_mut().for_each(|p| *p *= g);
+                    }
+                },
+            );
+        });
+        Ok(Some(Tensor::from_vec(out, x.shape(), x.device())?))
+    }
 }
 
 struct MaskedSoftmax {

@@ -6,7 +6,7 @@ use rand::{RngExt, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 
 use super::{
-    Order, OwnClicks, Recipe, TrainingError, TrainingTargets,
+    NegativeSampling, Order, OwnClicks, Recipe, TrainingError, TrainingTargets,
     randomness::{Purpose, generator},
 };
 use crate::{
@@ -52,7 +52,11 @@ impl<'a> Loader<'a> {
         recipe: &'a Recipe,
         plan: BatchPlan,
     ) -> Result<Self, TrainingError> {
-        let sampler = PopularitySampler::new(&dataset.popularity(), dataset.catalogue.items.first_row)?;
+        let clicks = match recipe.negative_sampling {
+            NegativeSampling::Popularity => dataset.popularity(),
+            NegativeSampling::Uniform => vec![0; dataset.catalogue.items.rows()],
+        };
+        let sampler = PopularitySampler::new(&clicks, dataset.catalogue.items.first_row)?;
         let mut targets = examples(dataset, plan.examples);
         let all = targets.len();
         if recipe.targets == TrainingTargets::AfterSearch {
@@ -147,7 +151,7 @@ impl<'a> Loader<'a> {
                 OwnClicks::Training => Split::training(clicked.len()),
                 OwnClicks::All => clicked.len(),
             };
-            // The popularity sampler wants the target last.
+            // The sampler wants the target last.
             let excluded = [&clicked[..end], &clicked[target.position as usize..=target.position as usize]].concat();
             match self.plan.examples {
                 Examples::Clicks => {

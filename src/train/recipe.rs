@@ -22,14 +22,18 @@ pub struct Recipe {
     pub epochs: usize,
     /// Targets per step.
     pub batch_size: usize,
-    /// Sampled items per target, drawn by popularity.
+    /// Sampled items per target.
     pub negatives: usize,
+    /// How they are drawn.
+    pub negative_sampling: NegativeSampling,
     /// Items, and as many queries, sampled for each batch: the negatives of the query-item alignment.
     pub alignment_negatives: usize,
     /// Share of activations that dropout zeroes.
     pub dropout: f64,
     /// Adam's step size at the start.
     pub learning_rate: f64,
+    /// How the step size changes.
+    pub schedule: Schedule,
     /// L2 regularisation, added to the gradient. The release: 1e-5 for Amazon, 1e-6 for Kuaishou.
     pub l2: f64,
     /// Adam's decay of the first moment.
@@ -68,9 +72,11 @@ impl Default for Recipe {
             epochs: 30,
             batch_size: 256,
             negatives: 4,
+            negative_sampling: NegativeSampling::default(),
             alignment_negatives: 1024,
             dropout: 0.1,
             learning_rate: 1e-3,
+            schedule: Schedule::default(),
             l2: 1e-5,
             beta1: 0.9,
             beta2: 0.999,
@@ -131,6 +137,28 @@ impl Recipe {
             l2: self.l2,
         }
     }
+}
+
+/// How sampled items are drawn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum NegativeSampling {
+    /// In proportion to their training clicks, as the release does: that an item is popular is not learned.
+    #[default]
+    Popularity,
+    /// All equally likely, as in an evaluation among uniformly sampled items: that an item is popular is learned, too.
+    Uniform,
+}
+
+/// How the step size changes while training goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Schedule {
+    /// It falls by the plateau factor when validation MRR has stopped growing, as the release's.
+    #[default]
+    Plateau,
+    /// It rises over the first fiftieth of all steps and then falls like a half cosine to the minimal rate.
+    Cosine,
 }
 
 /// Which validation metric picks the weights that are kept.

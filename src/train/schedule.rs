@@ -44,6 +44,15 @@ impl ReduceOnPlateau {
     }
 }
 
+/// The step size of a step, from 0, of `steps` in all: a linear rise over the first fiftieth, then half a cosine from `peak`
+/// down to `floor` (Loshchilov & Hutter, arXiv 1608.03983, without restarts).
+pub fn cosine(step: u64, steps: u64, peak: f64, floor: f64) -> f64 {
+    let rise = (steps / 50).max(1);
+    let done = (step as f64 / steps.max(1) as f64).min(1.0);
+    let rate = floor + (peak - floor) * 0.5 * (1.0 + (std::f64::consts::PI * done).cos());
+    rate * ((step + 1) as f64 / rise as f64).min(1.0)
+}
+
 /// Ends training when a metric has stopped growing at the lowest rate.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EarlyStop {
@@ -90,6 +99,16 @@ mod tests {
             assert!((rate - expected).abs() < 1e-12, "epoch {n}: {rate} instead of {expected}");
         }
         assert!(plateau.at_floor(rate) && !plateau.at_floor(1e-4));
+    }
+
+    #[test]
+    fn the_cosine_rises_and_falls() {
+        let rates: Vec<f64> = (0..1000).map(|step| cosine(step, 1000, 1e-3, 1e-5)).collect();
+        assert!((rates[0] - 1e-3 / 20.0).abs() < 1e-9, "{}", rates[0]);
+        assert!((rates[500] - (1e-3 + 1e-5) / 2.0).abs() < 1e-9, "{}", rates[500]);
+        assert!((1e-5..1.1e-5).contains(&rates[999]));
+        assert!(rates[..20].is_sorted() && rates[20..].iter().rev().is_sorted());
+        assert!(cosine(5000, 1000, 1e-3, 1e-5) >= 1e-5, "a run that is made longer goes on at the floor");
     }
 
     #[test]

@@ -15,11 +15,12 @@ use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Checkpoint, EventWriter, Recipe, Reporting, TrainingError,
+    Checkpoint, EventWriter, Recipe, Reporting, Schedule, TrainingError,
     checkpoint::{Candidates, Position, RunState},
     loader::Loader,
     progress::losses_text,
     randomness::{Purpose, generator},
+    schedule::cosine,
 };
 use crate::{
     data::{Dataset, EvaluationNegatives, Featurizer, Split, Target, UserRow},
@@ -198,6 +199,7 @@ struct Run<'a> {
     validation: Vec<Target>,
     state: RunState,
     best: Option<HashMap<String, Tensor>>,
+    steps_per_epoch: usize,
 }
 
 impl<'a> Run<'a> {
@@ -232,6 +234,7 @@ impl<'a> Run<'a> {
             validation,
             state,
             best,
+            steps_per_epoch: 0,
         })
     }
 
@@ -239,6 +242,7 @@ impl<'a> Run<'a> {
     fn epoch(&mut self, loader: &Loader<'_>) -> Result<Flow, TrainingError> {
         let Position { epoch, step: first } = self.state.next;
         let (steps, files) = (loader.steps(), &self.trainer.files);
+        self.steps_per_epoch = steps;
         let bar = self.trainer.reporting.epoch_bar(format!("epoch {epoch}/{}", self.trainer.recipe.epochs), steps);
         bar.set_position(first as u64);
         if epoch == 1 && first == 0 {
@@ -291,6 +295,11 @@ impl<'a> Run<'a> {
         if let Some((name, value)) = values.iter().rev().find(|(_, value)| !value.is_finite()) {
             return Err(self.not_finite(batch, step, format!("the loss {name} = {value}")));
         }
+        if recipe.schedule == Schedule::Cosine {
+            let all = (recipe.epochs * self.steps_per_epoch) as u64;
+            self.state.learning_rate = cosine(self.state.steps, all, recipe.learning_rate, recipe.min_learning_rate);
+            self.adam.set_learning_rate(self.state.learning_rate);
+        }
         let gradients = losses.total.backward().map_err(ModelError::from)?;
         match self.adam.step(&gradients) {
             Ok(()) => Ok(values),
@@ -333,9 +342,12 @@ impl<'a> Run<'a> {
         ));
         self.state.epochs.push(report);
         let RunState { plateau, early_stop, learning_rate, .. } = &mut self.state;
-        early_stop.observe(validation.mrr, || plateau.at_floor(*learning_rate));
-        *learning_rate = plateau.next_rate(validation.mrr, *learning_rate);
-        self.adam.set_learning_rate(*learning_rate);
+        let schedule = self.trainer.recipe.schedule;
+        early_stop.observe(validation.mrr, || schedule == Schedule::Plateau && plateau.at_floor(*learning_rate));
+        if schedule == Schedule::Plateau {
+            *learning_rate = plateau.next_rate(validation.mrr, *learning_rate);
+            self.adam.set_learning_rate(*learning_rate);
+        }
         self.state.next = Position { epoch: epoch + 1, step: 0 };
         self.state.seconds += started.elapsed().as_secs_f64();
         Ok(())

@@ -238,11 +238,13 @@ pub fn sesrec() -> LoadedModel {
     let catalogue = Catalogue {
         items: EntityTable { ids: (1..300).map(|n| format!("item{n}")).collect(), ..EntityTable::padded() },
         users: EntityTable { ids: (0..20).map(|n| format!("user{n}")).collect(), ..EntityTable::default() },
-        queries: EntityTable { ids: (0..10).map(|n| format!("word{n}")).collect(), ..EntityTable::padded() },
+        queries: EntityTable {
+            ids: (0..10).map(|n| format!("word{n}")).collect(),
+            words: (1..=10).map(|word| [word]).collect(),
+            ..EntityTable::padded()
+        },
         words: EntityTable { ids: (0..10).map(|n| format!("word{n}")).collect(), ..EntityTable::padded() },
         sources: EntityTable { ids: (0..3).map(|n| format!("source{n}")).collect(), ..EntityTable::default() },
-        query_word_ends: (0..=10).collect(),
-        query_words: (1..=10).collect(),
         ..Catalogue::default()
     };
     let config = SesRecConfig::for_catalogue(&catalogue, InputSizes::AMAZON);

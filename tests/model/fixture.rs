@@ -28,21 +28,17 @@ pub fn catalogue() -> Arc<Catalogue> {
                 values: (0..count + first_row).map(|n| n % rows).collect(),
             })
             .collect(),
+        ..EntityTable::default()
     };
     let words_of = |query: u32| (0..query % 4).map(move |n| 1 + (query + n) % WORDS);
-    let (mut query_word_ends, mut query_words) = (vec![0], vec![]);
-    for query in 1..=QUERIES {
-        query_words.extend(words_of(query));
-        query_word_ends.push(query_words.len() as u64);
-    }
+    let words = (1..=QUERIES).map(|query| words_of(query).collect::<Vec<u32>>()).collect();
+    let item_words = (1..=ITEMS).map(|item| words_of(item).take(2).collect::<Vec<u32>>()).collect();
     Arc::new(Catalogue {
-        items: table(1, ITEMS, &[("cate", 5)]),
+        items: EntityTable { words: item_words, ..table(1, ITEMS, &[("cate", 5)]) },
         users: table(0, USERS, &[("age", 3)]),
-        queries: table(1, QUERIES, &[]),
+        queries: EntityTable { words, ..table(1, QUERIES, &[]) },
         words: table(1, WORDS, &[]),
         sources: table(0, 2, &[]),
-        query_word_ends,
-        query_words,
         ..Catalogue::default()
     })
 }

@@ -8,10 +8,12 @@ use proptest::prelude::*;
 use sesrec::{
     data::{HistoryBatch, HistoryLimits, SearchFeatures, UserFeatures, UserRow},
     model::{
-        Bundle, BundleError, InputSizes, ModelConfig, RankerOptions, RankingModel, ScoreRequest, TrainableModel,
+        AttributeConfig, Bundle, BundleError, ITEM_WORDS, InputSizes, ModelConfig, RankerOptions, RankingModel,
+        ScoreRequest, TrainableModel,
         convert::{Sources, convert},
         sesrec::{
-            CoattentionPadding, InterestExtraction, SesRecConfig, SesRecRanker, SesRecTrainable, Threshold, initialise,
+            CoattentionPadding, InterestExtraction, Positions, PredictionLoss, SesRecConfig, SesRecRanker,
+            SesRecTrainable, Threshold, initialise,
         },
     },
     nn::{Adam, AdamOptions, Dropout},
@@ -27,9 +29,33 @@ fn config() -> SesRecConfig {
     config
 }
 
+/// Everything that the release doesn't have, and no user embedding.
+fn extended(mut config: SesRecConfig) -> SesRecConfig {
+    let words = config.inputs.query_features.unwrap().word_segs;
+    config.inputs.item_attributes.push(AttributeConfig { name: ITEM_WORDS.into(), rows: words.rows, dim: words.dim });
+    config.inputs.item_attributes[0].dim += 3;
+    config.inputs.user_attributes.clear();
+    config.hidden_dim = config.inputs.item_dim();
+    config.inputs.query_features.as_mut().unwrap().search_source.as_mut().unwrap().dim = config.hidden_dim;
+    config.prediction_loss = PredictionLoss::Softmax;
+    config.positions_from = Positions::Newest;
+    (config.item_bias, config.matching) = (true, true);
+    config.validate().unwrap();
+    config
+}
+
 /// Weights of a size at which every part matters.
 fn weights(config: &SesRecConfig) -> HashMap<String, Tensor> {
-    initialise(config, 3).unwrap()
+    let mut weights = initialise(config, 3).unwrap();
+    if let Some(bias) = weights.get_mut("item_bias.weight") {
+        let values = (0..bias.elem_count()).map(|n| (n as f32 * 0.7).sin()).collect::<Vec<f32>>();
+        *bias = Tensor::from_vec(values, bias.shape(), &Device::Cpu).unwrap();
+    }
+    if let Some(matching) = weights.get_mut("matching.weight") {
+        let values = (0..matching.elem_count()).map(|n| 0.3 - 0.11 * n as f32).collect::<Vec<f32>>();
+        *matching = Tensor::from_vec(values, matching.shape(), &Device::Cpu).unwrap();
+    }
+    weights
 }
 
 fn ranker(config: &SesRecConfig) -> SesRecRanker {
@@ -44,20 +70,23 @@ fn score(ranker: &SesRecRanker, users: &[UserFeatures], items: &[u32]) -> Vec<Ve
 
 #[test]
 fn every_parameter_gets_a_gradient() {
-    let model = SesRecTrainable::from_tensors(config(), catalogue(), &weights(&config()), &Device::Cpu).unwrap();
-    let losses = model.losses(&batch(&some_users()), &mut Dropout::seeded(0.1, 5)).unwrap();
-    let gradients = losses.total.backward().unwrap();
-    for (name, var) in model.parameters().iter() {
-        let gradient = gradients.get(var).unwrap_or_else(|| panic!("{name} has no gradient"));
-        let values = gradient.flatten_all().unwrap().to_vec1::<f32>().unwrap();
-        assert!(values.iter().all(|value| value.is_finite()), "{name}: {values:?}");
-        assert!(values.iter().any(|&value| value != 0.0), "{name}: its gradient is zero");
-    }
-    // Padding is encoded, so this would not be zero by itself.
-    for name in ["query_item_feat.item_feat.item_id_emb.weight", "query_item_feat.query_id_emb.weight"] {
-        let gradient = gradients.get(model.parameters().get(name).unwrap()).unwrap();
-        let padding = gradient.get(0).unwrap().abs().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap();
-        assert_eq!(padding, 0.0, "{name}");
+    for config in [config(), extended(config())] {
+        let model =
+            SesRecTrainable::from_tensors(config.clone(), catalogue(), &weights(&config), &Device::Cpu).unwrap();
+        let losses = model.losses(&batch(&some_users()), &mut Dropout::seeded(0.1, 5)).unwrap();
+        let gradients = losses.total.backward().unwrap();
+        for (name, var) in model.parameters().iter() {
+            let gradient = gradients.get(var).unwrap_or_else(|| panic!("{name} has no gradient"));
+            let values = gradient.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            assert!(values.iter().all(|value| value.is_finite()), "{name}: {values:?}");
+            assert!(values.iter().any(|&value| value != 0.0), "{name}: its gradient is zero");
+        }
+        // Padding is encoded, so this would not be zero by itself.
+        for name in ["query_item_feat.item_feat.item_id_emb.weight", "query_item_feat.query_id_emb.weight"] {
+            let gradient = gradients.get(model.parameters().get(name).unwrap()).unwrap();
+            let padding = gradient.get(0).unwrap().abs().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap();
+            assert_eq!(padding, 0.0, "{name}");
+        }
     }
 }
 
@@ -76,18 +105,23 @@ fn without_clicks_alignment_is_zero_and_training_goes_on() {
 #[test]
 fn it_overfits_one_batch() {
     let users: Vec<_> = some_users().into_iter().take(3).collect();
-    let model = SesRecTrainable::new(config(), catalogue(), 1, &Device::Cpu).unwrap();
-    let mut adam =
-        Adam::new(model.parameters(), AdamOptions { learning_rate: 1e-2, ..AdamOptions::default() }).unwrap();
-    let bce = |losses: &sesrec::model::Losses| losses.parts[0].1.to_scalar::<f32>().unwrap();
-    let first = bce(&model.losses(&batch(&users), &mut Dropout::off()).unwrap());
-    let mut last = first;
-    for _ in 0..60 {
-        let losses = model.losses(&batch(&users), &mut Dropout::off()).unwrap();
-        last = bce(&losses);
-        adam.step(&losses.total.backward().unwrap()).unwrap();
+    for (config, loss) in [(config(), "bce"), (extended(config()), "softmax")] {
+        let model = SesRecTrainable::new(config, catalogue(), 1, &Device::Cpu).unwrap();
+        let mut adam =
+            Adam::new(model.parameters(), AdamOptions { learning_rate: 1e-2, ..AdamOptions::default() }).unwrap();
+        let prediction = |losses: &sesrec::model::Losses| {
+            assert_eq!(losses.parts[0].0, loss);
+            losses.parts[0].1.to_scalar::<f32>().unwrap()
+        };
+        let first = prediction(&model.losses(&batch(&users), &mut Dropout::off()).unwrap());
+        let mut last = first;
+        for _ in 0..60 {
+            let losses = model.losses(&batch(&users), &mut Dropout::off()).unwrap();
+            last = prediction(&losses);
+            adam.step(&losses.total.backward().unwrap()).unwrap();
+        }
+        assert!(last < 0.2 * first, "{loss}: from {first} to {last}");
     }
-    assert!(last < 0.2 * first, "from {first} to {last}");
 }
 
 #[test]
@@ -157,12 +191,14 @@ fn wrong_rows_are_errors() {
 fn every_way_to_rank_gives_the_same_scores() {
     let (include, exclude) = (CoattentionPadding::Include, CoattentionPadding::Exclude);
     let (multiple, single) = (InterestExtraction::Multiple, InterestExtraction::Single);
-    for (threshold, coattention_padding, interest_extraction) in [
+    let settings = [
         (Threshold::Mean, exclude, multiple),
         (Threshold::Mean, include, multiple),
         (Threshold::Constant(0.9), exclude, multiple),
         (Threshold::Median, exclude, single),
-    ] {
+    ];
+    let settings = settings.into_iter().flat_map(|settings| [(false, settings), (true, settings)]);
+    for (further, (threshold, coattention_padding, interest_extraction)) in settings {
         let limits = HistoryLimits { recommendations: 90, searches: 40, ..LIMITS };
         let sizes = InputSizes { item: (12, 4), user: (6, 2), query: (6, 5), heads: 2, limits };
         let config = SesRecConfig {
@@ -172,6 +208,7 @@ fn every_way_to_rank_gives_the_same_scores() {
             mlp: vec![24, 10, 6, 1],
             ..SesRecConfig::for_catalogue(&catalogue(), sizes)
         };
+        let config = if further { extended(config) } else { config };
         let weights = weights(&config);
         let mut users = some_users();
         users.push(UserFeatures {
@@ -200,9 +237,14 @@ proptest! {
 
     /// In company, a user is padded to the others' lengths: neither may show.
     #[test]
-    fn batched_equals_one_by_one(users in proptest::collection::vec(any_user(), 1..6), include in any::<bool>()) {
+    fn batched_equals_one_by_one(
+        users in proptest::collection::vec(any_user(), 1..6),
+        include in any::<bool>(),
+        further in any::<bool>(),
+    ) {
         let padding = if include { CoattentionPadding::Include } else { CoattentionPadding::Exclude };
-        let ranker = ranker(&SesRecConfig { coattention_padding: padding, ..config() });
+        let config = if further { extended(config()) } else { config() };
+        let ranker = ranker(&SesRecConfig { coattention_padding: padding, ..config });
         let items: Vec<u32> = (1..=ITEMS).collect();
         let together = score(&ranker, &users, &items);
         for (user, together) in users.iter().zip(together) {
@@ -214,8 +256,9 @@ proptest! {
     }
 
     #[test]
-    fn padding_changes_nothing(user in any_user(), rec in 0_usize..5, src in 0_usize..4) {
-        let model = SesRecTrainable::from_tensors(config(), catalogue(), &weights(&config()), &Device::Cpu).unwrap();
+    fn padding_changes_nothing(user in any_user(), rec in 0_usize..5, src in 0_usize..4, further in any::<bool>()) {
+        let config = if further { extended(config()) } else { config() };
+        let model = SesRecTrainable::from_tensors(config.clone(), catalogue(), &weights(&config), &Device::Cpu).unwrap();
         let users = [user];
         let rec_len = (users[0].recommendations.len() + rec).min(LIMITS.recommendations);
         let src_len = (users[0].searches.len() + src).min(LIMITS.searches);
@@ -223,7 +266,8 @@ proptest! {
             let network = model.network();
             let encoded = network.encode(history, &[&[1, 2, 3, 4]], &mut Dropout::off()).unwrap();
             let candidates = network.candidates(&encoded, 2).unwrap();
-            network.logits(&encoded, &candidates, &mut Dropout::off()).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap()
+            let rows = (&[1, 2, 3, 4][..], &candidates);
+            network.logits(&encoded, rows, &mut Dropout::off()).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap()
         };
         let tight = logits(&HistoryBatch::padded_to_longest(&users, LIMITS));
         let padded = logits(&HistoryBatch::padded_to(&users, rec_len, src_len, LIMITS));

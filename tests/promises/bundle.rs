@@ -25,11 +25,9 @@ pub fn write(path: &Path, seed: u64) -> String {
     let catalogue = Catalogue {
         items: EntityTable { ids: ids("i", ITEMS), ..EntityTable::padded() },
         users: EntityTable { ids: ids("u", 4), ..EntityTable::default() },
-        queries: EntityTable { ids: ids("w", 5), ..EntityTable::padded() },
+        queries: EntityTable { ids: ids("w", 5), words: (1..=5).map(|word| [word]).collect(), ..EntityTable::padded() },
         words: EntityTable { ids: ids("w", 5), ..EntityTable::padded() },
         sources: EntityTable { ids: ids("s", 2), ..EntityTable::default() },
-        query_word_ends: (0..=5).collect(),
-        query_words: (1..=5).collect(),
         ..Catalogue::default()
     };
     let limits = HistoryLimits { recommendations: READ, searches: 6, words: 3, clicks: 2 };

@@ -26,11 +26,13 @@ pub fn write(path: &Path) {
             attributes: vec![attribute(3, 50)],
             ..EntityTable::default()
         },
-        queries: EntityTable { ids: ["red shoes"].into_iter().collect(), ..EntityTable::padded() },
+        queries: EntityTable {
+            ids: ["red shoes"].into_iter().collect(),
+            words: [[1, 2]].into_iter().collect(),
+            ..EntityTable::padded()
+        },
         words: EntityTable { ids: ["red", "shoes"].into_iter().collect(), ..EntityTable::padded() },
         sources: EntityTable { ids: ["search_box"].into_iter().collect(), ..EntityTable::default() },
-        query_word_ends: vec![0, 2],
-        query_words: vec![1, 2],
         ..Catalogue::default()
     });
     let config = ModelConfig::Sesrec(SesRecConfig::for_catalogue(&catalogue, InputSizes::KUAISHOU));

@@ -105,12 +105,14 @@ pub fn loaded(version: &str) -> (LoadedModel, ModelControl) {
     let catalogue = Catalogue {
         items: EntityTable { ids: (1..=ITEMS).map(|n| format!("i{n}")).collect(), ..EntityTable::padded() },
         users: EntityTable { ids: ["known"].into_iter().collect(), ..EntityTable::default() },
-        queries: EntityTable { ids: ["red shoes"].into_iter().collect(), ..EntityTable::padded() },
+        queries: EntityTable {
+            ids: ["red shoes"].into_iter().collect(),
+            // Not in the text's order, so that it shows whose words are taken.
+            words: [[2, 1]].into_iter().collect(),
+            ..EntityTable::padded()
+        },
         words: EntityTable { ids: ["red", "shoes"].into_iter().collect(), ..EntityTable::padded() },
         sources: EntityTable { ids: ["search_box"].into_iter().collect(), ..EntityTable::default() },
-        query_word_ends: vec![0, 2],
-        // Not in the text's order, so that it shows whose words are taken.
-        query_words: vec![2, 1],
         ..Catalogue::default()
     };
     let model = LoadedModel {

@@ -38,14 +38,17 @@ impl<'a> Session<'a> {
         declare: impl FnOnce(&Base<'_>) -> anyhow::Result<R>,
     ) -> anyhow::Result<R> {
         let StudyFlags { sizes, recipe, .. } = self.flags;
-        let (inputs, heads) = sizes.inputs(&self.dataset.catalogue)?;
-        let settings = loss.map(|loss| anyhow::Ok(Setting::new("loss", serde_json::to_value(loss)?))).transpose()?;
+        let (inputs, heads) = sizes.inputs(&self.dataset.catalogue, recipe.recipe)?;
+        let loss = loss.map(|loss| anyhow::Ok(Setting::new("loss", serde_json::to_value(loss)?))).transpose()?;
+        let settings = |kind: ModelKind| {
+            sizes.settings(recipe.recipe, kind).into_iter().chain(loss.iter().cloned()).collect::<Vec<_>>()
+        };
         let recipe = |kind: ModelKind, config: &ModelConfig| {
             let own = config.setting("loss").is_some_and(|loss| loss == "own");
             // Each run has a seed of its own.
             recipe.recipe(0, sizes.preset, kind, if own { Loss::Own } else { Loss::Bce })
         };
-        declare(&Base { inputs, heads, settings: settings.into_iter().collect(), recipe: &recipe })
+        declare(&Base { inputs, heads, settings: &settings, recipe: &recipe })
     }
 
     /// Makes the runs that are missing; then `report` gets the rows of those that there are, and the protocol.

@@ -1,6 +1,6 @@
 //! The model's architecture as flags.
 
-use super::size_flags::SizeFlags;
+use super::{RecipeName, size_flags::SizeFlags};
 use crate::{
     data::Catalogue,
     model::{
@@ -83,10 +83,16 @@ impl ModelFlags {
     }
 
     /// The model's configuration for the entities of a catalogue.
-    pub(super) fn config(&self, catalogue: &Catalogue, dropout: f64) -> anyhow::Result<ModelConfig> {
-        let (inputs, heads) = self.sizes.inputs(catalogue)?;
+    pub(super) fn config(
+        &self,
+        catalogue: &Catalogue,
+        recipe: RecipeName,
+        dropout: f64,
+    ) -> anyhow::Result<ModelConfig> {
+        let (inputs, heads) = self.sizes.inputs(catalogue, recipe)?;
         let config = self.model.config(inputs, heads);
-        let mut settings = self.settings()?;
+        let mut settings = self.sizes.settings(recipe, self.model);
+        settings.extend(self.settings()?);
         if config.setting("dropout").is_some() {
             settings.push(Setting::new("dropout", dropout));
         }
@@ -162,7 +168,7 @@ mod tests {
 
     fn config(flags: &[&str]) -> anyhow::Result<SesRecConfig> {
         let command = Command::parse_from(["train"].iter().chain(flags));
-        match command.model.config(&catalogue(), 0.1)? {
+        match command.model.config(&catalogue(), RecipeName::Paper, 0.1)? {
             ModelConfig::Sesrec(config) => Ok(config),
             other => bail!("{} was asked for", other.kind()),
         }
@@ -211,7 +217,7 @@ mod tests {
     fn other_models_take_their_own_settings_only() {
         let config = |flags: &[&str]| {
             let command = Command::parse_from(["train"].iter().chain(flags));
-            command.model.config(&catalogue(), 0.1)
+            command.model.config(&catalogue(), RecipeName::Paper, 0.1)
         };
         let flags = ["--model", "gru4rec", "--set", "hidden_dim=24", "--loss", "own", "--item-attributes", "id:8"];
         let json: serde_json::Value = serde_json::from_str(&config(&flags).unwrap().to_json()).unwrap();

@@ -2,35 +2,106 @@
 
 use super::{Loss, Preset};
 use crate::{
-    model::ModelKind,
-    train::{Order, OwnClicks, Recipe, Selection, TrainingTargets},
+    model::{ModelKind, Setting},
+    train::{NegativeSampling, Order, OwnClicks, Recipe, Schedule, Selection, TrainingTargets},
 };
+
+/// A model's training and, for SESRec, its architecture as a whole; single flags change single values of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum RecipeName {
+    /// The SESRec release's, as faithful as can be.
+    #[default]
+    Paper,
+    /// Better on the same logs: many uniformly sampled negatives under one softmax, a learning rate that falls like a cosine,
+    /// all interactions as targets; SESRec also reads the words of captions, counts positions from the newest event, and adds
+    /// to its prediction how well a candidate matches each set of events and how good it is by itself.
+    Best,
+}
+
+impl RecipeName {
+    /// What SESRec is built with; other models have nothing to choose.
+    pub(crate) fn settings(self, model: ModelKind) -> Vec<Setting> {
+        if self == Self::Paper || model != ModelKind::Sesrec {
+            return vec![];
+        }
+        vec![
+            // Users are known by what they did: an embedding by id learns their few training clicks by heart.
+            Setting::new("user_attributes", serde_json::Value::Array(vec![])),
+            Setting::new("positions_from", "newest"),
+            Setting::new("item_bias", true),
+            Setting::new("matching", true),
+            Setting::new("prediction_loss", "softmax"),
+        ]
+    }
+
+    fn recipe(self, preset: Preset, model: ModelKind, loss: Loss) -> Recipe {
+        let (l2, plateau_patience, early_stop_patience) = match preset {
+            Preset::Amazon => (1e-5, 5, 5),
+            Preset::Kuaishou => (1e-6, 1, 2),
+        };
+        let targets = match loss {
+            Loss::Own => TrainingTargets::All,
+            Loss::Bce => TrainingTargets::AfterSearch,
+        };
+        let paper = Recipe {
+            dropout: model.dropout(),
+            l2,
+            plateau_patience,
+            early_stop_patience,
+            targets,
+            ..Recipe::default()
+        };
+        match self {
+            Self::Paper => paper,
+            Self::Best => Recipe {
+                epochs: 10,
+                negatives: 32,
+                negative_sampling: NegativeSampling::Uniform,
+                own_clicks: OwnClicks::Training,
+                schedule: Schedule::Cosine,
+                dropout: if model == ModelKind::Sesrec { 0.2 } else { paper.dropout },
+                l2: 0.0,
+                targets: TrainingTargets::All,
+                selection: Selection::NdcgAt10,
+                ..paper
+            },
+        }
+    }
+}
 
 /// How the model is trained.
 #[derive(Debug, Clone, clap::Args)]
-#[command(next_help_heading = "Recipe (defaults: the SESRec release's)")]
+#[command(next_help_heading = "Recipe (defaults: those of --recipe)")]
 pub struct RecipeFlags {
-    /// Passes over the training data, at most; validation usually ends it earlier.
-    #[arg(long, default_value_t = 30)]
-    epochs: usize,
+    /// Where the flags below have their defaults from. [default: paper]
+    #[arg(long, value_enum, default_value_t, hide_default_value = true)]
+    pub(crate) recipe: RecipeName,
+    /// Passes over the training data, at most; validation usually ends it earlier. [default: 30; best 10]
+    #[arg(long)]
+    epochs: Option<usize>,
     /// Examples per step. Larger is faster on a GPU and may need a larger learning rate.
     #[arg(long, default_value_t = 256)]
     batch_size: usize,
-    /// Items that a user did not click, per clicked one; drawn in proportion to their popularity, so that popular items
-    /// are not simply learned to be good.
-    #[arg(long, default_value_t = 4)]
-    training_negatives: usize,
+    /// Items that a user did not click, per clicked one. [default: 4; best 32]
+    #[arg(long)]
+    training_negatives: Option<usize>,
+    /// How they are drawn. [default: popularity; best uniform]
+    #[arg(long, value_enum)]
+    negative_sampling: Option<NegativeSampling>,
     /// Items and queries that a batch's query-item alignment is contrasted with.
     #[arg(long, default_value_t = 1024)]
     alignment_negatives: usize,
     /// Share of activations that are zeroed in training: against overfitting. [default: the model's: sesrec and jsr 0.1,
-    /// stamp and srjgraph 0, gru4rec 0.3, sasrec and fmlp 0.5, query-seqrec 0.6]
+    /// stamp and srjgraph 0, gru4rec 0.3, sasrec and fmlp 0.5, query-seqrec 0.6; best: sesrec 0.2]
     #[arg(long)]
     dropout: Option<f64>,
     /// Adam's step size at the start.
     #[arg(long, default_value_t = 1e-3)]
     learning_rate: f64,
-    /// L2 regularisation, added to the gradient of every weight. [default: 1e-5 for amazon, 1e-6 for kuaishou]
+    /// How it changes. [default: plateau; best cosine]
+    #[arg(long, value_enum)]
+    schedule: Option<Schedule>,
+    /// L2 regularisation, added to the gradient of every weight. [default: 1e-5 for amazon, 1e-6 for kuaishou; best 0]
     #[arg(long)]
     l2: Option<f64>,
     /// Adam's decay of the mean gradient.
@@ -58,18 +129,18 @@ pub struct RecipeFlags {
     /// for amazon, 2 for kuaishou]
     #[arg(long)]
     early_stop_patience: Option<usize>,
-    /// Which validation metric picks the epoch whose weights are kept.
-    #[arg(long, value_enum, default_value_t)]
-    selection: Selection,
-    /// Which interactions are learned from. [default: after-search; all with --loss own]
+    /// Which validation metric picks the epoch whose weights are kept. [default: mrr; best ndcg-at-10]
+    #[arg(long, value_enum)]
+    selection: Option<Selection>,
+    /// Which interactions are learned from. [default: after-search; all with --loss own, and for best]
     #[arg(long, value_enum)]
     targets: Option<TrainingTargets>,
     /// In which order an epoch goes through them.
     #[arg(long, value_enum, default_value_t)]
     order: Order,
-    /// Which of a user's own clicks are never drawn as negatives.
-    #[arg(long, value_enum, default_value_t)]
-    own_clicks: OwnClicks,
+    /// Which of a user's own clicks are never drawn as negatives. [default: earlier; best training]
+    #[arg(long, value_enum)]
+    own_clicks: Option<OwnClicks>,
     /// Validate each epoch on this many users, always the same ones; 0 for all. Fewer make epochs shorter.
     #[arg(long, default_value_t = 0, value_name = "USERS")]
     validation_users: usize,
@@ -78,35 +149,30 @@ pub struct RecipeFlags {
 impl RecipeFlags {
     /// For a model with its publication's loss or the common one.
     pub(crate) fn recipe(&self, seed: u64, preset: Preset, model: ModelKind, loss: Loss) -> Recipe {
-        let (l2, plateau_patience, early_stop_patience) = match preset {
-            Preset::Amazon => (1e-5, 5, 5),
-            Preset::Kuaishou => (1e-6, 1, 2),
-        };
-        let targets = match loss {
-            Loss::Own => TrainingTargets::All,
-            Loss::Bce => TrainingTargets::AfterSearch,
-        };
+        let base = self.recipe.recipe(preset, model, loss);
         Recipe {
             seed,
-            epochs: self.epochs,
+            epochs: self.epochs.unwrap_or(base.epochs),
             batch_size: self.batch_size,
-            negatives: self.training_negatives,
+            negatives: self.training_negatives.unwrap_or(base.negatives),
+            negative_sampling: self.negative_sampling.unwrap_or(base.negative_sampling),
             alignment_negatives: self.alignment_negatives,
-            dropout: self.dropout.unwrap_or_else(|| model.dropout()),
+            dropout: self.dropout.unwrap_or(base.dropout),
             learning_rate: self.learning_rate,
-            l2: self.l2.unwrap_or(l2),
+            schedule: self.schedule.unwrap_or(base.schedule),
+            l2: self.l2.unwrap_or(base.l2),
             beta1: self.beta1,
             beta2: self.beta2,
             epsilon: self.epsilon,
             plateau_factor: self.plateau_factor,
-            plateau_patience: self.plateau_patience.unwrap_or(plateau_patience),
+            plateau_patience: self.plateau_patience.unwrap_or(base.plateau_patience),
             plateau_threshold: self.plateau_threshold,
             min_learning_rate: self.min_learning_rate,
-            early_stop_patience: self.early_stop_patience.unwrap_or(early_stop_patience),
-            selection: self.selection,
-            targets: self.targets.unwrap_or(targets),
+            early_stop_patience: self.early_stop_patience.unwrap_or(base.early_stop_patience),
+            selection: self.selection.unwrap_or(base.selection),
+            targets: self.targets.unwrap_or(base.targets),
             order: self.order,
-            own_clicks: self.own_clicks,
+            own_clicks: self.own_clicks.unwrap_or(base.own_clicks),
             validation_users: self.validation_users,
         }
     }

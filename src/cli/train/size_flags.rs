@@ -4,9 +4,10 @@ use std::str::FromStr;
 
 use anyhow::{Context, bail};
 
+use super::RecipeName;
 use crate::{
     data::{Catalogue, EntityTable},
-    model::{AttributeConfig, InputConfig, InputSizes},
+    model::{AttributeConfig, ITEM_WORDS, InputConfig, InputSizes, ModelKind, Setting},
 };
 
 /// The release's sizes and constants for one of its two data sets.
@@ -48,8 +49,9 @@ pub struct SizeFlags {
     /// The release's sizes for its Amazon or its Kuaishou data; the flags below change single ones.
     #[arg(long, value_enum, default_value_t)]
     pub(crate) preset: Preset,
-    /// Item embeddings as name:dimension, comma-separated, the id first; names as in the data set. Their dimensions add up
-    /// to the model's width. [default: id:32 for amazon; id:32,type:8,category:8 for kuaishou]
+    /// Item embeddings as name:dimension, comma-separated, the id first; names as in the data set, and "words" for the
+    /// words of captions, which items and queries then share. Their dimensions add up to the model's width. [default:
+    /// id:32 for amazon; id:32,type:8,category:8 for kuaishou; best: also words:32, or a wider id where there are none]
     #[arg(long, value_delimiter = ',', value_name = "NAME:DIM")]
     item_attributes: Vec<AttributeDimension>,
     /// User embeddings, likewise. [default: id:32 for amazon; id:16 and every attribute of the data set with 4 for
@@ -59,7 +61,8 @@ pub struct SizeFlags {
     /// Dimension of the embedding of a query as a whole. [default: 16 for amazon, 32 for kuaishou]
     #[arg(long, value_name = "DIM")]
     query_dimension: Option<usize>,
-    /// Dimension of the embeddings of its words. [default: 16 for amazon, 32 for kuaishou]
+    /// Dimension of the embeddings of its words. [default: 16 for amazon, 32 for kuaishou; that of the items' words where
+    /// these are embedded]
     #[arg(long, value_name = "DIM")]
     word_dimension: Option<usize>,
     /// Newest recommendation events that the model sees. [default: 15 for amazon, 150 for kuaishou]
@@ -78,7 +81,7 @@ pub struct SizeFlags {
 
 impl SizeFlags {
     /// What a model embeds of a catalogue, and how many heads the preset gives it.
-    pub(crate) fn inputs(&self, catalogue: &Catalogue) -> anyhow::Result<(InputConfig, usize)> {
+    pub(crate) fn inputs(&self, catalogue: &Catalogue, recipe: RecipeName) -> anyhow::Result<(InputConfig, usize)> {
         let mut sizes = match self.preset {
             Preset::Amazon => InputSizes::AMAZON,
             Preset::Kuaishou => InputSizes::KUAISHOU,
@@ -92,10 +95,15 @@ impl SizeFlags {
         set(&mut sizes.limits.clicks, self.max_clicks);
 
         let mut inputs = InputConfig::for_catalogue(catalogue, sizes);
-        let items = or_default(&self.item_attributes, || self.default_items(&catalogue.items));
-        inputs.item_attributes = attributes(&items, &catalogue.items).context("--item-attributes")?;
+        let items = or_default(&self.item_attributes, || self.default_items(&catalogue.items, recipe));
+        inputs.item_attributes = attributes(&items, &catalogue.items, &catalogue.words).context("--item-attributes")?;
         let users = or_default(&self.user_attributes, || self.default_users(&catalogue.users));
-        inputs.user_attributes = attributes(&users, &catalogue.users).context("--user-attributes")?;
+        inputs.user_attributes = attributes(&users, &catalogue.users, &catalogue.words).context("--user-attributes")?;
+        let item_words = inputs.item_attributes.iter().find(|attribute| attribute.name == ITEM_WORDS);
+        let shared = item_words.filter(|_| self.word_dimension.is_none()).map(|words| words.dim);
+        if let (Some(features), Some(dim)) = (&mut inputs.query_features, shared) {
+            features.word_segs.dim = dim;
+        }
         let d = inputs.item_dim();
         if let Some(source) = inputs.query_features.as_mut().and_then(|features| features.search_source.as_mut()) {
             source.dim = d;
@@ -103,10 +111,24 @@ impl SizeFlags {
         Ok((inputs, sizes.heads))
     }
 
-    fn default_items(&self, table: &EntityTable) -> Vec<AttributeDimension> {
+    /// What the recipe builds a model with, but for what these flags say otherwise.
+    pub(crate) fn settings(&self, recipe: RecipeName, model: ModelKind) -> Vec<Setting> {
+        let own_users = !self.user_attributes.is_empty();
+        let mut settings = recipe.settings(model);
+        settings.retain(|setting| !(own_users && setting.name == "user_attributes"));
+        settings
+    }
+
+    fn default_items(&self, table: &EntityTable, recipe: RecipeName) -> Vec<AttributeDimension> {
         let kept = |name: &&str| self.preset == Preset::Kuaishou && table.attribute(name).is_some();
-        let others = ["type", "category"].into_iter().filter(kept);
-        std::iter::once(("id", 32)).chain(others.map(|name| (name, 8))).map(dimension).collect()
+        let others = ["type", "category"].into_iter().filter(kept).map(|name| (name, 8));
+        let words = table.words.rows() > 0;
+        let begin: &[(&str, usize)] = match recipe {
+            RecipeName::Paper => &[("id", 32)],
+            RecipeName::Best if words => &[("id", 32), (ITEM_WORDS, 32)],
+            RecipeName::Best => &[("id", 64)],
+        };
+        begin.iter().copied().chain(others).map(dimension).collect()
     }
 
     fn default_users(&self, table: &EntityTable) -> Vec<AttributeDimension> {
@@ -132,13 +154,20 @@ fn or_default(
 }
 
 /// Embedding tables as large as the catalogue needs them.
-fn attributes(wanted: &[AttributeDimension], table: &EntityTable) -> anyhow::Result<Vec<AttributeConfig>> {
+fn attributes(
+    wanted: &[AttributeDimension],
+    table: &EntityTable,
+    words: &EntityTable,
+) -> anyhow::Result<Vec<AttributeConfig>> {
     let config = |AttributeDimension { name, dimension }: &AttributeDimension| {
         let rows = match table.attribute(name) {
             _ if name == "id" => table.rows(),
             Some(attribute) => attribute.rows as usize,
+            None if name == ITEM_WORDS && table.words.rows() > 0 => words.rows(),
             None => {
-                let known: Vec<&str> = table.attributes.iter().map(|attribute| attribute.name.as_str()).collect();
+                let words = (table.words.rows() > 0).then_some(ITEM_WORDS);
+                let known = table.attributes.iter().map(|attribute| attribute.name.as_str()).chain(words);
+                let known: Vec<&str> = known.collect();
                 bail!("the data set has no attribute {name:?}; it has: id, {}", known.join(", "));
             }
         };

@@ -6,11 +6,14 @@ use super::{
     interactions::{intern, used},
     log::{BadRows, Log},
 };
-use crate::data::{Attribute, AttributeValues, DatasetError, Progress, Vocabulary};
+use crate::data::{Attribute, AttributeValues, DatasetError, EntityTable, Progress, Tokenizer, Vocabulary, WordLists};
 
 /// Which columns of `item_features.csv` become which attributes.
 const ITEM_ATTRIBUTES: [(&str, &str); 3] =
     [("type", "item_type"), ("category", "first_level_category_id"), ("category2", "second_level_category_id")];
+
+/// Words of an item that count, the first ones: as many as short captions and lists of properties have.
+const ITEM_WORDS: usize = 16;
 
 /// An attribute being collected.
 pub(super) struct AttributeColumn {
@@ -36,15 +39,73 @@ impl AttributeColumn {
     }
 }
 
+/// The words of captions, numbered apart from those of queries, by item number.
+#[derive(Default)]
+pub(super) struct Captions {
+    words: Vocabulary,
+    lists: WordLists,
+}
+
+impl Captions {
+    /// Keeps the words of the next item, each once.
+    fn push(&mut self, caption: &str, tokenizer: Tokenizer) -> Result<(), String> {
+        let mut numbers = vec![];
+        for word in tokenizer.words(caption) {
+            let number = intern(&mut self.words, &word)?;
+            if !numbers.contains(&number) {
+                numbers.push(number);
+            }
+            if numbers.len() == ITEM_WORDS {
+                break;
+            }
+        }
+        self.lists.push(&numbers);
+        Ok(())
+    }
+
+    /// As the catalogue has them: for the items that are `kept`, after its padding. Words that `table` lacks are added to
+    /// it. Without any caption there are no lists.
+    pub fn finish(self, kept: &[bool], table: &mut EntityTable) -> Result<WordLists, String> {
+        if self.words.is_empty() {
+            return Ok(WordLists::default());
+        }
+        let mut rows: Vec<Option<u32>> = vec![None; self.words.len()];
+        let mut lists = WordLists::padded();
+        for item in (0..kept.len() as u32).filter(|&item| kept[item as usize]) {
+            let mut list = vec![];
+            for &number in self.lists.get(item).unwrap_or_default() {
+                let row = match rows[number as usize] {
+                    Some(row) => row,
+                    None => intern(&mut table.ids, self.words.name(number).unwrap_or_default())? + table.first_row,
+                };
+                rows[number as usize] = Some(row);
+                list.push(row);
+            }
+            lists.push(&list);
+        }
+        Ok(lists)
+    }
+}
+
+/// What `item_features.csv` says.
+pub(super) struct ItemFeatures {
+    pub attributes: Vec<AttributeColumn>,
+    pub captions: Captions,
+}
+
 /// Reads `item_features.csv`: its items in file order are numbers 0, 1, ... of `items`, which has to be empty.
 pub(super) fn read_items(
     dir: &Path,
     items: &mut Vocabulary,
+    tokenizer: Tokenizer,
     bad: &mut BadRows,
     progress: Progress,
-) -> Result<Vec<AttributeColumn>, DatasetError> {
+) -> Result<ItemFeatures, DatasetError> {
     let log = Log::open(dir, "item_features.csv", progress)?;
     let id_column = log.column("item_id")?;
+    // Not every log has captions.
+    let caption_column = log.columns().iter().position(|column| column == "caption");
+    let mut captions = Captions::default();
     let mut attributes = vec![];
     for (name, column) in ITEM_ATTRIBUTES {
         attributes.push(AttributeColumn::new(name, log.column(column)?, 0));
@@ -57,7 +118,11 @@ pub(super) fn read_items(
         for attribute in &attributes {
             row.text(attribute.column)?;
         }
+        let caption = caption_column.map(|column| Ok((column, row.text(column)?))).transpose()?;
         intern(items, id).map_err(|message| row.fault(id_column, message))?;
+        if let Some((column, caption)) = caption {
+            captions.push(caption, tokenizer).map_err(|message| row.fault(column, message))?;
+        }
         for attribute in &mut attributes {
             let value = row.text(attribute.column)?;
             let number = attribute_row(&mut attribute.distinct, value);
@@ -65,7 +130,7 @@ pub(super) fn read_items(
         }
         Ok(())
     })?;
-    Ok(attributes)
+    Ok(ItemFeatures { attributes, captions })
 }
 
 /// What `user_features.csv` says of the users in `users`; rows of others are passed over.

@@ -8,13 +8,13 @@ use std::{
 
 use super::{
     Report,
-    attributes::{AttributeColumn, UserFeatures, read_items, read_users},
+    attributes::{ItemFeatures, UserFeatures, read_items, read_users},
     interactions::{NO_SOURCE, Names, Recommendations, Searches, read_recommendations, read_searches, used},
     log::BadRows,
 };
 use crate::data::{
     Catalogue, Dataset, DatasetError, EntityTable, Existing, LogNames, Progress, StagedDirectory, Tokenizer,
-    Vocabulary,
+    Vocabulary, WordLists,
     dataset_io::{MANIFEST, UserRows},
 };
 
@@ -77,7 +77,7 @@ pub fn read(dir: &Path, options: &ImportOptions) -> Result<Imported, DatasetErro
     let ImportOptions { tokenizer, progress, .. } = *options;
     let mut bad = BadRows::new(options.skip_bad_rows);
     let mut names = Names::default();
-    let item_attributes = read_items(dir, &mut names.items, &mut bad, progress)?;
+    let item_features = read_items(dir, &mut names.items, tokenizer, &mut bad, progress)?;
     let items_with_features = names.items.len();
     let recommendations = read_recommendations(dir, &mut names, &mut bad, progress)?;
     let searches = read_searches(dir, &mut names, tokenizer, &mut bad, progress)?;
@@ -99,7 +99,7 @@ pub fn read(dir: &Path, options: &ImportOptions) -> Result<Imported, DatasetErro
         let message = "has no clicked recommendation and no search: is rec_inter.csv's click column right?";
         return Err(DatasetError::format(dir, message));
     }
-    let (dataset, names) = Assembly { names, items_with_features, item_attributes, user_features, tokenizer }
+    let (dataset, names) = Assembly { names, items_with_features, item_features, user_features, tokenizer }
         .build(recommendations, searches, &mut report)
         .map_err(|message| DatasetError::format(dir, message))?;
     report.statistics = dataset.statistics;
@@ -165,7 +165,7 @@ impl Kept {
 struct Assembly {
     names: Names,
     items_with_features: usize,
-    item_attributes: Vec<AttributeColumn>,
+    item_features: ItemFeatures,
     user_features: UserFeatures,
     tokenizer: Tokenizer,
 }
@@ -211,7 +211,7 @@ impl Assembly {
         let mut item_table = EntityTable::padded();
         let mut user_table = EntityTable::default();
         let mut attributes = vec![];
-        for column in self.item_attributes {
+        for column in self.item_features.attributes {
             let (attribute, values) = column.finish("items", &marks.items, item_table.first_row);
             item_table.attributes.push(attribute);
             attributes.push(values);
@@ -236,17 +236,15 @@ impl Assembly {
             source_rows.ids.insert("unknown");
         }
 
-        let (words, query_word_ends, query_words) = words(&query_rows.ids);
-        let mut query_table = EntityTable::padded();
-        query_table.ids = query_rows.ids;
+        let (mut words, query_words) = words(&query_rows.ids);
+        let query_table = EntityTable { ids: query_rows.ids, words: query_words, ..EntityTable::padded() };
+        item_table.words = self.item_features.captions.finish(&marks.items, &mut words)?;
         let catalogue = Catalogue {
             items: item_table,
             users: user_table,
             queries: query_table,
             words,
             sources: EntityTable { ids: source_rows.ids, ..EntityTable::default() },
-            query_word_ends,
-            query_words,
             default_source,
             tokenizer: self.tokenizer,
         };
@@ -325,16 +323,14 @@ impl Numbering {
 }
 
 /// The words of all queries, which are canonical text: words joined by a blank.
-fn words(queries: &Vocabulary) -> (EntityTable, Vec<u64>, Vec<u32>) {
+fn words(queries: &Vocabulary) -> (EntityTable, WordLists) {
     let mut words = EntityTable::padded();
-    let (mut ends, mut rows) = (vec![0], vec![]);
-    for query in queries.iter() {
-        for word in query.split(' ').filter(|word| !word.is_empty()) {
-            rows.push(words.ids.insert(word) + words.first_row);
-        }
-        ends.push(rows.len() as u64);
-    }
-    (words, ends, rows)
+    let lists = queries.iter().map(|query| {
+        let rows = query.split(' ').filter(|word| !word.is_empty());
+        rows.map(|word| words.ids.insert(word) + words.first_row).collect::<Vec<u32>>()
+    });
+    let lists = lists.collect();
+    (words, lists)
 }
 
 fn count(marks: &[bool]) -> u64 {

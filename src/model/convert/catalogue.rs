@@ -4,7 +4,7 @@ use std::{fs::File, path::Path};
 
 use super::{ConvertError, ModelConfig};
 use crate::{
-    data::{Attribute, Catalogue, EntityTable, Tokenizer},
+    data::{Attribute, Catalogue, EntityTable, Tokenizer, WordLists},
     model::{AttributeConfig, InputConfig},
 };
 
@@ -19,23 +19,23 @@ pub fn read_catalogue(dir: &Path, config: &ModelConfig) -> Result<Catalogue, Con
     let word_rows = query_features.map_or(usize::MAX, |features| features.word_segs.rows);
     let (items, _) = Csv::open(dir, "items.csv")?.table(["item_id", "id_row"], 1, further(item_attributes))?;
     let (users, _) = Csv::open(dir, "users.csv")?.table(["user_id", "id_row"], 0, further(user_attributes))?;
-    let (queries, words) = Csv::open(dir, "queries.csv")?.table(["query_id", "id_row"], 1, &[])?;
+    let (mut queries, words) = Csv::open(dir, "queries.csv")?.table(["query_id", "id_row"], 1, &[])?;
     let (sources, _) = Csv::open(dir, "sources.csv")?.table(["source", "source_row"], 0, &[])?;
     let word_texts = if dir.join("words.csv").exists() {
         Csv::open(dir, "words.csv")?.table(["word", "word_row"], 1, &[])?.0
     } else {
         EntityTable::padded()
     };
-    let (mut query_word_ends, mut query_words) = (vec![0], vec![]);
+    queries.words = WordLists::padded();
     for (line, words) in words {
-        for word in words.split_whitespace() {
+        let row = |word: &str| {
             let row = word.parse::<u32>().ok().filter(|&row| row > 0 && (row as usize) < word_rows);
-            query_words.push(row.ok_or_else(|| ConvertError::File {
+            row.ok_or_else(|| ConvertError::File {
                 path: format!("{}:{line}", dir.join("queries.csv").display()),
                 message: format!("word_rows: {word:?} is no row of the word table (1 to {})", word_rows - 1),
-            })?);
-        }
-        query_word_ends.push(query_words.len() as u64);
+            })
+        };
+        queries.words.push(&words.split_whitespace().map(row).collect::<Result<Vec<u32>, _>>()?);
     }
     Ok(Catalogue {
         items,
@@ -43,8 +43,6 @@ pub fn read_catalogue(dir: &Path, config: &ModelConfig) -> Result<Catalogue, Con
         queries,
         words: word_texts,
         sources,
-        query_word_ends,
-        query_words,
         default_source: 0,
         tokenizer: Tokenizer::default(),
     })

@@ -23,10 +23,14 @@ pub struct InputConfig {
     pub limits: HistoryLimits,
 }
 
+/// The item attribute that is no value but a list: the mean over the words of the item's caption, in the table that the
+/// words of queries are in, so that an item and the queries that ask for it begin alike.
+pub const ITEM_WORDS: &str = "words";
+
 /// An embedding table of a named attribute.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AttributeConfig {
-    /// "id", "cate", ...
+    /// "id", "cate", ..., or [`ITEM_WORDS`], which has no table of its own.
     pub name: String,
     /// Rows, padding included.
     pub rows: usize,
@@ -115,8 +119,13 @@ impl InputConfig {
 
     /// Without searches: neither tables for queries nor searches in the histories.
     #[must_use]
-    pub fn without_searches(self) -> Self {
+    pub fn without_searches(mut self) -> Self {
         let limits = HistoryLimits { searches: 0, words: 0, clicks: 0, ..self.limits };
+        // The words of items are in the table of those of queries: their width goes to the id.
+        if let Some(place) = self.item_attributes.iter().position(|attribute| attribute.name == ITEM_WORDS) {
+            let words = self.item_attributes.remove(place);
+            self.item_attributes[0].dim += words.dim;
+        }
         Self { query_features: None, limits, ..self }
     }
 
@@ -163,6 +172,24 @@ impl InputConfig {
                 "max_rec_history must not be 0: without user_attributes nothing else tells users apart".into(),
             );
         }
+        if let Some(words) = self.item_attributes.iter().find(|attribute| attribute.name == ITEM_WORDS) {
+            match self.query_features {
+                Some(QueryFeatures { word_segs: TableConfig { rows, dim }, .. })
+                    if (rows, dim) == (words.rows, words.dim) => {}
+                Some(QueryFeatures { word_segs: TableConfig { rows, dim }, .. }) => {
+                    return fail(format!(
+                        "item_attributes.{ITEM_WORDS} has {} rows of {}, query_features.word_segs {rows} of {dim}: it is one \
+                         table, give it one dimension",
+                        words.rows, words.dim
+                    ));
+                }
+                None => {
+                    return fail(format!(
+                        "item_attributes.{ITEM_WORDS}: this model has no table of words, it reads no searches"
+                    ));
+                }
+            }
+        }
         let Some(QueryFeatures { id, search_source, word_segs }) = self.query_features else { return Ok(()) };
         if [Some(id), search_source, Some(word_segs)].iter().flatten().any(|table| table.rows == 0 || table.dim == 0) {
             return fail("query_features: rows and dim must not be 0".into());
@@ -186,6 +213,10 @@ impl InputConfig {
             for config in attributes {
                 let (rows, values) = match (config.name.as_str(), table.attribute(&config.name)) {
                     ("id", _) => (table.rows(), table.rows()),
+                    (ITEM_WORDS, None) => {
+                        let used = table.words.all().iter().max().map_or(0, |&max| max as usize + 1);
+                        (used, table.words.rows())
+                    }
                     (_, Some(attribute)) => {
                         let used = attribute.values.iter().max().map_or(0, |&max| max as usize + 1);
                         (used, attribute.values.len())
@@ -226,10 +257,11 @@ impl QueryFeatures {
                 return fail(format!("the catalogue has {rows} rows of {name}, the model's table only {capacity}"));
             }
         }
-        if catalogue.query_word_ends.len() < catalogue.queries.rows() {
+        let words = &catalogue.queries.words;
+        if words.rows() < catalogue.queries.rows() && catalogue.queries.rows() > 1 {
             return fail("the catalogue lists the words of fewer queries than it has".into());
         }
-        if catalogue.query_words.iter().any(|&word| word as usize >= self.word_segs.rows) {
+        if words.all().iter().any(|&word| word as usize >= self.word_segs.rows) {
             return fail("a query of the catalogue has a word beyond the model's word table".into());
         }
         if catalogue.default_source as usize >= sources {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use candle_core::{Device, Result, Tensor, bail};
 
-use super::{InputConfig, QueryFeatures};
+use super::{ITEM_WORDS, InputConfig, QueryFeatures};
 use crate::{
     data::{Catalogue, EntityTable, UserRow},
     model::{ModelError, ParameterList, Weights},
@@ -83,7 +83,8 @@ impl Embeddings {
     ) -> std::result::Result<Self, ModelError> {
         config.check_catalogue(&catalogue)?;
         let table = |name: &str, key: String| {
-            Ok::<_, ModelError>(Table { name: name.into(), weight: weights.get(&format!("{key}.weight"))? })
+            let key = if name == ITEM_WORDS { WORD_TABLE.into() } else { format!("{key}.weight") };
+            Ok::<_, ModelError>(Table { name: name.into(), weight: weights.get(&key)? })
         };
         let items = config.item_attributes.iter().map(|attribute| table(&attribute.name, item_table(&attribute.name)));
         let users = config.user_attributes.iter().map(|attribute| table(&attribute.name, user_table(&attribute.name)));
@@ -91,7 +92,7 @@ impl Embeddings {
             let sources = features.search_source.map(|_| weights.get("query_item_feat.query_search_source_emb.weight"));
             Ok::<_, ModelError>(Queries {
                 ids: weights.get("query_item_feat.query_id_emb.weight")?,
-                words: weights.get("query_item_feat.query_word_segs_emb.weight")?,
+                words: weights.get(WORD_TABLE)?,
                 trans: weights.linear("query_item_feat.query_trans")?,
                 sources: sources.transpose()?,
             })
@@ -109,7 +110,7 @@ impl Embeddings {
 
     /// The tensors that these tables are made of, by the release's names.
     pub fn parameters(config: &InputConfig, list: &mut ParameterList) {
-        for attribute in &config.item_attributes {
+        for attribute in config.item_attributes.iter().filter(|attribute| attribute.name != ITEM_WORDS) {
             list.xavier(format!("{}.weight", item_table(&attribute.name)), &[attribute.rows, attribute.dim]);
         }
         for attribute in &config.user_attributes {
@@ -193,17 +194,20 @@ impl Embeddings {
     pub fn words_of(&self, queries: &[u32]) -> Result<(Vec<u32>, usize)> {
         let mut words = Vec::with_capacity(queries.len() * self.word_len);
         for (n, &query) in queries.iter().enumerate() {
-            if query as usize >= self.catalogue.query_word_ends.len() {
-                bail!("query row {query} of a catalogue with {} rows", self.catalogue.query_word_ends.len())
-            }
-            words.extend(self.catalogue.words_of(query).iter().take(self.word_len));
+            let Some(known) = self.catalogue.queries.words.get(query) else {
+                bail!("query row {query} of a catalogue with {} rows", self.catalogue.queries.words.rows())
+            };
+            words.extend(known.iter().take(self.word_len));
             words.resize((n + 1) * self.word_len, 0);
         }
         Ok((words, self.word_len))
     }
 
-    /// Concatenated user embeddings `[B, u]`.
+    /// Concatenated user embeddings `[B, u]`; u is 0 where the model knows users by their histories alone.
     pub fn users(&self, users: &[UserRow]) -> Result<Tensor> {
+        if self.users.is_empty() {
+            return Tensor::zeros((users.len(), 0), candle_core::DType::F32, self.device());
+        }
         let known: Vec<u32> = users.iter().map(|user| if let UserRow::Known(row) = user { *row } else { 0 }).collect();
         let embedded = concatenated(&self.users, &self.catalogue.users, &known, RowZero::Learns)?;
         if !users.contains(&UserRow::Mean) {
@@ -217,6 +221,9 @@ impl Embeddings {
     /// The mean of all users' concatenated embeddings `[1, u]`; zero where there are no users. Computed as each table's
     /// rows weighted by how many users have them.
     pub fn mean_user(&self) -> Result<Tensor> {
+        if self.users.is_empty() {
+            return Tensor::zeros((1, 0), candle_core::DType::F32, self.device());
+        }
         let table = &self.catalogue.users;
         let count = table.ids.len().max(1) as f32;
         let parts = self.users.iter().map(|Table { name, weight }| {
@@ -250,6 +257,9 @@ fn concatenated(tables: &[Table], entities: &EntityTable, rows: &[u32], id_zero:
         if name == "id" {
             return gather_rows(weight, rows, id_zero);
         }
+        if name == ITEM_WORDS && entities.attribute(name).is_none() {
+            return mean_words(weight, entities, rows);
+        }
         let values = &entities.attribute(name).ok_or_else(|| missing(name))?.values;
         let rows = rows.iter().map(|&row| values.get(row as usize).copied().ok_or_else(|| missing(name)));
         gather_rows(weight, &rows.collect::<Result<Vec<u32>>>()?, RowZero::Learns)
@@ -258,9 +268,24 @@ fn concatenated(tables: &[Table], entities: &EntityTable, rows: &[u32], id_zero:
     if parts.len() == 1 { Ok(parts[0].clone()) } else { Tensor::cat(&parts, 1) }
 }
 
+/// The mean of the entities' words, zero for those without: `[n]` rows → `[n, d]`.
+fn mean_words(table: &Tensor, entities: &EntityTable, rows: &[u32]) -> Result<Tensor> {
+    let lists = rows.iter().map(|&row| entities.words.get(row).ok_or_else(|| missing(ITEM_WORDS)));
+    let lists = lists.collect::<Result<Vec<&[u32]>>>()?;
+    let longest = lists.iter().map(|words| words.len()).max().unwrap_or(0).max(1);
+    let mut padded = vec![0; rows.len() * longest];
+    for (padded, words) in padded.chunks_exact_mut(longest).zip(lists) {
+        padded[..words.len()].copy_from_slice(words);
+    }
+    mean_rows(table, &padded, longest)
+}
+
 pub(super) fn missing(attribute: &str) -> candle_core::Error {
     candle_core::Error::Msg(format!("the catalogue has no attribute {attribute:?} for a row that was asked for"))
 }
+
+/// Of the words of queries, and of items.
+const WORD_TABLE: &str = "query_item_feat.query_word_segs_emb.weight";
 
 fn item_table(attribute: &str) -> String {
     format!("query_item_feat.item_feat.item_{attribute}_emb")

@@ -4,7 +4,7 @@ use std::{ops::Range, sync::Arc};
 
 use candle_core::{Result, Tensor, bail};
 
-use super::{Embeddings, embedding::Table};
+use super::{Embeddings, ITEM_WORDS, embedding::Table};
 use crate::{
     data::{Catalogue, EntityTable, SearchFeatures, UserRow},
     nn::{Dense, Rows, RowsMut, values, vector, with_scratch},
@@ -29,8 +29,18 @@ pub struct HostEmbeddings {
 struct AttributeTable {
     weight: Tensor,
     columns: Range<usize>,
-    /// Place among the entity's attributes; `None` is the id itself.
-    attribute: Option<usize>,
+    source: Source,
+}
+
+/// Which rows of the table an entity has.
+#[derive(Debug, Clone, Copy)]
+enum Source {
+    /// Its own.
+    Id,
+    /// That of an attribute, by its place among the entity's.
+    Attribute(usize),
+    /// The mean over those of its words.
+    Words,
 }
 
 impl HostEmbeddings {
@@ -96,12 +106,7 @@ impl HostEmbeddings {
                     for (search, raw) in all().zip(raw.chunks_exact_mut(stride.max(1))) {
                         let (id, mean) = raw.split_at_mut(id_dim);
                         id.copy_from_slice(row(&queries, id_dim, search.query)?);
-                        let known = || search.words.iter().filter(|&&word| word != 0);
-                        let share = 1.0 / known().count().max(1) as f32;
-                        mean.fill(0.0);
-                        for &word in known() {
-                            vector::add_scaled(mean, row(&words, word_dim, word)?, share);
-                        }
+                        mean_row(&words, word_dim, &search.words, mean)?;
                     }
                     Ok::<_, candle_core::Error>(())
                 },
@@ -125,11 +130,13 @@ fn attribute_tables(tables: &[Table], entities: &EntityTable) -> Result<Vec<Attr
     let tables = tables.iter().map(|Table { name, weight }| {
         let columns = start..start + weight.dim(1)?;
         start = columns.end;
-        let attribute = match name.as_str() {
-            "id" => None,
-            name => Some(entities.attribute_place(name).ok_or_else(|| super::embedding::missing(name))?),
+        let source = match (name.as_str(), entities.attribute_place(name)) {
+            ("id", _) => Source::Id,
+            (_, Some(place)) => Source::Attribute(place),
+            (ITEM_WORDS, None) => Source::Words,
+            (name, None) => return Err(super::embedding::missing(name)),
         };
-        Ok(AttributeTable { weight: weight.clone(), columns, attribute })
+        Ok(AttributeTable { weight: weight.clone(), columns, source })
     });
     tables.collect()
 }
@@ -142,19 +149,35 @@ fn width(tables: &[AttributeTable]) -> usize {
 /// The attributes' embeddings side by side: n rows of `entities` → `[n, width]`.
 fn concatenate(tables: &[AttributeTable], entities: &EntityTable, rows: &[u32], out: &mut [f32]) -> Result<()> {
     let width = width(tables);
-    for AttributeTable { weight, columns, attribute } in tables {
+    for AttributeTable { weight, columns, source } in tables {
         let table = values(weight)?;
-        let places = attribute.map(|attribute| entities.attributes[attribute].values.as_slice());
+        let dim = columns.len();
         for (&entity, out) in rows.iter().zip(out.chunks_exact_mut(width)) {
-            let place = match places {
-                None => entity,
-                Some(places) => match places.get(entity as usize) {
-                    Some(&place) => place,
-                    None => bail!("row {entity} of a table with {} rows", places.len()),
+            let out = &mut out[columns.clone()];
+            match source {
+                Source::Id => out.copy_from_slice(row(&table, dim, entity)?),
+                Source::Attribute(place) => match entities.attributes[*place].values.get(entity as usize) {
+                    Some(&value) => out.copy_from_slice(row(&table, dim, value)?),
+                    None => bail!("row {entity} of a table with {} rows", entities.rows()),
                 },
-            };
-            out[columns.clone()].copy_from_slice(row(&table, columns.len(), place)?);
+                Source::Words => match entities.words.get(entity) {
+                    Some(words) => mean_row(&table, dim, words, out)?,
+                    None => bail!("row {entity} of a table with {} rows", entities.rows()),
+                },
+            }
         }
+    }
+    Ok(())
+}
+
+/// The mean of rows, of which 0 means "none"; zero of none.
+#[inline(always)]
+fn mean_row(table: &[f32], width: usize, rows: &[u32], out: &mut [f32]) -> Result<()> {
+    let known = || rows.iter().filter(|&&row| row != 0);
+    let share = 1.0 / known().count().max(1) as f32;
+    out.fill(0.0);
+    for &number in known() {
+        vector::add_scaled(out, row(table, width, number)?, share);
     }
     Ok(())
 }

@@ -44,6 +44,19 @@ pub struct SesRecConfig {
     /// To which events of a side candidates attend.
     #[serde(default)]
     pub interest_extraction: InterestExtraction,
+    /// What an event's position is counted from.
+    #[serde(default)]
+    pub positions_from: Positions,
+    /// Whether every item has a number of its own that is added to its logits.
+    #[serde(default)]
+    pub item_bias: bool,
+    /// Whether a candidate's logit has, besides the prediction layers, a weighted sum of how well it matches each set of
+    /// events: per set the logarithm of the mean of e^score, the scores being those that it attends by (eq. 14-16).
+    #[serde(default)]
+    pub matching: bool,
+    /// What is minimised besides the auxiliary losses.
+    #[serde(default)]
+    pub prediction_loss: PredictionLoss,
     /// Dropout rate in training.
     #[serde(default = "tenth")]
     pub dropout: f64,
@@ -99,6 +112,28 @@ impl InterestExtraction {
             Self::Single => 1,
         }
     }
+}
+
+/// What an event's position is counted from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Positions {
+    /// The oldest event that is seen: the release's.
+    #[default]
+    Oldest,
+    /// The newest: then a position says how long ago, however long the history is.
+    Newest,
+}
+
+/// What tells the clicked item from the sampled ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PredictionLoss {
+    /// Binary cross-entropy of each (eq. 19).
+    #[default]
+    Bce,
+    /// Softmax cross-entropy of the clicked one among them: only the order counts, as in ranking.
+    Softmax,
 }
 
 /// γ (Table 4 of the paper).
@@ -169,6 +204,10 @@ impl SesRecConfig {
             loss_weights: LossWeights::default(),
             threshold: Threshold::Mean,
             interest_extraction: InterestExtraction::Multiple,
+            positions_from: Positions::default(),
+            item_bias: false,
+            matching: false,
+            prediction_loss: PredictionLoss::default(),
             dropout: tenth(),
             adam: None,
         }
@@ -193,9 +232,6 @@ impl SesRecConfig {
     pub fn validate(&self) -> Result<(), ModelError> {
         let fail = |message: String| Err(ModelError::Config(message));
         self.inputs.validate()?;
-        if self.inputs.user_attributes.is_empty() {
-            return fail("user_attributes: SESRec needs at least the \"id\"".into());
-        }
         if self.query_features()?.search_source.is_none() {
             return fail("query_features.search_source: SESRec needs it".into());
         }

@@ -19,7 +19,9 @@ mod trainable;
 mod weights;
 
 pub use co_attention::{CoAttention, Disentangled};
-pub use config::{CoattentionPadding, InterestExtraction, LossWeights, SesRecConfig, Threshold};
+pub use config::{
+    CoattentionPadding, InterestExtraction, LossWeights, Positions, PredictionLoss, SesRecConfig, Threshold,
+};
 pub use interests::InterestPooling;
 pub use losses::{Alignment, triplet_hinge};
 pub use network::{

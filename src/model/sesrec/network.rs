@@ -5,14 +5,16 @@ use std::sync::Arc;
 use candle_core::{Device, Result, Tensor};
 
 use super::{
-    Alignment, CoAttention, Disentangled, InterestPooling, SesRecConfig, losses::triplet_hinge, weights::head_layer,
+    Alignment, CoAttention, Disentangled, InterestPooling, Positions, PredictionLoss, SesRecConfig,
+    losses::triplet_hinge,
+    weights::{ITEM_BIAS, MATCHING, head_layer},
 };
 use crate::{
     data::{Catalogue, HistoryBatch},
     model::{Embeddings, HistoryVectors, ItemRows, Losses, ModelError, Weights},
     nn::{
         Dropout, Encoder, EncoderBlock, Linear, Mask, Mlp, MultiHeadAttention, RowZero, add_row, binary_cross_entropy,
-        gather_rows,
+        cross_entropy, gather_rows, project,
     },
 };
 
@@ -26,12 +28,17 @@ pub struct Network {
     pub(super) co_attention: CoAttention,
     pub(super) alignment: Alignment,
     pub(super) head: Mlp,
+    /// `[items, 1]`.
+    pub(super) item_bias: Option<Tensor>,
+    /// `[sets]`, the recommendation side's first.
+    pub(super) matching: Option<Tensor>,
 }
 
 /// What one history has of its own.
 #[derive(Debug, Clone)]
 pub(super) struct Side {
     pub(super) positions: Tensor,
+    pub(super) counted_from: Positions,
     pub(super) encoder: Encoder,
     pub(super) pooling: InterestPooling,
 }
@@ -147,6 +154,8 @@ impl Network {
                 temperature: get("feature_alignment.infoNCE_loss.temp")?,
             },
             head: Mlp { layers: head.collect::<std::result::Result<_, ModelError>>()? },
+            item_bias: config.item_bias.then(|| get(ITEM_BIAS)).transpose()?,
+            matching: config.matching.then(|| get(MATCHING)).transpose()?,
             config,
         })
     }
@@ -182,14 +191,33 @@ impl Network {
         Ok((rec, self.src.pooling.forward(candidates, &encoded.src)?))
     }
 
-    /// Candidates `[B, C, d]` → logits `[B, C]` (eq. 17-18 before the sigmoid).
-    pub fn logits(&self, encoded: &EncodedHistory, candidates: &Tensor, dropout: &mut Dropout) -> Result<Tensor> {
+    /// Candidates, item rows `[B · C]` with their vectors `[B, C, d]` → logits `[B, C]` (eq. 17-18 before the sigmoid).
+    pub fn logits(
+        &self,
+        encoded: &EncodedHistory,
+        (rows, candidates): (&[u32], &Tensor),
+        dropout: &mut Dropout,
+    ) -> Result<Tensor> {
         let (users, count, _) = candidates.dims3()?;
         let (rec, src) = self.interests(encoded, candidates)?;
         let owners: Vec<u32> = (0..users as u32).flat_map(|user| std::iter::repeat_n(user, count)).collect();
-        let user = gather_rows(&encoded.inputs.users, &owners, RowZero::Learns)?.reshape((users, count, ()))?;
-        let features = Tensor::cat(&[&rec, &src, &user, candidates], 2)?; // [B, C, 2·3d + u + d]
-        self.head.forward(&features, dropout)?.squeeze(2)
+        let features = if self.config.inputs.user_dim() == 0 {
+            Tensor::cat(&[&rec, &src, candidates], 2)?
+        } else {
+            let user = gather_rows(&encoded.inputs.users, &owners, RowZero::Learns)?.reshape((users, count, ()))?;
+            Tensor::cat(&[&rec, &src, &user, candidates], 2)? // [B, C, 2·3d + u + d]
+        };
+        let mut logits = self.head.forward(&features, dropout)?.squeeze(2)?;
+        if let Some(weights) = &self.matching {
+            let sides = [(&self.rec, &encoded.rec), (&self.src, &encoded.src)];
+            let matches = sides.map(|(side, events)| side.pooling.matches(candidates, events));
+            let matches = Tensor::cat(&matches.into_iter().collect::<Result<Vec<_>>>()?, 2)?; // [B, C, sets]
+            logits = (logits + project(&matches, &weights.unsqueeze(0)?)?.squeeze(2)?)?;
+        }
+        if let Some(bias) = &self.item_bias {
+            logits = (logits + gather_rows(bias, rows, RowZero::Learns)?.reshape((users, count))?)?;
+        }
+        Ok(logits)
     }
 
     /// The items of an encoded batch's list as `[B, C, d]`, `C` per user.
@@ -199,13 +227,16 @@ impl Network {
         gather_rows(&encoded.items.table, &encoded.items.rows[list], RowZero::Learns)?.reshape((users, (), d))
     }
 
-    /// BCE + α · alignment + β · contrast, and everything on the way there.
+    /// Prediction loss + α · alignment + β · contrast, and everything on the way there.
     pub fn train(&self, inputs: TrainingInputs<'_>, dropout: &mut Dropout) -> Result<TrainingOutputs> {
         let TrainingInputs { history, candidates, alignment_items, alignment_queries } = inputs;
         let weights = self.config.loss_weights;
         let encoded = self.encode(history, &[candidates, alignment_items], dropout)?;
-        let logits = self.logits(&encoded, &self.candidates(&encoded, 2)?, dropout)?;
-        let bce = binary_cross_entropy(&logits)?;
+        let logits = self.logits(&encoded, (candidates, &self.candidates(&encoded, 2)?), dropout)?;
+        let (name, prediction) = match self.config.prediction_loss {
+            PredictionLoss::Bce => ("bce", binary_cross_entropy(&logits)?),
+            PredictionLoss::Softmax => ("softmax", cross_entropy(&logits, &vec![0; logits.dim(0)?])?),
+        };
         let align = if weights.align == 0.0 || alignment_items.is_empty() || alignment_queries.is_empty() {
             self.alignment.none()?
         } else {
@@ -219,8 +250,8 @@ impl Network {
         } else {
             (triplet_hinge(&encoded.rec, margin)?.mean_all()? + triplet_hinge(&encoded.src, margin)?.mean_all()?)?
         };
-        let total = ((&bce + weighted(&align, weights.align)?)? + weighted(&contrast, weights.contrast)?)?;
-        let losses = Losses { total, parts: vec![("bce", bce), ("align", align), ("contrast", contrast)] };
+        let total = ((&prediction + weighted(&align, weights.align)?)? + weighted(&contrast, weights.contrast)?)?;
+        let losses = Losses { total, parts: vec![(name, prediction), ("align", align), ("contrast", contrast)] };
         Ok(TrainingOutputs { losses, encoded, logits })
     }
 
@@ -245,6 +276,11 @@ fn weighted(loss: &Tensor, weight: f64) -> Result<Tensor> {
     if weight == 0.0 { Ok(loss.clone()) } else { loss * weight }
 }
 
+/// The position of a place among `real` events, counted from the newest; padding keeps its place.
+pub(super) fn from_newest(place: usize, real: usize) -> usize {
+    if place < real { real - 1 - place } else { place }
+}
+
 impl Side {
     fn new(config: &SesRecConfig, weights: &Weights<'_>, side: &str) -> std::result::Result<Self, ModelError> {
         let get = |name: String| weights.get(&name);
@@ -267,16 +303,26 @@ impl Side {
         let blocks = (0..config.num_blocks).map(block).collect::<std::result::Result<_, _>>()?;
         Ok(Self {
             positions: get(format!("{side}_pos_emb.pe.weight"))?,
+            counted_from: config.positions_from,
             encoder: Encoder { blocks },
             pooling: InterestPooling::new(&get(format!("{side}_his_att_pooling.W"))?, config.interest_extraction)?,
         })
     }
 
-    /// Adds positions (0 is the oldest kept event) and encodes: `[B, L, d]` → `[B, L, d]`.
+    /// Adds positions and encodes: `[B, L, d]` → `[B, L, d]`.
     fn encode(&self, events: &Tensor, lengths: &[usize], dropout: &mut Dropout) -> Result<EncodedEvents> {
         let (users, length, d) = events.dims3()?;
-        let positions = self.positions.narrow(0, 0, length)?.flatten_all()?;
-        let x = add_row(&events.reshape((users, length * d))?, &positions)?.reshape((users, length, d))?;
+        let x = match self.counted_from {
+            Positions::Oldest => {
+                let positions = self.positions.narrow(0, 0, length)?.flatten_all()?;
+                add_row(&events.reshape((users, length * d))?, &positions)?.reshape((users, length, d))?
+            }
+            Positions::Newest => {
+                let places = lengths.iter().flat_map(|&real| (0..length).map(move |place| from_newest(place, real)));
+                let places: Vec<u32> = places.map(|place| place as u32).collect();
+                (events + gather_rows(&self.positions, &places, RowZero::Learns)?.reshape((users, length, d))?)?
+            }
+        };
         let encoded = self.encoder.forward(&x, lengths, dropout)?;
         Ok(EncodedEvents { encoded, lengths: lengths.to_vec(), real: Mask::prefixes(lengths, length) })
     }

@@ -10,7 +10,7 @@ use crate::{
     data::{HistoryBatch, UserFeatures},
     domain::{EventWeight, HistoryWeights, ItemAttention},
     model::{ScoreRequest, UserState},
-    nn::{Dropout, Mask, RowZero, add_row, gather_rows, masked_softmax, project, sigmoid},
+    nn::{Dropout, Mask, RowZero, add_row, gather_rows, masked_log_mean_exp, masked_softmax, project, sigmoid},
 };
 
 type DeviceUser = EncodedUser<Tensor>;
@@ -51,7 +51,11 @@ impl TensorRanker {
         };
         let encoded = network.encode(&batch, &[], &mut Dropout::off())?;
         let bias = network.head.layers[0].bias();
-        let user_blocks = add_row(&project(&encoded.inputs.users, &self.user_weights)?, bias)?; // [B, h]
+        let user_blocks = if network.config.inputs.user_dim() == 0 {
+            bias.unsqueeze(0)?.repeat((users.len(), 1))?
+        } else {
+            add_row(&project(&encoded.inputs.users, &self.user_weights)?, bias)? // [B, h]
+        };
         let (rec_weights, src_weights) = (host_weights(&encoded.rec)?, host_weights(&encoded.src)?);
         let extraction = network.config.interest_extraction;
         let states = (0..users.len()).map(|user| {
@@ -67,17 +71,19 @@ impl TensorRanker {
     }
 
     /// Pooled interests of one side `[C, 3d]` for candidates' keys `[C, d]`; zeros without events. `[C, d]` without
-    /// multi-interest extraction.
-    fn pool(&self, side: &SideState<Tensor>, poolings: usize, keys: &Tensor) -> Result<Tensor> {
+    /// multi-interest extraction. Beside them how well the candidates match each set: `[C, 3]` or `[C, 1]`.
+    fn pool(&self, side: &SideState<Tensor>, poolings: usize, keys: &Tensor) -> Result<(Tensor, Tensor)> {
         let (count, d) = keys.dims2()?;
         let Some(Interests { encoded, sets }) = &side.interests else {
-            return Tensor::zeros((count, poolings * d), keys.dtype(), keys.device());
+            let zeros = |columns: usize| Tensor::zeros((count, columns), keys.dtype(), keys.device());
+            return Ok((zeros(poolings * d)?, zeros(poolings)?));
         };
         let scores = keys.matmul(&encoded.t()?)?; // [C, n]
         match sets {
             Sets::Undivided => {
                 let pooled = softmax(&scores)?.matmul(encoded)?; // [C, d]
-                Tensor::cat(&vec![&pooled; poolings], 1)
+                let matches = log_mean_exp(&scores)?;
+                Ok((Tensor::cat(&vec![&pooled; poolings], 1)?, Tensor::cat(&vec![&matches; poolings], 1)?))
             }
             Sets::Divided { similar, .. } => {
                 let events = encoded.dim(0)?;
@@ -88,7 +94,9 @@ impl TensorRanker {
                 // The sets partition the events, so "all" is their sum weighted by the mass of each set.
                 let share = softmax(&scores)?.narrow(1, 0, *similar)?.sum_keepdim(1)?; // [C, 1]
                 let all = (&negative + (&positive - &negative)?.broadcast_mul(&share)?)?;
-                Tensor::cat(&[&all, &positive, &negative], 1)
+                let matches = |start: usize, len: usize| log_mean_exp(&scores.narrow(1, start, len)?);
+                let matches = [matches(0, events)?, matches(0, *similar)?, matches(*similar, events - similar)?];
+                Ok((Tensor::cat(&[&all, &positive, &negative], 1)?, Tensor::cat(&matches, 1)?))
             }
         }
     }
@@ -101,15 +109,17 @@ impl TensorRanker {
         let rec_keys = gather_rows(&self.rec_keys, &items, RowZero::Learns)?; // [ΣC, d]
         let src_keys = gather_rows(&self.src_keys, &items, RowZero::Learns)?;
         let poolings = network.config.interest_extraction.poolings();
-        let (mut interests, mut user_blocks, mut owners, mut start) = (vec![], vec![], vec![], 0);
+        let (mut interests, mut matches) = (vec![], vec![]);
+        let (mut user_blocks, mut owners, mut start) = (vec![], vec![], 0);
         for (n, request) in requests.iter().enumerate() {
             let (user, count) = (request.state.get::<DeviceUser>(), request.items.len());
             user_blocks.push(user.user_block.clone());
             owners.extend(std::iter::repeat_n(n as u32, count));
             if count > 0 {
-                let rec = self.pool(&user.rec, poolings, &rec_keys.narrow(0, start, count)?)?;
-                let src = self.pool(&user.src, poolings, &src_keys.narrow(0, start, count)?)?;
+                let (rec, rec_matches) = self.pool(&user.rec, poolings, &rec_keys.narrow(0, start, count)?)?;
+                let (src, src_matches) = self.pool(&user.src, poolings, &src_keys.narrow(0, start, count)?)?;
                 interests.push(Tensor::cat(&[rec, src], 1)?);
+                matches.push(Tensor::cat(&[rec_matches, src_matches], 1)?);
             }
             start += count;
         }
@@ -117,7 +127,13 @@ impl TensorRanker {
         let users = gather_rows(&Tensor::cat(&user_blocks, 0)?, &owners, RowZero::Learns)?;
         let candidates = gather_rows(&self.item_blocks, &items, RowZero::Learns)?;
         let first = ((interests + users)? + candidates)?;
-        let logits = network.head.after_first(&first, &mut Dropout::off())?; // [ΣC, 1]
+        let mut logits = network.head.after_first(&first, &mut Dropout::off())?; // [ΣC, 1]
+        if let Some(weights) = &network.matching {
+            logits = (logits + project(&Tensor::cat(&matches, 0)?, &weights.unsqueeze(0)?)?)?;
+        }
+        if let Some(bias) = &network.item_bias {
+            logits = (logits + gather_rows(bias, &items, RowZero::Learns)?)?;
+        }
         let mut scores = logits.flatten_all()?.to_vec1::<f32>()?;
         sigmoid(&mut scores);
         Ok(ScoreRequest::split(requests, &scores))
@@ -128,6 +144,12 @@ impl TensorRanker {
         let sides = [(&user.rec, &self.rec_keys), (&user.src, &self.src_keys)];
         explain::attention(sides.map(|(side, keys)| Ok((side.clone(), gather_rows(keys, items, RowZero::Learns)?))))
     }
+}
+
+/// The logarithm of the mean of `e^score` over the last dimension: `[C, n]` → `[C, 1]`.
+fn log_mean_exp(scores: &Tensor) -> Result<Tensor> {
+    let (_, length) = scores.dims2()?;
+    masked_log_mean_exp(&scores.unsqueeze(0)?, &Mask::prefixes(&[length], length))?.squeeze(0)
 }
 
 /// Over the last dimension of `[C, n]`, every position taking part.

@@ -92,8 +92,8 @@ impl TrainableModel for SesRecTrainable {
 
     fn logits(&self, history: &HistoryBatch, candidates: &[u32], dropout: &mut Dropout) -> Result<Tensor, ModelError> {
         let encoded = self.network.encode(history, &[candidates], dropout)?;
-        let candidates = self.network.candidates(&encoded, 2)?;
-        Ok(self.network.logits(&encoded, &candidates, dropout)?)
+        let vectors = self.network.candidates(&encoded, 2)?;
+        Ok(self.network.logits(&encoded, (candidates, &vectors), dropout)?)
     }
 
     fn losses(&self, batch: &TrainingBatch, dropout: &mut Dropout) -> Result<Losses, ModelError> {

@@ -47,8 +47,20 @@ pub fn parameters(config: &SesRecConfig) -> Vec<Parameter> {
     for (n, (inputs, outputs)) in inputs.zip(&config.mlp).enumerate() {
         list.linear(&head_layer(n), *outputs, inputs);
     }
+    if config.item_bias {
+        list.add(ITEM_BIAS.into(), &[config.inputs.item_attributes[0].rows, 1], Initial::Constant(0.0));
+    }
+    if config.matching {
+        let sets = 2 * config.interest_extraction.poolings();
+        list.add(MATCHING.into(), &[sets], Initial::Constant(1.0 / sets as f32));
+    }
     list.into_parameters()
 }
+
+/// Not the release's: `[items, 1]`, see [`SesRecConfig::item_bias`].
+pub(super) const ITEM_BIAS: &str = "item_bias.weight";
+/// Not the release's: weights of the recommendation side's sets, then of the search side's, see [`SesRecConfig::matching`].
+pub(super) const MATCHING: &str = "matching.weight";
 
 /// New weights; equal seeds give equal ones.
 pub fn initialise(config: &SesRecConfig, seed: u64) -> Result<HashMap<String, Tensor>, ModelError> {

@@ -9,8 +9,8 @@ use crate::{
     model::{
         HostEmbeddings,
         sesrec::{
-            CoattentionPadding, InterestExtraction, Threshold,
-            network::Side,
+            CoattentionPadding, InterestExtraction, Positions, Threshold,
+            network::{Side, from_newest},
             state::{EncodedUser, Interests, Sets, SideState},
         },
     },
@@ -37,6 +37,7 @@ pub(super) struct Encoder {
 #[derive(Debug)]
 struct UserSide {
     positions: Matrix,
+    counted_from: Positions,
     encoder: UserEncoder,
 }
 
@@ -167,7 +168,11 @@ impl Encoder {
 
 impl UserSide {
     fn new(side: &Side) -> Result<Self> {
-        Ok(Self { positions: Matrix::new(&side.positions)?, encoder: UserEncoder::new(&side.encoder)? })
+        Ok(Self {
+            positions: Matrix::new(&side.positions)?,
+            counted_from: side.counted_from,
+            encoder: UserEncoder::new(&side.encoder)?,
+        })
     }
 
     /// Adds positions and encodes, in place.
@@ -176,7 +181,15 @@ impl UserSide {
         let count = length * positions.stride;
         vector::vectorized(
             #[inline(always)]
-            || vector::add_scaled(&mut x[..count], &positions.values[..count], 1.0),
+            || match self.counted_from {
+                Positions::Oldest => vector::add_scaled(&mut x[..count], &positions.values[..count], 1.0),
+                Positions::Newest => {
+                    for (place, row) in x[..count].chunks_exact_mut(positions.stride).enumerate() {
+                        let position = positions.rows_from(from_newest(place, real));
+                        vector::add_scaled(row, &position.values[..positions.stride], 1.0);
+                    }
+                }
+            },
         );
         self.encoder.forward(x, length, real);
     }

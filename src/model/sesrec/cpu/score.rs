@@ -32,6 +32,8 @@ pub(super) struct Head {
     layers: Vec<Dense>,
     last: Vec<f32>,
     last_bias: f32,
+    /// By item row.
+    item_bias: Option<Vec<f32>>,
 }
 
 /// A side's share of the first layer's weights.
@@ -41,6 +43,8 @@ struct InterestWeights {
     by_set: Matrix,
     /// Their sum: where all poolings are one.
     summed: Matrix,
+    /// What a match with all, with the similar, with the dissimilar events adds to the logit.
+    matching: Option<[f32; 3]>,
 }
 
 /// What a request's candidates share.
@@ -64,6 +68,13 @@ struct PreparedSide<'a> {
     direct: Option<Matrix>,
 }
 
+/// The maximum of the scores of each set, and the sum of `e^(score - maximum)`: each set has its own maximum, so that
+/// neither vanishes beside the other.
+struct Sums {
+    first: (f32, f32),
+    second: Option<(f32, f32)>,
+}
+
 /// Part of a request.
 struct Tile<'a> {
     prepared: &'a Prepared<'a>,
@@ -76,7 +87,7 @@ impl Head {
         let first = network.head.layers[0].weight(); // [h, 2·3d | u | d]
         let (d, h) = (network.config.hidden_dim, first.dim(0)?);
         let poolings = network.config.interest_extraction.poolings();
-        let side = |start: usize| {
+        let side = |start: usize, matching: Option<&[f32]>| {
             let (mut by_set, mut summed) = (Matrix::zeros(poolings * padded(d), h), Matrix::zeros(d, h));
             for set in 0..poolings {
                 let weight = Matrix::transposed(&first.narrow(1, start + set * d, d)?)?;
@@ -85,15 +96,20 @@ impl Head {
                     vector::add_scaled(summed.row_mut(row), weight.row(row), 1.0);
                 }
             }
-            Ok::<_, candle_core::Error>(InterestWeights { by_set, summed })
+            let matching = matching.map(|weights| std::array::from_fn(|set| weights.get(set).copied().unwrap_or(0.0)));
+            Ok::<_, candle_core::Error>(InterestWeights { by_set, summed, matching })
         };
+        let matching = network.matching.as_ref().map(|weights| weights.to_vec1::<f32>()).transpose()?;
+        let matching = |side: usize| Some(&matching.as_ref()?[side * poolings..][..poolings]);
+        let item_bias = network.item_bias.as_ref().map(|bias| bias.flatten_all()?.to_vec1()).transpose()?;
         let (last, layers) = network.head.layers[1..].split_last().expect("the head has at least two layers");
         Ok(Self {
             features: Features { d, h },
-            interests: [side(0)?, side(poolings * d)?],
+            interests: [side(0, matching(0))?, side(poolings * d, matching(1))?],
             layers: layers.iter().map(Dense::new).collect::<Result<_>>()?,
             last: last.weight().flatten_all()?.to_vec1()?,
             last_bias: last.bias().flatten_all()?.to_vec1::<f32>()?[0],
+            item_bias,
         })
     }
 
@@ -135,9 +151,14 @@ impl Head {
         let (rows, stride, block) = (candidates.len(), self.features.stride(), self.features.block());
         with_scratch([rows * stride], |[features]| {
             items.candidates(embeddings, candidates, prepared.user_block, features)?;
+            scores.fill(self.last_bias);
+            if let Some(bias) = &self.item_bias {
+                // Rows of items are known to be in the tables by now.
+                scores.iter_mut().zip(candidates).for_each(|(score, &item)| *score += bias[item as usize]);
+            }
             for (number, side) in prepared.sides.iter().enumerate() {
                 if let Some(side) = side {
-                    self.add_interests(number, side, rows, features);
+                    self.add_interests(number, side, features, scores);
                 }
             }
             self.predict(features, stride, block, scores);
@@ -145,9 +166,9 @@ impl Head {
         })
     }
 
-    /// Adds a side's share to the first layer of each row of features.
-    fn add_interests(&self, number: usize, side: &PreparedSide<'_>, rows: usize, features: &mut [f32]) {
-        let Features { d, h } = self.features;
+    /// Adds a side's share to the first layer of each row of features, and to its logit that of the matches.
+    fn add_interests(&self, number: usize, side: &PreparedSide<'_>, features: &mut [f32], logits: &mut [f32]) {
+        let (Features { d, h }, rows) = (self.features, logits.len());
         let (stride, width, columns) = (self.features.stride(), padded(d), side.bias.len());
         let inner = match (&side.direct, side.second) {
             (Some(direct), _) => direct.rows(),
@@ -169,17 +190,18 @@ impl Head {
                     vector::vectorized(
                         #[inline(always)]
                         || {
-                            for (scores, weights) in
-                                scores.chunks_exact_mut(columns).zip(pooled.chunks_exact_mut(inner))
-                            {
-                                side.attention(scores, weights);
+                            let outputs = pooled.chunks_exact_mut(inner).zip(logits.iter_mut());
+                            for (scores, (attention, logit)) in scores.chunks_exact_mut(columns).zip(outputs) {
+                                let sums = side.exponentials(scores);
+                                *logit += weights.matches(side, &sums);
+                                side.attention(scores, &sums, attention);
                             }
                         },
                     );
                     direct
                 }
                 None => {
-                    self.pool(side, scores, pooled, inner);
+                    self.pool((side, weights), scores, (pooled, inner), logits);
                     if side.second == 0 { &weights.summed } else { &weights.by_set }
                 }
             };
@@ -197,15 +219,24 @@ impl Head {
     }
 
     /// Scores to pooled encodings: over all, similar, dissimilar events, or only over all.
-    fn pool(&self, side: &PreparedSide<'_>, scores: &mut [f32], pooled: &mut [f32], inner: usize) {
+    fn pool(
+        &self,
+        (side, weights): (&PreparedSide<'_>, &InterestWeights),
+        scores: &mut [f32],
+        (pooled, inner): (&mut [f32], usize),
+        logits: &mut [f32],
+    ) {
         let (d, columns) = (self.features.d, side.bias.len());
         let (width, rows) = (padded(d), scores.len() / columns);
         with_scratch([3 * rows], |[factors]| {
             vector::vectorized(
                 #[inline(always)]
                 || {
-                    for (scores, factors) in scores.chunks_exact_mut(columns).zip(factors.chunks_exact_mut(3)) {
-                        factors.copy_from_slice(&side.exponentials(scores));
+                    let outputs = factors.chunks_exact_mut(3).zip(logits.iter_mut());
+                    for (scores, (factors, logit)) in scores.chunks_exact_mut(columns).zip(outputs) {
+                        let sums = side.exponentials(scores);
+                        *logit += weights.matches(side, &sums);
+                        factors.copy_from_slice(&sums.factors());
                     }
                 },
             );
@@ -248,7 +279,7 @@ impl Head {
         });
     }
 
-    /// ReLU and the layers from the second on, then the sigmoid.
+    /// ReLU and the layers from the second on, added to the logits that are there, then the sigmoid.
     fn predict(&self, features: &mut [f32], stride: usize, block: usize, scores: &mut [f32]) {
         let widest = self.layers.iter().map(|layer| layer.weight.stride()).max().unwrap_or(0);
         let rows = scores.len();
@@ -268,7 +299,7 @@ impl Head {
                 #[inline(always)]
                 || {
                     for (row, score) in last.values.chunks(last.stride).zip(scores.iter_mut()) {
-                        *score = vector::dot(&row[..width], &self.last) + self.last_bias;
+                        *score += vector::dot(&row[..width], &self.last);
                     }
                 },
             );
@@ -290,6 +321,19 @@ fn relu(values: &mut [f32], stride: usize, column: usize) {
 }
 
 impl InterestWeights {
+    /// What a candidate's matches with the sets add to its logit.
+    #[inline(always)]
+    fn matches(&self, side: &PreparedSide<'_>, sums: &Sums) -> f32 {
+        let Some([all, similar, dissimilar]) = self.matching else { return 0.0 };
+        let log_mean = |(max, sum): (f32, f32), events: usize| max + (sum / events as f32).ln();
+        let Some(second) = sums.second else {
+            return (all + similar + dissimilar) * log_mean(sums.first, side.first);
+        };
+        all * log_mean(sums.all(), side.first + side.second)
+            + similar * log_mean(sums.first, side.first)
+            + dissimilar * log_mean(second, side.second)
+    }
+
     fn prepare<'a>(&self, Interests { encoded, sets }: &'a Interests<Matrix>, candidates: usize) -> PreparedSide<'a> {
         let n = encoded.rows();
         let (d, h) = (self.summed.rows(), self.summed.columns());
@@ -341,27 +385,39 @@ impl InterestWeights {
     }
 }
 
-impl PreparedSide<'_> {
-    /// Leaves each set's exponentials; returns what they are to be multiplied with to add up to 1, and the similar
-    /// set's share of the softmax over all.
+impl Sums {
+    /// What the sets' exponentials are to be multiplied with to add up to 1, and the similar set's share of the softmax
+    /// over all.
     #[inline(always)]
-    fn exponentials(&self, scores: &mut [f32]) -> [f32; 3] {
-        let (first, second) = scores.split_at_mut(padded(self.first));
-        let (max, sum) = exponentials(first);
-        if second.is_empty() {
-            return [1.0 / sum, 0.0, 1.0];
-        }
-        let (other_max, other_sum) = exponentials(second);
-        // Each set has its own maximum, so that neither vanishes beside the other.
-        let top = max.max(other_max);
-        let (mass, other_mass) = (sum * vector::exp(max - top), other_sum * vector::exp(other_max - top));
-        [1.0 / sum, 1.0 / other_sum, mass / (mass + other_mass)]
+    fn factors(&self) -> [f32; 3] {
+        let Some((_, other_sum)) = self.second else { return [1.0 / self.first.1, 0.0, 1.0] };
+        let (top, sum) = self.all();
+        let mass = self.first.1 * vector::exp(self.first.0 - top);
+        [1.0 / self.first.1, 1.0 / other_sum, mass / sum]
     }
 
-    /// Attention weights by row of [`Self::direct`].
+    /// Of both sets together.
     #[inline(always)]
-    fn attention(&self, scores: &mut [f32], weights: &mut [f32]) {
-        let [factor, other_factor, share] = self.exponentials(scores);
+    fn all(&self) -> (f32, f32) {
+        let (max, sum) = self.first;
+        let Some((other_max, other_sum)) = self.second else { return self.first };
+        let top = max.max(other_max);
+        (top, sum * vector::exp(max - top) + other_sum * vector::exp(other_max - top))
+    }
+}
+
+impl PreparedSide<'_> {
+    /// Leaves each set's exponentials.
+    #[inline(always)]
+    fn exponentials(&self, scores: &mut [f32]) -> Sums {
+        let (first, second) = scores.split_at_mut(padded(self.first));
+        Sums { first: exponentials(first), second: (!second.is_empty()).then(|| exponentials(second)) }
+    }
+
+    /// Attention weights by row of [`Self::direct`], from exponentials.
+    #[inline(always)]
+    fn attention(&self, scores: &mut [f32], sums: &Sums, weights: &mut [f32]) {
+        let [factor, other_factor, share] = sums.factors();
         let (first, second) = scores.split_at_mut(padded(self.first));
         first.iter_mut().for_each(|x| *x *= factor);
         second.iter_mut().for_each(|x| *x *= other_factor);
