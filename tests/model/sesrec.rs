@@ -12,7 +12,7 @@ use sesrec::{
         ScoreRequest, TrainableModel,
         convert::{Sources, convert},
         sesrec::{
-            CoattentionPadding, InterestExtraction, Positions, PredictionLoss, SesRecConfig, SesRecRanker,
+            CoattentionPadding, Compared, InterestExtraction, Positions, PredictionLoss, SesRecConfig, SesRecRanker,
             SesRecTrainable, Threshold, initialise,
         },
     },
@@ -37,6 +37,7 @@ fn extended(mut config: SesRecConfig) -> SesRecConfig {
     config.inputs.user_attributes.clear();
     config.hidden_dim = config.inputs.item_dim();
     config.inputs.query_features.as_mut().unwrap().search_source.as_mut().unwrap().dim = config.hidden_dim;
+    config.coattention = Compared::Aligned;
     config.prediction_loss = PredictionLoss::Softmax;
     config.positions_from = Positions::Newest;
     (config.item_bias, config.matching) = (true, true);

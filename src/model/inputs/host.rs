@@ -91,13 +91,12 @@ impl HostEmbeddings {
         }
     }
 
-    /// `Q(q) + source` of searches, followed by those of `padding` empty ones: `[n + padding, d]`.
-    pub(crate) fn searches(&self, searches: &[SearchFeatures], padding: usize, out: RowsMut<'_>) -> Result<()> {
+    /// Q of searches, followed by those of `padding` empty ones: `[n + padding, d]`.
+    pub(crate) fn queries(&self, searches: &[SearchFeatures], padding: usize, out: RowsMut<'_>) -> Result<()> {
         let (id_dim, word_dim) = (self.queries.dim(1)?, self.words.dim(1)?);
         let (stride, count) = (id_dim + word_dim, searches.len() + padding);
-        let (queries, words, sources) = (values(&self.queries)?, values(&self.words)?, values(&self.sources)?);
-        let d = self.sources.dim(1)?;
-        let empty = SearchFeatures { query: 0, words: vec![], source: 0, clicks: vec![], place: 0 };
+        let (queries, words) = (values(&self.queries)?, values(&self.words)?);
+        let empty = nothing();
         let all = || searches.iter().chain(std::iter::repeat_n(&empty, padding));
         with_scratch([count * stride], |[raw]| {
             vector::vectorized(
@@ -111,18 +110,27 @@ impl HostEmbeddings {
                     Ok::<_, candle_core::Error>(())
                 },
             )?;
-            self.query_trans.apply(
-                count,
-                Rows { values: raw, stride },
-                RowsMut { values: &mut *out.values, stride: out.stride },
-            );
-            for (search, out) in all().zip(out.values.chunks_exact_mut(out.stride)) {
-                let source = row(&sources, d, search.source)?;
-                out[..d].iter_mut().zip(source).for_each(|(x, source)| *x += source);
-            }
+            self.query_trans.apply(count, Rows { values: raw, stride }, out);
             Ok(())
         })
     }
+
+    /// Adds to each search, and to each of `padding` empty ones, how it began.
+    pub(crate) fn add_sources(&self, searches: &[SearchFeatures], padding: usize, out: RowsMut<'_>) -> Result<()> {
+        let (sources, d) = (values(&self.sources)?, self.sources.dim(1)?);
+        let empty = nothing();
+        let all = searches.iter().chain(std::iter::repeat_n(&empty, padding));
+        for (search, out) in all.zip(out.values.chunks_exact_mut(out.stride)) {
+            let source = row(&sources, d, search.source)?;
+            out[..d].iter_mut().zip(source).for_each(|(x, source)| *x += source);
+        }
+        Ok(())
+    }
+}
+
+/// A search that was not made.
+fn nothing() -> SearchFeatures {
+    SearchFeatures { query: 0, words: vec![], source: 0, clicks: vec![], place: 0 }
 }
 
 fn attribute_tables(tables: &[Table], entities: &EntityTable) -> Result<Vec<AttributeTable>> {

@@ -2,17 +2,24 @@
 
 use candle_core::{DType, Result, Tensor};
 
-use super::{CoattentionPadding, EncodedEvents, Threshold};
+use super::{CoattentionPadding, EncodedEvents, HistoryInputs, Threshold};
 use crate::nn::{Mask, batch_matmul, batch_matmul_transposed, masked_softmax, project, tanh};
 
-/// `W1 [d, d]`, `Wq [1, d]`, `Wd [1, d]`.
+/// How events of one history are held against the other's, and where the weights are divided.
 #[derive(Debug, Clone)]
 pub struct CoAttention {
-    pub(super) w1: Tensor,
-    pub(super) wq: Tensor,
-    pub(super) wd: Tensor,
+    pub(super) affinity: Affinity,
     pub(super) padding: CoattentionPadding,
     pub(super) threshold: Threshold,
+}
+
+/// By what two events are alike.
+#[derive(Debug, Clone)]
+pub(super) enum Affinity {
+    /// Of encoded events: `W1 [d, d]`, `Wq [1, d]`, `Wd [1, d]`.
+    Encoded { w1: Tensor, wq: Tensor, wd: Tensor },
+    /// Of embedded items and queries: the alignment's `W [d, d]`.
+    Aligned { w: Tensor },
 }
 
 /// A side's events weighed and divided.
@@ -27,12 +34,29 @@ pub struct Disentangled {
 }
 
 impl CoAttention {
-    /// Both sides' weights and sets, from their encodings.
-    pub(super) fn forward(&self, rec: &EncodedEvents, src: &EncodedEvents) -> Result<(Disentangled, Disentangled)> {
-        // M = tanh(F_r W1 F_sᵀ) (eq. 8)
-        let affinity = tanh(&batch_matmul_transposed(&project(&rec.encoded, &self.w1.t()?)?, &src.encoded)?)?; // [B, Lr, Ls]
-        let from_src = self.summands(src, &self.wd)?; // [B, 1, Ls]
-        let from_rec = self.summands(rec, &self.wq)?; // [B, 1, Lr]
+    /// Both sides' weights and sets, from their encodings or from what was embedded.
+    pub(super) fn forward(
+        &self,
+        inputs: &HistoryInputs,
+        rec: &EncodedEvents,
+        src: &EncodedEvents,
+    ) -> Result<(Disentangled, Disentangled)> {
+        let affinity = |left: &Tensor, w: &Tensor, right: &Tensor| {
+            tanh(&batch_matmul_transposed(&project(left, &w.t()?)?, right)?) // [B, Lr, Ls]
+        };
+        let (affinity, from_src, from_rec) = match &self.affinity {
+            // M = tanh(F_r W1 F_sᵀ) (eq. 8)
+            Affinity::Encoded { w1, wq, wd } => (
+                affinity(&rec.encoded, w1, &src.encoded)?,
+                self.summands(src, wd)?, // [B, 1, Ls]
+                self.summands(rec, wq)?, // [B, 1, Lr]
+            ),
+            // M = tanh(E_r W Qᵀ), and every real event of the other history counts once.
+            Affinity::Aligned { w } => {
+                let real = |side: &EncodedEvents| side.real.tensor(w.device())?.unsqueeze(1);
+                (affinity(&inputs.rec_items, w, &inputs.queries)?, real(src)?, real(rec)?)
+            }
+        };
         // a_r = softmax_i(Σ_j M_ij (Wd · F_s,j)), a_s = softmax_j(Σ_i M_ij (Wq · F_r,i)) (eq. 9)
         let rec_logits = batch_matmul_transposed(&from_src, &affinity)?.squeeze(1)?; // [B, Lr]
         let src_logits = batch_matmul(&from_rec, &affinity)?.squeeze(1)?; // [B, Ls]
@@ -42,8 +66,12 @@ impl CoAttention {
     /// The contrast where it weighs nothing: 0, with gradients of 0, so that the optimizer misses none. No other loss
     /// reaches these weights, since the sets are constants to the gradient.
     pub(super) fn none(&self) -> Result<Tensor> {
-        let sum = ((self.w1.sum_all()? + self.wq.sum_all()?)? + self.wd.sum_all()?)?;
-        sum * Tensor::zeros((), DType::F32, self.w1.device())?
+        let sum = match &self.affinity {
+            Affinity::Encoded { w1, wq, wd } => ((w1.sum_all()? + wq.sum_all()?)? + wd.sum_all()?)?,
+            Affinity::Aligned { w } => w.sum_all()?,
+        };
+        let zero = Tensor::zeros((), DType::F32, sum.device())?;
+        sum * zero
     }
 
     /// `w · F` per event, zero where the other side's sums don't reach: `[B, 1, L]`.

@@ -41,6 +41,9 @@ pub struct SesRecConfig {
     /// γ, the co-attention weight from which on an event is a similar interest.
     #[serde(default)]
     pub threshold: Threshold,
+    /// What co-attention compares.
+    #[serde(default)]
+    pub coattention: Compared,
     /// To which events of a side candidates attend.
     #[serde(default)]
     pub interest_extraction: InterestExtraction,
@@ -91,6 +94,19 @@ pub enum CoattentionPadding {
     /// Real events only: scores don't depend on padding.
     #[default]
     Exclude,
+}
+
+/// What co-attention compares of the two histories.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Compared {
+    /// The encoded events, by weights of its own (eq. 8-9). The sets are constants to the gradient, so that these weights
+    /// learn from the contrast alone, which any division of the events satisfies.
+    #[default]
+    Encoded,
+    /// The items and the queries as they are embedded, by the matrix that aligns them: an event weighs as much as the other
+    /// history has of what it is about.
+    Aligned,
 }
 
 /// To which events of a side candidates attend (Table 3 of the paper).
@@ -203,6 +219,7 @@ impl SesRecConfig {
             infonce_temperature_init: tenth(),
             loss_weights: LossWeights::default(),
             threshold: Threshold::Mean,
+            coattention: Compared::default(),
             interest_extraction: InterestExtraction::Multiple,
             positions_from: Positions::default(),
             item_bias: false,

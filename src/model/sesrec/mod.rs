@@ -20,7 +20,7 @@ mod weights;
 
 pub use co_attention::{CoAttention, Disentangled};
 pub use config::{
-    CoattentionPadding, InterestExtraction, LossWeights, Positions, PredictionLoss, SesRecConfig, Threshold,
+    CoattentionPadding, Compared, InterestExtraction, LossWeights, Positions, PredictionLoss, SesRecConfig, Threshold,
 };
 pub use interests::InterestPooling;
 pub use losses::{Alignment, triplet_hinge};

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use candle_core::{Device, Result, Tensor};
 
 use super::{
-    Alignment, CoAttention, Disentangled, InterestPooling, Positions, PredictionLoss, SesRecConfig,
+    Alignment, CoAttention, Compared, Disentangled, InterestPooling, Positions, PredictionLoss, SesRecConfig,
+    co_attention::Affinity,
     losses::triplet_hinge,
-    weights::{ITEM_BIAS, MATCHING, head_layer},
+    weights::{ALIGNMENT, ITEM_BIAS, MATCHING, head_layer},
 };
 use crate::{
     data::{Catalogue, HistoryBatch},
@@ -143,16 +144,18 @@ impl Network {
             rec: Side::new(&config, weights, "rec")?,
             src: Side::new(&config, weights, "src")?,
             co_attention: CoAttention {
-                w1: get("interest_contrast.co_att.W1")?,
-                wq: get("interest_contrast.co_att.Wq")?,
-                wd: get("interest_contrast.co_att.Wd")?,
+                affinity: match config.coattention {
+                    Compared::Encoded => Affinity::Encoded {
+                        w1: get("interest_contrast.co_att.W1")?,
+                        wq: get("interest_contrast.co_att.Wq")?,
+                        wd: get("interest_contrast.co_att.Wd")?,
+                    },
+                    Compared::Aligned => Affinity::Aligned { w: get(ALIGNMENT)? },
+                },
                 padding: config.coattention_padding,
                 threshold: config.threshold,
             },
-            alignment: Alignment {
-                w: get("feature_alignment.infoNCE_loss.weight_matrix")?,
-                temperature: get("feature_alignment.infoNCE_loss.temp")?,
-            },
+            alignment: Alignment { w: get(ALIGNMENT)?, temperature: get("feature_alignment.infoNCE_loss.temp")? },
             head: Mlp { layers: head.collect::<std::result::Result<_, ModelError>>()? },
             item_bias: config.item_bias.then(|| get(ITEM_BIAS)).transpose()?,
             matching: config.matching.then(|| get(MATCHING)).transpose()?,
@@ -175,7 +178,7 @@ impl Network {
         let searches = (&inputs.queries_and_sources + &inputs.clicked_items)?;
         let rec = self.rec.encode(&inputs.rec_items, &batch.rec_lengths, dropout)?;
         let src = self.src.encode(&searches, &batch.src_lengths, dropout)?;
-        let (rec_interests, src_interests) = self.co_attention.forward(&rec, &src)?;
+        let (rec_interests, src_interests) = self.co_attention.forward(&inputs, &rec, &src)?;
         Ok(EncodedHistory {
             items,
             inputs,
@@ -267,7 +270,7 @@ impl Network {
 
     /// Where its tensors are.
     pub fn device(&self) -> &Device {
-        self.co_attention.w1.device()
+        self.embeddings.device()
     }
 }
 

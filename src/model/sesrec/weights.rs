@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use candle_core::Tensor;
 
-use super::SesRecConfig;
+use super::{Compared, SesRecConfig};
 use crate::{
     model::{Embeddings, ModelError, Parameter, ParameterList, weights},
     nn::Initial,
@@ -37,12 +37,14 @@ pub fn parameters(config: &SesRecConfig) -> Vec<Parameter> {
             list.norm(&format!("{layer}.feed_forward.LayerNorm"), d);
         }
     }
-    list.xavier("interest_contrast.co_att.W1".into(), &[d, d]);
-    list.xavier("interest_contrast.co_att.Wq".into(), &[1, d]);
-    list.xavier("interest_contrast.co_att.Wd".into(), &[1, d]);
+    if config.coattention == Compared::Encoded {
+        list.xavier("interest_contrast.co_att.W1".into(), &[d, d]);
+        list.xavier("interest_contrast.co_att.Wq".into(), &[1, d]);
+        list.xavier("interest_contrast.co_att.Wd".into(), &[1, d]);
+    }
     let temperature = Initial::Constant(config.infonce_temperature_init as f32);
     list.add("feature_alignment.infoNCE_loss.temp".into(), &[], temperature);
-    list.xavier("feature_alignment.infoNCE_loss.weight_matrix".into(), &[d, d]);
+    list.xavier(ALIGNMENT.into(), &[d, d]);
     let inputs = std::iter::once(config.head_dim()).chain(config.mlp.iter().copied());
     for (n, (inputs, outputs)) in inputs.zip(&config.mlp).enumerate() {
         list.linear(&head_layer(n), *outputs, inputs);
@@ -57,6 +59,8 @@ pub fn parameters(config: &SesRecConfig) -> Vec<Parameter> {
     list.into_parameters()
 }
 
+/// The matrix that query-item alignment compares by.
+pub(super) const ALIGNMENT: &str = "feature_alignment.infoNCE_loss.weight_matrix";
 /// Not the release's: `[items, 1]`, see [`SesRecConfig::item_bias`].
 pub(super) const ITEM_BIAS: &str = "item_bias.weight";
 /// Not the release's: weights of the recommendation side's sets, then of the search side's, see [`SesRecConfig::matching`].

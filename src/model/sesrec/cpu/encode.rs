@@ -10,6 +10,7 @@ use crate::{
         HostEmbeddings,
         sesrec::{
             CoattentionPadding, InterestExtraction, Positions, Threshold,
+            co_attention::Affinity,
             network::{Side, from_newest},
             state::{EncodedUser, Interests, Sets, SideState},
         },
@@ -44,9 +45,10 @@ struct UserSide {
 /// [`super::super::CoAttention`] of one user.
 #[derive(Debug)]
 struct HostCoAttention {
-    w1: Matrix,
-    wq: Vec<f32>,
-    wd: Vec<f32>,
+    /// `[d, d]`: what events are compared by.
+    w: Matrix,
+    /// Wq and Wd; nothing where embedded items and queries are compared, which all count once.
+    by: Option<[Vec<f32>; 2]>,
     padding: CoattentionPadding,
     threshold: Threshold,
 }
@@ -71,9 +73,14 @@ impl Encoder {
             rec: UserSide::new(&network.rec)?,
             src: UserSide::new(&network.src)?,
             co_attention: HostCoAttention {
-                w1: Matrix::new(&co_attention.w1)?,
-                wq: values(&co_attention.wq)?.to_vec(),
-                wd: values(&co_attention.wd)?.to_vec(),
+                w: match &co_attention.affinity {
+                    Affinity::Encoded { w1, .. } => Matrix::new(w1)?,
+                    Affinity::Aligned { w } => Matrix::new(w)?,
+                },
+                by: match &co_attention.affinity {
+                    Affinity::Encoded { wq, wd, .. } => Some([values(wq)?.to_vec(), values(wd)?.to_vec()]),
+                    Affinity::Aligned { .. } => None,
+                },
                 padding: co_attention.padding,
                 threshold: co_attention.threshold,
             },
@@ -104,17 +111,30 @@ impl Encoder {
             (length(rec_real, self.limits.recommendations), length(src_real, self.limits.searches));
         let stride = padded(self.d);
         let user_block = self.user_block(embeddings, user)?;
-        with_scratch([rec_length * stride, src_length * stride], |[rec, src]| {
+        let embedded = |real: usize| if self.co_attention.by.is_none() { real * stride } else { 0 };
+        let sizes = [rec_length * stride, src_length * stride, embedded(rec_real), embedded(src_real)];
+        with_scratch(sizes, |[rec, src, rec_items, queries]| {
             let mut rows = user.recommendations.clone();
             rows.resize(rec_length, 0);
             items.embed(embeddings, &rows, rec)?;
+            rec_items.copy_from_slice(&rec[..rec_items.len()]);
             self.rec.forward(rec, rec_length, rec_real);
-            embeddings.searches(&user.searches, src_length - src_real, RowsMut { values: &mut *src, stride })?;
+            let padding = src_length - src_real;
+            embeddings.queries(&user.searches, padding, RowsMut { values: &mut *src, stride })?;
+            queries.copy_from_slice(&src[..queries.len()]);
+            embeddings.add_sources(&user.searches, padding, RowsMut { values: &mut *src, stride })?;
             self.add_clicked(embeddings, items, &user.searches, src)?;
             self.src.forward(src, src_length, src_real);
             let rec = Encoded { values: rec, length: rec_length, real: rec_real };
             let src = Encoded { values: src, length: src_length, real: src_real };
-            let (rec_events, src_events) = self.co_attention.weigh(self.d, rec, src);
+            let (compared_rec, compared_src) = match self.co_attention.by {
+                Some(_) => (rec, src),
+                None => (
+                    Encoded { values: rec_items, length: rec_real, real: rec_real },
+                    Encoded { values: queries, length: src_real, real: src_real },
+                ),
+            };
+            let (rec_events, src_events) = self.co_attention.weigh(self.d, compared_rec, compared_src);
             Ok(EncodedUser {
                 rec: side_state(rec_events, rec, (self.d, self.extraction)),
                 src: side_state(src_events, src, (self.d, self.extraction)),
@@ -196,7 +216,7 @@ impl UserSide {
 }
 
 impl HostCoAttention {
-    /// How both sides' events are weighed (eq. 8-9) and divided.
+    /// How both sides' events are weighed (eq. 8-9) and divided: encoded ones, or embedded ones without padding.
     fn weigh(&self, d: usize, rec: Encoded<'_>, src: Encoded<'_>) -> (Vec<EventWeight>, Vec<EventWeight>) {
         let (stride, searches) = (padded(d), padded(src.length));
         let (mut rec_logits, mut src_logits) = (vec![0.0; rec.real], vec![0.0; src.real]);
@@ -207,7 +227,7 @@ impl HostCoAttention {
                 Product {
                     shape: (rec.length, d, d),
                     a: Rows { values: rec.values, stride },
-                    b: self.w1.view(),
+                    b: self.w.view(),
                     start: Start::Zero,
                     c: RowsMut { values: projected, stride },
                 }
@@ -229,8 +249,12 @@ impl HostCoAttention {
                     #[inline(always)]
                     || {
                         affinity.iter_mut().for_each(|x| *x = vector::tanh(*x));
-                        self.summands(src, (&self.wd, stride), from_src);
-                        self.summands(rec, (&self.wq, stride), from_rec);
+                        let [wq, wd] = match &self.by {
+                            Some([wq, wd]) => [Some(&wq[..]), Some(&wd[..])],
+                            None => [None, None],
+                        };
+                        self.summands(src, (wd, stride), from_src);
+                        self.summands(rec, (wq, stride), from_rec);
                         for (row, logit) in affinity.chunks_exact(searches).zip(&mut rec_logits) {
                             *logit = vector::dot(row, from_src);
                         }
@@ -244,16 +268,16 @@ impl HostCoAttention {
         (self.divide(rec_logits), self.divide(src_logits))
     }
 
-    /// `w · F` per event, zero where the other side's sums don't reach.
+    /// `w · F` per event, or 1; zero where the other side's sums don't reach.
     #[inline(always)]
-    fn summands(&self, side: Encoded<'_>, (w, stride): (&[f32], usize), out: &mut [f32]) {
+    fn summands(&self, side: Encoded<'_>, (w, stride): (Option<&[f32]>, usize), out: &mut [f32]) {
         let reached = match self.padding {
             CoattentionPadding::Exclude => side.real,
             CoattentionPadding::Include => side.length,
         };
         out.fill(0.0);
         for (row, out) in side.values.chunks_exact(stride).zip(out).take(reached) {
-            *out = vector::dot(&row[..w.len()], w);
+            *out = w.map_or(1.0, |w| vector::dot(&row[..w.len()], w));
         }
     }
 
