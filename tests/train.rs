@@ -237,13 +237,13 @@ fn an_interrupted_run_says_how_to_continue_and_does() {
             entries.flatten().any(|entry| entry.file_name().to_string_lossy().starts_with("epoch-"))
         })
     };
-    for _ in 0..600 {
+    for _ in 0..3000 {
         if first_epoch() {
             break;
         }
         std::thread::sleep(Duration::from_millis(100));
     }
-    assert!(first_epoch(), "no epoch was finished within a minute");
+    assert!(first_epoch(), "no epoch was finished within five minutes");
     assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
     let output = child.wait_with_output().unwrap();
     let error = text(&output.stderr);

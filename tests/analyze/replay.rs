@@ -18,8 +18,8 @@ struct Serving {
 impl Serving {
     fn start(world: &World, flags: &[&str]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sesrec"));
-        command.args(["serve", "--listen", "127.0.0.1:0", "--metrics-listen", "off", "--store", "memory", "--model"]);
-        command.arg(&world.bundle).args(flags).stderr(Stdio::piped());
+        command.args(["serve", "--listen", "127.0.0.1:0", "--metrics-listen", "off", "--store", "memory"]);
+        command.args(["--default-timeout", "60s", "--model"]).arg(&world.bundle).args(flags).stderr(Stdio::piped());
         let mut process = command.spawn().unwrap();
         let mut log = BufReader::new(process.stderr.take().unwrap());
         let (mut line, mut printed) = (String::new(), String::new());

@@ -100,7 +100,9 @@ async fn served(
     let slot = Arc::new(ModelSlot::new(model, metrics.clone()));
     let engine = Engine::start(slot.clone(), EngineOptions::default(), metrics.clone());
     let store = Arc::new(MemoryStore::new(HistoryOptions::default(), Arc::new(SystemClock)));
-    let service = RankingServer::new(store, engine, slot, metrics, ServiceOptions::default());
+    let mut options = ServiceOptions::default();
+    options.timeouts.default = Duration::from_secs(60);
+    let service = RankingServer::new(store, engine, slot, metrics, options);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
     let (stop, stopped) = oneshot::channel::<()>();

@@ -9,7 +9,7 @@ use sesrec::proto::v1::{self, AppendEventRequest};
 
 use crate::{
     redis_server::RedisServer,
-    support::{TestServer, event, recommendation, search},
+    support::{Fault, TestServer, event, recommendation, search},
 };
 
 const APPLIED: &str = r#"sesrec_events_appended_total{outcome="applied"}"#;
@@ -101,27 +101,34 @@ async fn killed_consumers_lose_nothing_and_repeat_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let dead_letter = directory.path().join("dead.ndjson");
     fill(&redis, 0..4000);
-    let until_applied = async |events: f64| {
-        server.until(&format!("{events} events stored"), || async { server.metric(APPLIED) >= events }).await;
+    // The store stands still after so many events: however fast a consumer is, it is met with events in its hands.
+    let stall_after = |events| {
+        server.store.fail(Fault::StallAppendsAfter(events));
+        server.store.held_up()
     };
+    let held_up = async |before| server.until("held up", || async { server.store.held_up() > before }).await;
 
     let consumer = Consumer { server: &server, redis: &redis, dead_letter: &dead_letter };
+    let before = stall_after(300);
     let first = consumer.start("a", &["--window", "64"]);
-    until_applied(300.0).await;
+    held_up(before).await;
     first.kill();
     assert!(pending(&redis) > 0, "it had entries in its hands");
     // The same consumer again takes up what it left; killed again, others do.
+    let before = stall_after(1500);
     let again = consumer.start("a", &["--window", "64", "--claim-after", "1h"]);
-    until_applied(1500.0).await;
+    held_up(before).await;
     again.kill();
     assert!(pending(&redis) > 0);
     // The stream's Redis itself goes and comes back, with another consumer at work.
+    let before = stall_after(2500);
     let mut other = consumer.start("b", &["--claim-after", "50ms"]);
-    until_applied(2500.0).await;
+    held_up(before).await;
     redis.kill();
     redis.start_again();
     fill(&redis, 4000..4500);
-    until_applied(4500.0).await;
+    server.store.fail(Fault::None);
+    server.until("all stored", || async { server.metric(APPLIED) >= 4500.0 }).await;
 
     let consumer = Consumer { server: &server, redis: &redis, dead_letter: &dead_letter };
     server.until("everything acknowledged", || async { pending(&redis) == 0 }).await;

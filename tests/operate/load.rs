@@ -19,6 +19,8 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 
+use crate::redis_server::until;
+
 /// Callers of unary methods; each has one request in flight and none is repeated.
 pub const CALLERS: usize = 6;
 /// Streams of events.
@@ -40,7 +42,8 @@ pub struct Failure {
 struct Counts {
     calls: usize,
     failures: Vec<Failure>,
-    streamed: usize,
+    /// Acknowledged events by stream.
+    streamed: [usize; STREAMS],
     reconnects: usize,
 }
 
@@ -88,13 +91,13 @@ impl Load {
 
     /// Waits for that many further calls.
     pub async fn calls(&self, calls: usize) {
-        let until = self.counts.lock().unwrap().calls + calls;
-        let waiting = async {
-            while self.counts.lock().unwrap().calls < until {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(30), waiting).await.expect("the load goes on");
+        let wanted = self.counts.lock().unwrap().calls + calls;
+        until("the load goes on", async || self.counts.lock().unwrap().calls >= wanted).await;
+    }
+
+    /// Waits until that many events of each stream are acknowledged in all.
+    pub async fn streamed(&self, events: usize) {
+        until("the streams go on", async || self.counts.lock().unwrap().streamed.iter().all(|&n| n >= events)).await;
     }
 
     pub fn failures(&self) -> Vec<Failure> {
@@ -108,7 +111,7 @@ impl Load {
             ended.expect("no promise was broken");
         }
         let Counts { calls, failures, streamed, reconnects } = std::mem::take(&mut *self.counts.lock().unwrap());
-        Total { calls, failures, streamed, reconnects }
+        Total { calls, failures, streamed: streamed.iter().sum(), reconnects }
     }
 }
 
@@ -207,7 +210,7 @@ async fn stream(mut client: Client, number: usize, counts: Arc<Mutex<Counts>>, s
                     // A duplicate was stored, but its acknowledgement was lost.
                     assert!(matches!(answer.outcome(), Outcome::Applied | Outcome::Duplicate), "{answer:?}");
                     last_token = answer.history_token;
-                    counts.lock().unwrap().streamed += 1;
+                    counts.lock().unwrap().streamed[number] += 1;
                 }
                 Ok(None) | Err(_) => break,
             }

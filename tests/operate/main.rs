@@ -2,6 +2,7 @@
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, reason = "a test's way to fail")]
 
+mod bench;
 #[path = "../support/bundle.rs"]
 mod bundle;
 mod ingest;

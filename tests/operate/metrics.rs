@@ -8,7 +8,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use sesrec::telemetry::{Metrics, ModelLabels};
+use sesrec::{
+    nn::DeviceMemory,
+    telemetry::{Metrics, ModelLabels},
+};
 
 use crate::support::{TestServer, event, rank_request, recommendation};
 
@@ -29,13 +32,15 @@ fn families() -> Vec<(String, String)> {
     let text = |text: &str| text.to_owned();
     let model = ModelLabels { name: text("m"), version: text("v"), kind: text("sesrec"), device: text("cpu") };
     metrics.model_live(&model, SystemTime::UNIX_EPOCH, Duration::ZERO);
+    metrics.device_memory(text("cuda:0"), || Some(DeviceMemory { used: 1, total: 2 }));
     let text = metrics.encode_prometheus();
     let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
     types.map(|(name, kind)| (name.to_owned(), kind.to_owned())).collect()
 }
 
 fn words(text: &str) -> impl Iterator<Item = &str> {
-    text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').filter(|word| word.starts_with("sesrec_"))
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    words.filter(|word| word.starts_with("sesrec_") || word.starts_with("process_"))
 }
 
 #[test]

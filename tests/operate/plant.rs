@@ -1,46 +1,23 @@
-//! The processes: Redis nodes, replicas, nginx.
+//! The processes: replicas, nginx.
 
 use std::{
     io::{Read, Write},
-    net::{SocketAddr, TcpStream},
+    net::{Ipv4Addr, SocketAddr, TcpStream},
     path::Path,
     process::{Child, Command, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tonic::transport::Channel;
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 
-use crate::redis_server::{RedisServer, free_port, redis_cli};
-
-/// Three Redis nodes that share the slots.
-pub struct Cluster(Vec<RedisServer>);
-
-impl Cluster {
-    pub fn start() -> Self {
-        let arguments = ["--cluster-enabled", "yes", "--cluster-node-timeout", "2000"];
-        let cluster = Self((0..3).map(|_| RedisServer::start(&arguments)).collect());
-        let addresses = cluster.addresses();
-        let create = [&["--cluster", "create"], &addresses.iter().map(String::as_str).collect::<Vec<_>>()[..]].concat();
-        let output = redis_cli(&[&create[..], &["--cluster-yes"]].concat());
-        assert!(output.contains("All 16384 slots covered"), "{output}");
-        cluster
-    }
-
-    fn addresses(&self) -> Vec<String> {
-        self.0.iter().map(|node| format!("127.0.0.1:{}", node.port())).collect()
-    }
-
-    pub fn url(&self) -> String {
-        format!("redis+cluster://{}", self.addresses().join(","))
-    }
-}
+use crate::redis_server::{PATIENCE, ports::Port, until};
 
 /// `sesrec serve` on fixed ports, so that a successor takes its place.
 pub struct Replica {
     process: Child,
-    port: u16,
-    metrics: SocketAddr,
+    port: Port,
+    metrics: Port,
     arguments: Vec<String>,
 }
 
@@ -51,7 +28,7 @@ impl Replica {
     }
 
     pub fn logging_to(log: Stdio, model: &Path, store: &str, more: &[&str]) -> Self {
-        let (port, metrics) = (free_port(), SocketAddr::from(([127, 0, 0, 1], free_port())));
+        let (port, metrics) = (Port::claim(), Port::claim());
         let fixed = [
             "serve",
             "--model",
@@ -59,15 +36,20 @@ impl Replica {
             "--store",
             store,
             "--listen",
-            &format!("127.0.0.1:{port}"),
+            &local(&port).to_string(),
             "--metrics-listen",
-            &metrics.to_string(),
+            &local(&metrics).to_string(),
             "--device",
             "cpu",
             "--drain-notice",
             "300ms",
             "--drain-timeout",
-            "10s",
+            "60s",
+            // What a busy machine takes longer for is no failure here.
+            "--store-timeout",
+            "20s",
+            "--default-timeout",
+            "60s",
         ];
         let quiet: &[&str] = if more.contains(&"--log") { &[] } else { &["--log", "warn"] };
         let arguments: Vec<String> = [&fixed[..], quiet, more].concat().into_iter().map(Into::into).collect();
@@ -76,23 +58,19 @@ impl Replica {
     }
 
     pub fn address(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        local(&self.port).to_string()
     }
 
     /// Waits until it says that traffic may come.
-    pub async fn ready(&self) {
+    pub async fn ready(&mut self) {
         let channel = Channel::from_shared(format!("http://{}", self.address())).unwrap().connect_lazy();
         let mut health = HealthClient::new(channel);
-        let ready = async {
-            loop {
-                let check = HealthCheckRequest { service: "sesrec.v1.RankingService".into() };
-                if health.check(check).await.is_ok_and(|answer| answer.get_ref().status() == ServingStatus::Serving) {
-                    return;
-                }
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(30), ready).await.expect("the replica becomes ready");
+        until("the replica becomes ready", async || {
+            assert!(self.process.try_wait().unwrap().is_none(), "`sesrec serve` has ended");
+            let check = HealthCheckRequest { service: "sesrec.v1.RankingService".into() };
+            health.check(check).await.is_ok_and(|answer| answer.get_ref().status() == ServingStatus::Serving)
+        })
+        .await;
     }
 
     /// SIGTERM, as an orchestrator does it; returns when the process has drained and ended.
@@ -121,7 +99,7 @@ impl Replica {
 
     /// Asks the metrics port; the whole answer, headers included.
     pub fn http(&self, method: &str, path: &str, body: &str) -> String {
-        let mut stream = TcpStream::connect(self.metrics).unwrap();
+        let mut stream = TcpStream::connect(local(&self.metrics)).unwrap();
         let length = body.len();
         write!(
             stream,
@@ -141,6 +119,10 @@ impl Drop for Replica {
     }
 }
 
+fn local(port: &Port) -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, port.number()).into()
+}
+
 fn serve(arguments: &[String], log: Stdio) -> Child {
     Command::new(env!("CARGO_BIN_EXE_sesrec")).args(arguments).stderr(log).spawn().unwrap()
 }
@@ -148,18 +130,18 @@ fn serve(arguments: &[String], log: Stdio) -> Child {
 /// nginx with the configuration of `deploy/`, but for addresses and paths.
 pub struct Nginx {
     process: Child,
-    port: u16,
+    port: Port,
 }
 
 impl Nginx {
     pub fn start(directory: &Path, replicas: &[String]) -> Self {
-        let port = free_port();
+        let port = Port::claim();
         let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/nginx/nginx.conf");
         let mut settings = std::fs::read_to_string(shipped).unwrap();
         let temporary = directory.join("nginx").display().to_string();
         let names = ["sesrec-1:50051", "sesrec-2:50051", "sesrec-3:50051"];
         let addresses = names.into_iter().zip(replicas.iter().cloned());
-        let listen = ("listen 50050", format!("listen 127.0.0.1:{port}"));
+        let listen = ("listen 50050", format!("listen {}", local(&port)));
         for (shipped, own) in addresses.chain([listen, ("/tmp/nginx", temporary)]) {
             assert!(settings.contains(shipped), "{shipped} is not in deploy/nginx/nginx.conf");
             settings = settings.replace(shipped, &own);
@@ -179,20 +161,18 @@ impl Nginx {
     }
 
     pub fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        format!("http://{}", local(&self.port))
     }
 
     fn wait(&mut self) {
-        for _ in 0..500 {
+        let started = Instant::now();
+        while TcpStream::connect(local(&self.port)).is_err() {
             if let Some(status) = self.process.try_wait().unwrap() {
                 panic!("nginx ended with {status}");
             }
-            if TcpStream::connect(("127.0.0.1", self.port)).is_ok() {
-                return;
-            }
+            assert!(started.elapsed() < PATIENCE, "nginx never listened");
             std::thread::sleep(Duration::from_millis(20));
         }
-        panic!("nginx did not listen for 10 s");
     }
 }
 

@@ -1,12 +1,13 @@
 //! Three replicas behind the nginx of `deploy/` over a Redis Cluster of three nodes, all real processes: replaced one after
 //! another, one killed, under load. Only what was in flight on the killed one may fail, and no token is broken.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::{
     bundle,
     load::{self, Load},
-    plant::{Cluster, Nginx, Replica},
+    plant::{Nginx, Replica},
+    redis_server::{Cluster, until},
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -16,12 +17,14 @@ async fn a_rolling_restart_fails_nobody_and_a_kill_only_its_own_requests() {
     let model = directory.path().join("bundle");
     bundle::write(&model);
     let mut replicas: Vec<Replica> = (0..3).map(|_| Replica::start(&model, &cluster.url(), &[])).collect();
-    for replica in &replicas {
+    for replica in &mut replicas {
         replica.ready().await;
     }
     let nginx = Nginx::start(directory.path(), &replicas.iter().map(Replica::address).collect::<Vec<_>>());
     let load = Load::start(&nginx.url()).await;
     load.calls(100).await;
+    // Both streams are open by now, so each has to leave its replica.
+    load.streamed(1).await;
 
     for replica in &mut replicas {
         replica.terminate();
@@ -41,6 +44,7 @@ async fn a_rolling_restart_fails_nobody_and_a_kill_only_its_own_requests() {
     replicas[1].start_again();
     replicas[1].ready().await;
     ranks_again(&replicas[1]).await;
+    load.streamed(500).await;
 
     let served: Vec<f64> = replicas.iter().map(Replica::ranks).collect();
     let outcome = load.finish().await;
@@ -49,19 +53,11 @@ async fn a_rolling_restart_fails_nobody_and_a_kill_only_its_own_requests() {
         assert!(failure.started < gone, "began after the killed replica was gone: {failure:?}");
     }
     assert!(outcome.failures.len() <= load::CALLERS, "each caller has one request in flight: {:#?}", outcome.failures);
-    assert!(
-        outcome.streamed > 1000 && outcome.reconnects >= load::STREAMS,
-        "streams move to other replicas: {outcome}"
-    );
+    assert!(outcome.reconnects >= load::STREAMS, "streams move to other replicas: {outcome}");
 }
 
 /// Waits until a replica that was started again gets traffic. nginx counts in whole seconds: it tries a replica again up to
 /// three seconds after the last refusal, and forgets the refusal when that try succeeds.
 async fn ranks_again(replica: &Replica) {
-    let ranks = async {
-        while replica.ranks() < 10.0 {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(30), ranks).await.expect("a replaced replica gets traffic again");
+    until("a replaced replica gets traffic again", async || replica.ranks() >= 10.0).await;
 }

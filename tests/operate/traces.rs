@@ -21,6 +21,7 @@ use tonic::{Code, Request, Response, Status};
 use crate::{
     bundle,
     plant::Replica,
+    redis_server::until,
     support::{event, rank_request, search},
 };
 
@@ -85,7 +86,9 @@ async fn spans_and_log_lines_belong_to_the_callers_trace() {
 
     let lines = || -> Vec<serde_json::Value> {
         let text = std::fs::read_to_string(&log).unwrap();
-        text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("not JSON: {line}"))).collect()
+        // The last one may be being written.
+        let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+        whole.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("not JSON: {line}"))).collect()
     };
     let refused = || lines().into_iter().filter(|line| line["message"] == "refused").collect::<Vec<_>>();
     assert!(refused().is_empty(), "not at info");
@@ -93,6 +96,7 @@ async fn spans_and_log_lines_belong_to_the_callers_trace() {
     assert!(server.http("PUT", "/loglevel", "info,sesrec=debug").starts_with("HTTP/1.1 200"));
     assert!(server.http("GET", "/loglevel", "").contains("sesrec=debug"));
     refuse(&mut client).await;
+    until("the refusal is in the log", async || !refused().is_empty()).await;
     let refused = refused();
     assert_eq!(refused.len(), 1);
     assert_eq!(refused[0]["span"]["id"], "the-request");

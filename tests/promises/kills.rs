@@ -17,6 +17,7 @@ use sesrec::{
     history::{self, HistoryOptions, HistoryStore, Loaded, RedisOptions},
     proto::v1::Outcome,
 };
+use tokio::task::JoinHandle;
 use tokio_stream::StreamExt;
 use tokio_util::sync::CancellationToken;
 
@@ -24,7 +25,7 @@ use crate::{
     amount,
     appender::{Appender, Sent, id, user},
     bundle,
-    redis_server::RedisServer,
+    redis_server::{PATIENCE, RedisServer, until},
     server::Server,
 };
 
@@ -94,18 +95,21 @@ impl Scene {
     async fn round(&mut self, fault: Fault, moment: Duration) -> (Vec<Sent>, Duration) {
         let (before, stop) = (self.progress.load(Ordering::Relaxed), CancellationToken::new());
         let known: Vec<usize> = self.appenders.iter().map(|appender| appender.acknowledged.len()).collect();
-        let running: Vec<_> = self
-            .appenders
-            .drain(..)
-            .map(|appender| tokio::spawn(appender.run(self.server.client(), stop.clone())))
-            .collect();
+        let mut running = self.append(&stop);
         while self.progress.load(Ordering::Relaxed) == before {
             tokio::time::sleep(Duration::from_millis(1)).await;
+            // A server may take a moment to notice that its Redis is back.
+            if running.iter().all(JoinHandle::is_finished) {
+                for appender in running {
+                    self.appenders.push(appender.await.unwrap());
+                }
+                running = self.append(&stop);
+            }
         }
         tokio::time::sleep(moment).await;
         self.kill(fault);
         for appender in running {
-            let appender = tokio::time::timeout(Duration::from_secs(30), appender).await;
+            let appender = tokio::time::timeout(PATIENCE, appender).await;
             self.appenders.push(appender.expect("the stream breaks").unwrap());
         }
         let started = Instant::now();
@@ -117,13 +121,25 @@ impl Scene {
         (news.collect(), recovered)
     }
 
+    fn append(&mut self, stop: &CancellationToken) -> Vec<JoinHandle<Appender>> {
+        let appenders = self.appenders.drain(..);
+        appenders.map(|appender| tokio::spawn(appender.run(self.server.client(), stop.clone()))).collect()
+    }
+
     /// How many of the events the server does not know: sent again, each has to be a duplicate.
-    async fn missing(&self, events: Vec<Sent>) -> usize {
-        let count = events.len();
-        let answers = self.server.client().append_events(tokio_stream::iter(events)).await.unwrap().into_inner();
-        let answers: Vec<_> = answers.collect().await;
-        assert_eq!(answers.len(), count);
-        answers.iter().filter(|answer| answer.as_ref().unwrap().outcome() != Outcome::Duplicate).count()
+    async fn missing(&self, mut events: Vec<Sent>) -> usize {
+        let mut missing = 0;
+        until("every event is answered", async || {
+            let sent = tokio_stream::iter(events.clone());
+            let Ok(answers) = self.server.client().append_events(sent).await else { return false };
+            // Up to where the stream breaks, as it may while the server finds its Redis again.
+            let answers: Vec<_> = answers.into_inner().map_while(Result::ok).collect().await;
+            missing += answers.iter().filter(|answer| answer.outcome() != Outcome::Duplicate).count();
+            events.drain(..answers.len());
+            events.is_empty()
+        })
+        .await;
+        missing
     }
 }
 

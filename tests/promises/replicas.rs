@@ -13,12 +13,13 @@ use std::{
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use sesrec::proto::v1::{self, Outcome};
 use tokio_stream::StreamExt;
+use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Status};
 
 use crate::{
     amount, bundle,
     checker::{Checker, Seen, version},
-    redis_server::{Guarded, RedisServer, redis_cli},
+    redis_server::{Guarded, PATIENCE, RedisServer, redis_cli},
     server::{Client, Server},
 };
 
@@ -44,7 +45,7 @@ async fn replicas(directory: &Path, store: &str, arguments: &[&str]) -> Vec<Serv
 
 fn request<T>(message: T) -> Request<T> {
     let mut request = Request::new(message);
-    request.set_timeout(Duration::from_secs(10));
+    request.set_timeout(PATIENCE);
     request
 }
 
@@ -171,13 +172,13 @@ impl Caller {
     }
 }
 
-/// Runs all callers; how many errors they had.
+/// Runs all callers; how many errors they had. The last quarter of the operations waits for the token.
 async fn run(
     checker: &Arc<Checker>,
     servers: &[Server],
     operations: usize,
     weather: Weather,
-    done: &Arc<AtomicUsize>,
+    (done, go_on): (&Arc<AtomicUsize>, &CancellationToken),
 ) -> usize {
     let callers = (0..CLIENTS).map(|number| {
         let mut caller = Caller {
@@ -188,12 +189,16 @@ async fn run(
             seen: vec![String::new(); checker.users()],
             errors: 0,
         };
-        let done = done.clone();
+        let (done, go_on) = (done.clone(), go_on.clone());
         tokio::spawn(async move {
-            while done.fetch_add(1, Ordering::Relaxed) < operations {
+            loop {
+                match done.fetch_add(1, Ordering::Relaxed) {
+                    number if number >= operations => return caller.errors,
+                    number if number >= operations / 4 * 3 => go_on.cancelled().await,
+                    _ => {}
+                }
                 caller.operation().await;
             }
-            caller.errors
         })
     });
     let mut errors = 0;
@@ -222,7 +227,9 @@ async fn no_answer_is_older_than_its_token() {
     let servers = replicas(directory.path(), &redis.url(), &[]).await;
     let checker = Arc::new(Checker::new((operations / 150).max(24)));
     let started = Instant::now();
-    run(&checker, &servers, operations, Weather::Fair, &Arc::default()).await;
+    let go_on = CancellationToken::new();
+    go_on.cancel();
+    run(&checker, &servers, operations, Weather::Fair, (&Arc::default(), &go_on)).await;
     checker.assert_clean();
     let (acknowledged, lost) = missing(&checker, &servers[0]).await;
     println!(
@@ -241,14 +248,15 @@ async fn a_failover_loses_nothing_that_waited_for_all_replicas() {
     let store = guarded.url();
     let servers = replicas(directory.path(), &store, &["--redis-wait", "2"]).await;
     let checker = Arc::new(Checker::new((operations / 150).max(24)));
-    let done = Arc::<AtomicUsize>::default();
+    let (done, killed) = (Arc::<AtomicUsize>::default(), CancellationToken::new());
     let killing = {
-        let done = done.clone();
+        let (done, killed) = (done.clone(), killed.clone());
         tokio::spawn(async move {
             while done.load(Ordering::Relaxed) < operations / 2 {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
-            guarded.primary.kill();
+            guarded.kill_primary();
+            killed.cancel();
             let promoted = guarded.promoted().await;
             // Without its data: what is kept is kept by the others. Sentinel would make it a replica in ten seconds.
             guarded.primary.start_again();
@@ -257,7 +265,7 @@ async fn a_failover_loses_nothing_that_waited_for_all_replicas() {
             guarded
         })
     };
-    let errors = run(&checker, &servers, operations, Weather::Failover, &done).await;
+    let errors = run(&checker, &servers, operations, Weather::Failover, (&done, &killed)).await;
     let _guarded = killing.await.unwrap();
     checker.assert_clean();
     let (acknowledged, lost) = missing(&checker, &servers[0]).await;

@@ -52,7 +52,7 @@ async fn commands_with_tokens_and_certificates() {
     ];
     let server = Server::start(directory.path(), &directory.path().join("bundle"), "memory", &arguments);
     server.logged("tokens=true", 0).await;
-    let url = format!("https://localhost:{}", server.port);
+    let url = format!("https://localhost:{}", server.port());
     let tls =
         ["--ca", &file("ca.pem"), "--client-certificate", &file("client.pem"), "--client-key", &file("client.key")];
     let call = |arguments: &[&str], token: Option<&str>| {
@@ -77,7 +77,8 @@ async fn commands_with_tokens_and_certificates() {
     let appended = call(&["append", "--user", "u1", "--item", "i3"], Some(&logs));
     assert!(appended.status.success(), "{}", said(&appended));
     let events = file("events.ndjson");
-    let event = r#"{"eventId":"e1","userId":"u1","time":"2026-01-31T12:00:00Z","recommendation":{"itemId":"i7"}}"#;
+    let now = jiff::Timestamp::now();
+    let event = format!(r#"{{"eventId":"e1","userId":"u1","time":"{now}","recommendation":{{"itemId":"i7"}}}}"#);
     std::fs::write(&events, event).unwrap();
     let ingested = call(&["ingest", &events], Some(&logs));
     assert!(ingested.status.success(), "{}", said(&ingested));

@@ -10,27 +10,30 @@ use sesrec::proto::v1::ranking_service_client::RankingServiceClient;
 use tonic::transport::{Channel, Endpoint};
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 
-use crate::redis_server::free_port;
+use crate::redis_server::{PATIENCE, ports::Port, until};
 
 pub type Client = RankingServiceClient<Channel>;
 
 /// Killed when dropped.
 pub struct Server {
     process: Child,
-    pub port: u16,
+    port: Port,
     arguments: Vec<String>,
     log: PathBuf,
 }
 
 impl Server {
-    /// Starts a server on a free port; its log goes to a file in `directory`.
+    /// Starts a server on a port of its own; its log goes to a file in `directory`.
     pub fn start(directory: &Path, bundle: &Path, store: &str, arguments: &[&str]) -> Self {
-        let port = free_port();
-        let log = directory.join(format!("serve-{port}.log"));
+        let port = Port::claim();
+        let log = directory.join(format!("serve-{}.log", port.number()));
         let fixed = ["serve", "--metrics-listen", "off", "--store-ping", "50ms", "--device", "cpu"];
-        let listen = format!("127.0.0.1:{port}");
+        // What a busy machine takes longer for is no failure here.
+        let patient = ["--store-timeout", "20s", "--default-timeout", "60s", "--drain-timeout", "60s"];
+        let listen = format!("127.0.0.1:{}", port.number());
         let own = ["--listen", &listen, "--store", store, "--model", bundle.to_str().unwrap()];
-        let arguments: Vec<String> = [&fixed[..], &own, arguments].concat().into_iter().map(str::to_owned).collect();
+        let arguments: Vec<String> =
+            [&fixed[..], &patient, &own, arguments].concat().into_iter().map(str::to_owned).collect();
         let process = spawn(&arguments, &log);
         Self { process, port, arguments, log }
     }
@@ -54,14 +57,17 @@ impl Server {
 
     /// Waits for its end; the exit code.
     pub async fn ended(&mut self) -> Option<i32> {
-        let started = Instant::now();
-        loop {
-            if let Some(status) = self.process.try_wait().unwrap() {
-                return status.code();
-            }
-            assert!(started.elapsed() < Duration::from_secs(30), "it never ended");
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        let mut status = None;
+        until("it ends", async || {
+            status = self.process.try_wait().unwrap();
+            status.is_some()
+        })
+        .await;
+        status?.code()
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port.number()
     }
 
     /// What it has logged so far.
@@ -73,15 +79,15 @@ impl Server {
     pub async fn logged(&self, text: &str, seen: usize) {
         let started = Instant::now();
         while self.log().matches(text).count() <= seen {
-            assert!(started.elapsed() < Duration::from_secs(30), "{text:?} is not in the log:\n{}", self.log());
+            assert!(started.elapsed() < PATIENCE, "{text:?} is not in the log:\n{}", self.log());
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
 
     /// A channel that connects when it is used, and again after the server's end.
     pub fn channel(&self) -> Channel {
-        let endpoint = Endpoint::from_shared(format!("http://127.0.0.1:{}", self.port)).unwrap();
-        endpoint.connect_timeout(Duration::from_secs(1)).connect_lazy()
+        let endpoint = Endpoint::from_shared(format!("http://127.0.0.1:{}", self.port())).unwrap();
+        endpoint.connect_timeout(Duration::from_secs(10)).connect_lazy()
     }
 
     pub fn client(&self) -> Client {
@@ -100,7 +106,7 @@ impl Server {
             if let Some(status) = self.process.try_wait().unwrap() {
                 panic!("`sesrec serve` ended with {status}:\n{}", self.log());
             }
-            assert!(started.elapsed() < Duration::from_secs(60), "never ready:\n{}", self.log());
+            assert!(started.elapsed() < PATIENCE, "never ready:\n{}", self.log());
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }

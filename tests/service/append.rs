@@ -8,7 +8,7 @@ use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 use tonic::Code;
 use tonic_types::StatusExt;
 
-use crate::support::{Fault, TestServer, click, event, rank_request, recommendation, search};
+use crate::support::{Fault, PATIENCE, TestServer, click, event, rank_request, recommendation, search};
 
 type Answer = Result<v1::AppendEventResponse, tonic::Status>;
 
@@ -151,22 +151,22 @@ async fn erased_users_are_gone_and_replays_stay_out() {
 async fn a_stream_has_its_callers_deadline() {
     let server = TestServer::start().await;
     let mut request = tonic::Request::new(tokio_stream::pending());
-    request.set_timeout(Duration::from_millis(100));
+    request.set_timeout(Duration::from_secs(1));
     let mut client = server.client().await;
     let mut answers = client.append_events(request).await.unwrap().into_inner();
-    let status = tokio::time::timeout(Duration::from_secs(5), answers.next()).await.unwrap().unwrap().unwrap_err();
+    let status = tokio::time::timeout(PATIENCE, answers.next()).await.unwrap().unwrap().unwrap_err();
     assert_eq!(status.code(), Code::DeadlineExceeded);
 }
 
 #[tokio::test]
 async fn an_old_stream_ends_after_its_acknowledgements() {
-    let server = TestServer::with(|setup| setup.service.timeouts.stream = Some(Duration::from_millis(150))).await;
+    let server = TestServer::with(|setup| setup.service.timeouts.stream = Some(Duration::from_secs(1))).await;
     let (sender, receiver) = mpsc::channel(8);
     let mut client = server.client().await;
     let mut answers = client.append_events(ReceiverStream::new(receiver)).await.unwrap().into_inner();
     sender.send(event("u", "a", 1, recommendation("i1"))).await.unwrap();
     assert_eq!(answers.next().await.unwrap().unwrap().event_id, "a");
-    let status = tokio::time::timeout(Duration::from_secs(5), answers.next()).await.unwrap().unwrap().unwrap_err();
+    let status = tokio::time::timeout(PATIENCE, answers.next()).await.unwrap().unwrap().unwrap_err();
     assert_eq!(
         (status.code(), status.get_error_details().error_info().unwrap().reason.as_str()),
         (Code::Unavailable, "STREAM_AGE")
@@ -201,16 +201,19 @@ async fn events_of_the_future_stay_out() {
 
 #[tokio::test]
 async fn unary_appends_beyond_the_limit_are_refused_at_once() {
-    let server = TestServer::with(|setup| setup.service.concurrency.appends = 1).await;
+    let server = TestServer::with(|setup| {
+        setup.service.concurrency.appends = 1;
+        setup.service.timeouts.store = Duration::from_secs(2);
+    })
+    .await;
     server.store.fail(Fault::Stalled);
     let mut first = server.client().await;
     let mut second = first.clone();
     let waiting = tokio::spawn(async move { first.append_event(event("u", "a", 1, recommendation("i1"))).await });
     server.until("waiting for the store", || async { server.store.append_calls() == 1 }).await;
-    let started = std::time::Instant::now();
     let status = second.append_event(event("u", "b", 1, recommendation("i1"))).await.unwrap_err();
     assert_eq!(status.code(), Code::ResourceExhausted);
-    assert!(started.elapsed() < Duration::from_millis(200), "{:?}", started.elapsed());
+    assert!(!waiting.is_finished(), "refused only when there was room again");
     assert_eq!(waiting.await.unwrap().unwrap_err().code(), Code::Unavailable);
     assert_eq!(server.store.append_calls(), 1);
 }

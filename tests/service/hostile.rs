@@ -35,7 +35,7 @@ use tonic::{
     transport::Channel,
 };
 
-use crate::support::{Setup, TestServer, event, ids, rank_request, recommendation, search};
+use crate::support::{PATIENCE, Setup, TestServer, event, ids, rank_request, recommendation, search};
 
 const SERVICE: &str = "/sesrec.v1.RankingService/";
 const UNARY: [&str; 5] = ["Rank", "AppendEvent", "GetHistory", "DeleteHistory", "GetModelInfo"];
@@ -209,8 +209,8 @@ fn random_messages_to_every_method() {
 
 /// Short limits on silence, so that tests needn't wait for half a minute.
 fn impatient(setup: &mut Setup) {
-    setup.server.keepalive_interval = Duration::from_millis(300);
-    setup.server.keepalive_timeout = Duration::from_millis(300);
+    setup.server.keepalive_interval = Duration::from_secs(1);
+    setup.server.keepalive_timeout = Duration::from_secs(1);
 }
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -222,13 +222,13 @@ fn frame(length: u32, kind: u8, flags: u8, stream: u8) -> Vec<u8> {
     vec![a, b, c, kind, flags, 0, 0, 0, stream]
 }
 
-/// Whether the server hangs up on this within some seconds.
+/// Whether the server hangs up on this.
 async fn hangs_up(server: &TestServer, bytes: &[u8]) -> bool {
     let mut socket = TcpStream::connect(server.address).await.unwrap();
     // It may hang up while this is being written.
     let _ = socket.write_all(bytes).await;
     let mut rest = vec![];
-    tokio::time::timeout(Duration::from_secs(8), socket.read_to_end(&mut rest)).await.is_ok()
+    tokio::time::timeout(PATIENCE, socket.read_to_end(&mut rest)).await.is_ok()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -248,9 +248,8 @@ async fn garbage_and_silence_lose_their_connection() {
         ("headers that are none", after_preface(&[frame(8, 1, 4, 1), vec![0xff; 8]].concat())),
         ("a header that never ends", after_preface(&frame(16_000, 1, 0, 1))),
     ];
-    for (what, bytes) in cases {
-        assert!(hangs_up(&server, &bytes).await, "{what}");
-    }
+    let attempts = cases.iter().map(async |(what, bytes)| assert!(hangs_up(&server, bytes).await, "{what}"));
+    futures::future::join_all(attempts).await;
     bystander.noticed_nothing().await;
 }
 
@@ -273,7 +272,7 @@ async fn a_byte_at_a_time_is_not_for_ever() {
     let ended = async {
         tokio::select! { () = dribbling => {}, _ = reader.read_to_end(&mut rest) => {} }
     };
-    assert!(tokio::time::timeout(Duration::from_secs(10), ended).await.is_ok(), "it goes on for ever");
+    assert!(tokio::time::timeout(PATIENCE, ended).await.is_ok(), "it goes on for ever");
     bystander.noticed_nothing().await;
 }
 
@@ -284,14 +283,13 @@ async fn silent_callers_make_room_for_others() {
         setup.server.max_connections = 3;
     })
     .await;
-    let mut silent = vec![];
+    let (started, mut silent) = (Instant::now(), vec![]);
     for _ in 0..3 {
         silent.push(TcpStream::connect(server.address).await.unwrap());
     }
-    let started = Instant::now();
     let ranked = async { server.client().await.rank(rank_request("u", &["i1"])).await };
-    tokio::time::timeout(Duration::from_secs(8), ranked).await.expect("room").unwrap();
-    assert!(started.elapsed() > Duration::from_millis(100), "the limit holds until somebody leaves");
+    tokio::time::timeout(PATIENCE, ranked).await.expect("room").unwrap();
+    assert!(started.elapsed() > Duration::from_millis(500), "the limit holds until somebody leaves");
 }
 
 /// A request whose body comes in pieces, with a pause before each.
@@ -312,21 +310,22 @@ async fn slow_body(channel: &mut Channel, method: &str, pieces: Vec<Vec<u8>>, pa
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_body_meets_its_deadline() {
-    let server = TestServer::with(|setup| setup.service.timeouts.default = Duration::from_millis(300)).await;
+    let server = TestServer::with(|setup| setup.service.timeouts.default = Duration::from_secs(2)).await;
     let bystander = Bystander::of(&server).await;
     let message = rank_request("u", &["i1"]).encode_to_vec();
     let framed = [&[0][..], &u32::try_from(message.len()).unwrap().to_be_bytes(), &message].concat();
     let bytes: Vec<Vec<u8>> = framed.iter().map(|&byte| vec![byte]).collect();
     let mut channel = server.channel().await;
     let started = Instant::now();
-    let answer = slow_body(&mut channel, "Rank", bytes.clone(), Duration::from_millis(100)).await;
+    let answer = slow_body(&mut channel, "Rank", bytes.clone(), Duration::from_secs(1)).await;
     let code = answer.headers().get("grpc-status").map(|code| code.to_str().unwrap().to_owned());
     assert_eq!(code.as_deref(), Some("4"), "DEADLINE_EXCEEDED");
-    assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(bytes.len() as u64), "not after the body");
     // The same body in time.
     let answer = slow_body(&mut channel, "Rank", bytes, Duration::from_millis(1)).await;
     assert!(answer.headers().get("grpc-status").is_none());
-    assert_eq!(server.metric(r#"sesrec_requests_in_flight{rpc="Rank"}"#) as i64 & !1, 0, "at most the bystander's");
+    let in_flight = || server.metric(r#"sesrec_requests_in_flight{rpc="Rank"}"#);
+    server.until("at most the bystander's", || async { in_flight() <= 1.0 }).await;
     bystander.noticed_nothing().await;
 }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use sesrec::{proto::v1, service::OnStoreOutage};
 use tonic::{Code, Request};
 
-use crate::support::{Client, Fault, TestServer, event, rank_request, recommendation};
+use crate::support::{Client, Fault, PATIENCE, TestServer, event, rank_request, recommendation};
 
 /// A Rank with a deadline of its caller's, and how long its answer took.
 async fn rank(client: &mut Client, user: &str, timeout: Duration) -> (Result<v1::RankResponse, Code>, Duration) {
@@ -21,44 +21,40 @@ async fn with_a_copy() -> (TestServer, Client) {
     let server = TestServer::with(|setup| setup.server.ping_interval = Duration::from_secs(3600)).await;
     let mut client = server.client().await;
     client.append_event(event("u", "e", 1, recommendation("i1"))).await.unwrap();
-    let (answer, _) = rank(&mut client, "u", Duration::from_secs(5)).await;
+    let (answer, _) = rank(&mut client, "u", PATIENCE).await;
     assert!(!answer.unwrap().stale_history);
     (server, client)
 }
 
 #[tokio::test]
 async fn a_full_server_refuses_before_it_asks_the_store() {
-    let server = TestServer::with(|setup| {
-        setup.engine.max_queued_requests = 1;
-        setup.service.timeouts.store = Duration::from_secs(10);
-    })
-    .await;
+    let server = TestServer::with(|setup| setup.engine.max_queued_requests = 1).await;
     server.store.fail(Fault::Stalled);
     let mut client = server.client().await;
     let mut other = client.clone();
-    let waiting = tokio::spawn(async move { rank(&mut other, "u", Duration::from_millis(800)).await });
+    let waiting = tokio::spawn(async move { rank(&mut other, "u", Duration::from_secs(3)).await });
     server.until("waiting for the store", || async { server.store.load_calls() == 1 }).await;
 
-    let (answer, time) = rank(&mut client, "v", Duration::from_secs(5)).await;
+    let (answer, _) = rank(&mut client, "v", PATIENCE).await;
     assert_eq!(answer.unwrap_err(), Code::ResourceExhausted);
-    assert!(time < Duration::from_millis(200), "refused after {time:?}");
+    assert!(!waiting.is_finished(), "refused only when there was room again");
     assert_eq!(server.store.load_calls(), 1, "the store was asked for a request that was refused");
 
     // A place is free again once its holder has its answer.
     assert!(waiting.await.unwrap().0.is_err());
     server.store.fail(Fault::None);
-    assert!(rank(&mut client, "v", Duration::from_secs(5)).await.0.is_ok());
+    assert!(rank(&mut client, "v", PATIENCE).await.0.is_ok());
 }
 
 #[tokio::test]
 async fn a_stalled_store_leaves_time_for_the_last_copy() {
     let (server, mut client) = with_a_copy().await;
     server.store.fail(Fault::Stalled);
-    let (answer, time) = rank(&mut client, "u", Duration::from_millis(300)).await;
-    let answer = answer.expect("less time than the store's timeout of 500 ms, and a copy");
+    let (answer, time) = rank(&mut client, "u", Duration::from_secs(2)).await;
+    let answer = answer.expect("less time than the store's timeout, and a copy");
     assert!(answer.stale_history && !answer.cold_start, "{time:?}");
     // Without a copy there is nothing to fall back to.
-    let code = rank(&mut client, "stranger", Duration::from_millis(300)).await.0.unwrap_err();
+    let code = rank(&mut client, "stranger", Duration::from_secs(1)).await.0.unwrap_err();
     // The client's own timer may be first.
     assert!(matches!(code, Code::DeadlineExceeded | Code::Cancelled), "{code:?}");
 }
@@ -68,29 +64,29 @@ async fn a_stalled_store_leaves_time_for_a_cold_start() {
     let server = TestServer::with(|setup| setup.service.on_store_outage = OnStoreOutage::ColdStart).await;
     let mut client = server.client().await;
     server.store.fail(Fault::Stalled);
-    let (answer, _) = rank(&mut client, "stranger", Duration::from_millis(300)).await;
+    let (answer, _) = rank(&mut client, "stranger", Duration::from_secs(2)).await;
     let answer = answer.expect("a cold start");
     assert!(answer.cold_start && answer.stale_history);
 }
 
 #[tokio::test]
 async fn a_known_outage_is_not_waited_for() {
-    let server = TestServer::with(|setup| setup.service.timeouts.store = Duration::from_secs(2)).await;
+    let server = TestServer::with(|setup| setup.service.timeouts.store = Duration::from_secs(4)).await;
     let mut client = server.client().await;
     client.append_event(event("u", "e", 1, recommendation("i1"))).await.unwrap();
-    rank(&mut client, "u", Duration::from_secs(5)).await.0.unwrap();
+    rank(&mut client, "u", PATIENCE).await.0.unwrap();
     server.store.fail(Fault::Stalled);
     server.until("not ready", || async { server.http("/readyz").await.starts_with("HTTP/1.1 503") }).await;
-    let (answer, time) = rank(&mut client, "u", Duration::from_secs(5)).await;
+    let (answer, time) = rank(&mut client, "u", PATIENCE).await;
     assert!(answer.unwrap().stale_history);
-    assert!(time < Duration::from_millis(500), "{time:?}");
-    let (answer, time) = rank(&mut client, "stranger", Duration::from_secs(5)).await;
+    assert!(time < Duration::from_secs(3), "{time:?} is as long as the store's timeout");
+    let (answer, time) = rank(&mut client, "stranger", PATIENCE).await;
     assert_eq!(answer.unwrap_err(), Code::Unavailable);
-    assert!(time < Duration::from_millis(500), "{time:?}");
+    assert!(time < Duration::from_secs(3), "{time:?} is as long as the store's timeout");
 
     server.store.fail(Fault::None);
     server.until("ready", || async { server.http("/readyz").await.starts_with("HTTP/1.1 200") }).await;
-    assert!(!rank(&mut client, "u", Duration::from_secs(5)).await.0.unwrap().stale_history);
+    assert!(!rank(&mut client, "u", PATIENCE).await.0.unwrap().stale_history);
 }
 
 #[tokio::test]
@@ -101,13 +97,13 @@ async fn copies_answer_for_ten_minutes_and_no_longer() {
         tokio::time::pause();
         tokio::time::advance(Duration::from_secs(seconds)).await;
         tokio::time::resume();
-        rank(&mut server.client().await, "u", Duration::from_secs(5)).await.0
+        rank(&mut server.client().await, "u", PATIENCE).await.0
     };
     // An unchanged history is confirmed anew; a stale answer confirms nothing.
     assert!(!rank_after(500).await.unwrap().stale_history);
     server.store.fail(Fault::Unavailable);
-    assert!(rank_after(590).await.unwrap().stale_history);
-    assert_eq!(rank_after(20).await.unwrap_err(), Code::Unavailable);
+    assert!(rank_after(500).await.unwrap().stale_history);
+    assert_eq!(rank_after(110).await.unwrap_err(), Code::Unavailable);
     server.store.fail(Fault::None);
     assert!(!rank_after(1).await.unwrap().stale_history);
 }

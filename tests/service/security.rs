@@ -1,6 +1,6 @@
 //! Who may connect, who may call what, and what callers without credentials get to see.
 
-use std::{path::PathBuf, time::Duration};
+use std::path::PathBuf;
 
 use sesrec::{
     proto::v1::{self, ranking_service_client::RankingServiceClient},
@@ -21,7 +21,7 @@ use tonic_types::StatusExt;
 
 use crate::{
     certificates::{Authority, Certified},
-    support::{Setup, TestServer, event, rank_request, recommendation},
+    support::{PATIENCE, Setup, TestServer, event, rank_request, recommendation},
 };
 
 /// A file with a token for each right, one for all of them, and what the callers send.
@@ -203,7 +203,7 @@ async fn over_tls(server: &TestServer, trusted: &Authority, identity: Option<&Ce
     }
     let url = format!("https://localhost:{}", server.address.port());
     let endpoint = Endpoint::from_shared(url).unwrap().tls_config(config).unwrap();
-    let channel = endpoint.connect_timeout(Duration::from_secs(5)).connect().await.ok()?;
+    let channel = endpoint.connect_timeout(PATIENCE).connect().await.ok()?;
     healthy(channel.clone()).await.then_some(channel)
 }
 

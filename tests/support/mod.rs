@@ -4,7 +4,11 @@
 pub mod model;
 pub mod store;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, OnceLock},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use pbjson_types::Timestamp;
 use sesrec::{
@@ -25,6 +29,9 @@ pub use model::ModelControl;
 pub use store::{Fault, FaultyStore};
 
 pub type Client = RankingServiceClient<Channel>;
+
+/// How long anything may take on a machine that is busy with other things.
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What a test may change before the server starts.
 #[derive(Default)]
@@ -53,6 +60,8 @@ impl TestServer {
 
     pub async fn with(configure: impl FnOnce(&mut Setup)) -> Self {
         let mut setup = Setup::default();
+        // Whose timeouts are short says so.
+        (setup.service.timeouts.default, setup.service.timeouts.store) = (PATIENCE, PATIENCE);
         setup.server.ping_interval = Duration::from_millis(20);
         configure(&mut setup);
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
@@ -101,14 +110,14 @@ impl TestServer {
         line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or(0.0)
     }
 
-    /// Polls until `condition` holds; the test fails after ten seconds.
+    /// Polls until `condition` holds; the test fails after [`PATIENCE`].
     pub async fn until<F: Future<Output = bool>>(&self, what: &str, condition: impl Fn() -> F) {
         let waiting = async {
             while !condition().await {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(10), waiting).await.unwrap_or_else(|_| panic!("never became {what}"));
+        tokio::time::timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("never became {what}"));
     }
 
     /// Sends the shutdown signal; the server drains.
@@ -119,7 +128,7 @@ impl TestServer {
     /// Waits for the end of a signalled server.
     pub async fn ended(&mut self) {
         let task = self.task.take().expect("awaited once");
-        let ended = tokio::time::timeout(Duration::from_secs(10), task).await.expect("the server ends");
+        let ended = tokio::time::timeout(PATIENCE, task).await.expect("the server ends");
         ended.expect("no panic").expect("no error");
     }
 }
@@ -132,10 +141,15 @@ pub fn rank_request(user: &str, items: &[&str]) -> v1::RankRequest {
     }
 }
 
-/// `seconds` after a fixed time that is recent enough for any time to live.
+/// `seconds` after a fixed time that is recent enough for any time to live: the start of yesterday, when it was asked for
+/// first.
 pub fn time(seconds: i64) -> Timestamp {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
-    Timestamp { seconds: (now - now % 86_400).cast_signed() - 86_400 + seconds, nanos: 0 }
+    static YESTERDAY: OnceLock<i64> = OnceLock::new();
+    let yesterday = YESTERDAY.get_or_init(|| {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+        (now - now % 86_400).cast_signed() - 86_400
+    });
+    Timestamp { seconds: yesterday + seconds, nanos: 0 }
 }
 
 pub fn event(user: &str, event_id: &str, seconds: i64, payload: Payload) -> v1::AppendEventRequest {

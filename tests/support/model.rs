@@ -2,8 +2,8 @@
 
 use std::{
     sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
+        Arc, Condvar, Mutex,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, SystemTime},
 };
@@ -20,14 +20,43 @@ pub const LIMITS: HistoryLimits = HistoryLimits { recommendations: 4, searches: 
 /// Items `i1` to `i20` with rows 1 to 20.
 pub const ITEMS: u32 = 20;
 
-/// How a running model is made slow.
+/// How a running model is made slow, or held.
 #[derive(Clone, Default)]
-pub struct ModelControl(Arc<AtomicU64>);
+pub struct ModelControl(Arc<Control>);
+
+#[derive(Default)]
+struct Control {
+    millis: AtomicU64,
+    held: Mutex<bool>,
+    released: Condvar,
+    calls: AtomicUsize,
+}
 
 impl ModelControl {
     /// Every score call takes this long from now on.
     pub fn slow(&self, time: Duration) {
-        self.0.store(u64::try_from(time.as_millis()).unwrap(), Ordering::SeqCst);
+        self.0.millis.store(u64::try_from(time.as_millis()).unwrap(), Ordering::SeqCst);
+    }
+
+    /// Score calls don't end before [`release`](Self::release).
+    pub fn hold(&self) {
+        *self.0.held.lock().unwrap() = true;
+    }
+
+    pub fn release(&self) {
+        *self.0.held.lock().unwrap() = false;
+        self.0.released.notify_all();
+    }
+
+    /// How many score calls have begun.
+    pub fn calls(&self) -> usize {
+        self.0.calls.load(Ordering::SeqCst)
+    }
+
+    fn score_call(&self) {
+        self.0.calls.fetch_add(1, Ordering::SeqCst);
+        std::thread::sleep(Duration::from_millis(self.0.millis.load(Ordering::SeqCst)));
+        drop(self.0.released.wait_while(self.0.held.lock().unwrap(), |held| *held).unwrap());
     }
 }
 
@@ -69,7 +98,7 @@ impl RankingModel for FakeModel {
     }
 
     fn score(&self, requests: &[ScoreRequest<'_>]) -> Result<Vec<Vec<f32>>, ModelError> {
-        std::thread::sleep(Duration::from_millis(self.control.0.load(Ordering::SeqCst)));
+        self.control.score_call();
         let scores = |request: &ScoreRequest<'_>| {
             let history = &request.state.get::<State>().items;
             request.items.iter().map(|&row| score(row, history)).collect()

@@ -1,40 +1,47 @@
 //! A real redis-server on a free port, for the length of a test.
 
+#[path = "ports.rs"]
+pub mod ports;
+
 use std::{
+    fs::File,
     io::Write,
-    net::TcpListener,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
+use ports::Port;
 use tempfile::TempDir;
+
+/// How long other processes may take for anything, on a machine that is busy with other things.
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A server without persistence, killed when dropped.
 pub struct RedisServer {
     process: Child,
     arguments: Vec<String>,
-    port: u16,
+    port: Port,
     directory: TempDir,
 }
 
 impl RedisServer {
     /// Starts a server; `arguments` are added to its command line.
     pub fn start(arguments: &[&str]) -> Self {
-        let port = free_port();
+        let port = Port::claim();
         let directory = tempfile::tempdir().expect("a temporary directory");
         let arguments: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
-        let process = spawn(port, &directory, &arguments);
+        let process = spawn(port.number(), &directory, &arguments);
         let mut server = Self { process, arguments, port, directory };
         server.wait();
         server
     }
 
     pub fn port(&self) -> u16 {
-        self.port
+        self.port.number()
     }
 
     pub fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
+        format!("redis://127.0.0.1:{}", self.port())
     }
 
     /// A connection past the store.
@@ -52,7 +59,7 @@ impl RedisServer {
     /// The same server again after `kill`: same port, same directory.
     pub fn start_again(&mut self) {
         self.mend();
-        self.process = spawn(self.port, &self.directory, &self.arguments);
+        self.process = spawn(self.port(), &self.directory, &self.arguments);
         self.wait();
     }
 
@@ -96,9 +103,9 @@ impl RedisServer {
 
     fn wait(&mut self) {
         let started = Instant::now();
-        while started.elapsed() < Duration::from_secs(20) {
+        loop {
             if let Some(status) = self.process.try_wait().expect("a child") {
-                panic!("redis-server on port {} ended with {status}", self.port);
+                panic!("redis-server on port {} ended with {status}:\n{}", self.port(), self.log());
             }
             let answer = redis::Client::open(self.url())
                 .and_then(|client| client.get_connection())
@@ -107,13 +114,22 @@ impl RedisServer {
                 Ok(_) => return,
                 // It asks for a password: it is there.
                 Err(error) if error.code().is_some_and(|code| code != "LOADING") => return,
-                Err(_) => {}
+                Err(error) => {
+                    let waited = started.elapsed();
+                    assert!(waited < PATIENCE, "redis-server on port {}: {error}\n{}", self.port(), self.log());
+                }
             }
             std::thread::sleep(Duration::from_millis(10));
         }
-        panic!("redis-server on port {} did not answer for 20 s", self.port);
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.directory.path().join(LOG)).unwrap_or_default()
     }
 }
+
+/// In a server's directory.
+const LOG: &str = "redis.log";
 
 impl Drop for RedisServer {
     fn drop(&mut self) {
@@ -122,12 +138,13 @@ impl Drop for RedisServer {
 }
 
 fn spawn(port: u16, directory: &TempDir, arguments: &[String]) -> Child {
+    let log = File::options().create(true).append(true).open(directory.path().join(LOG)).expect("a log file");
     Command::new("redis-server")
         .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
         .arg("--dir")
         .arg(directory.path())
         .args(arguments)
-        .stdout(Stdio::null())
+        .stdout(log)
         .spawn()
         .unwrap_or_else(|error| {
             panic!("redis-server can't be started ({error}): apt-get update && apt-get install -y redis-server")
@@ -140,22 +157,29 @@ pub fn redis_cli(arguments: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
+/// How long a primary has to be silent before the Sentinel replaces it: longer than a busy machine may hold it up, where
+/// it is alive; soon, where it was killed.
+const ALIVE: Duration = PATIENCE;
+const KILLED: Duration = Duration::from_millis(500);
+
 /// A Sentinel that watches one primary as service `main`.
 pub struct Sentinel {
     process: Child,
-    port: u16,
+    port: Port,
     _directory: TempDir,
 }
 
 impl Sentinel {
     pub fn start(primary: &RedisServer) -> Self {
-        let (port, directory) = (free_port(), tempfile::tempdir().unwrap());
+        let (port, directory) = (Port::claim(), tempfile::tempdir().unwrap());
         let file = directory.path().join("sentinel.conf");
         let settings = format!(
-            "port {port}\nbind 127.0.0.1\ndir {}\nsentinel monitor main 127.0.0.1 {} 1\n\
-             sentinel down-after-milliseconds main 500\nsentinel failover-timeout main 2000\n",
+            "port {}\nbind 127.0.0.1\ndir {}\nsentinel monitor main 127.0.0.1 {} 1\n\
+             sentinel down-after-milliseconds main {}\nsentinel failover-timeout main 2000\n",
+            port.number(),
             directory.path().display(),
             primary.port(),
+            ALIVE.as_millis(),
         );
         std::fs::write(&file, settings).unwrap();
         let process = Command::new("redis-server")
@@ -168,7 +192,13 @@ impl Sentinel {
     }
 
     pub fn port(&self) -> u16 {
-        self.port
+        self.port.number()
+    }
+
+    fn replace_after(&self, silence: Duration) {
+        let (port, silence) = (self.port().to_string(), silence.as_millis().to_string());
+        let answer = redis_cli(&["-p", &port, "sentinel", "set", "main", "down-after-milliseconds", &silence]);
+        assert_eq!(answer.trim(), "OK");
     }
 }
 
@@ -210,16 +240,23 @@ impl Guarded {
         Self { primary, replicas, sentinel }
     }
 
-    /// Waits until the Sentinel names another primary than the first; its port.
+    /// SIGKILL, which the Sentinel will notice.
+    pub fn kill_primary(&mut self) {
+        self.sentinel.replace_after(KILLED);
+        self.primary.kill();
+    }
+
+    /// Waits until the Sentinel names another primary than the first, whom it will not replace so soon; its port.
     pub async fn promoted(&self) -> u16 {
         let (asked, started) = (self.sentinel.port().to_string(), Instant::now());
         loop {
             let answer = redis_cli(&["-p", &asked, "sentinel", "get-master-addr-by-name", "main"]);
             let named = answer.lines().nth(1).and_then(|port| port.trim().parse().ok());
             if let Some(port) = named.filter(|&port| port != self.primary.port()) {
+                self.sentinel.replace_after(ALIVE);
                 return port;
             }
-            assert!(started.elapsed() < Duration::from_secs(30), "a replica is promoted");
+            assert!(started.elapsed() < PATIENCE, "a replica is promoted");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
@@ -238,7 +275,8 @@ pub struct Cluster {
 #[allow(dead_code, reason = "each test binary uses its part")]
 impl Cluster {
     pub fn start() -> Self {
-        let arguments = ["--cluster-enabled", "yes", "--cluster-node-timeout", "2000"];
+        // None of them is to believe that another is gone because the machine is busy.
+        let arguments = ["--cluster-enabled", "yes", "--cluster-node-timeout", "15000"];
         let nodes: Vec<_> = (0..3).map(|_| RedisServer::start(&arguments)).collect();
         let cluster = Self { nodes };
         let addresses = cluster.addresses();
@@ -250,7 +288,7 @@ impl Cluster {
             redis_cli(&["-p", &node.port().to_string(), "cluster", "info"]).contains("cluster_state:ok")
         };
         while !cluster.nodes.iter().all(up) {
-            assert!(started.elapsed() < Duration::from_secs(30), "the cluster is up");
+            assert!(started.elapsed() < PATIENCE, "the cluster is up");
             std::thread::sleep(Duration::from_millis(50));
         }
         cluster
@@ -266,23 +304,12 @@ impl Cluster {
     }
 }
 
-/// Waits for what other processes bring about; panics after 30 s.
+/// Waits for what other processes bring about; panics after [`PATIENCE`].
 #[allow(dead_code, reason = "each test binary uses its part")]
 pub async fn until(what: &str, mut happened: impl AsyncFnMut() -> bool) {
     let started = Instant::now();
     while !happened().await {
-        assert!(started.elapsed() < Duration::from_secs(30), "{what}");
+        assert!(started.elapsed() < PATIENCE, "{what}");
         tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-}
-
-/// A port that was free a moment ago.
-pub fn free_port() -> u16 {
-    // A Cluster node also listens on port + 10000.
-    loop {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        if port < 50_000 && TcpListener::bind(("127.0.0.1", port + 10_000)).is_ok() {
-            return port;
-        }
     }
 }

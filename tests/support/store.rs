@@ -1,7 +1,7 @@
 //! A memory store that can be broken.
 
 use std::sync::{
-    Arc, Mutex,
+    Arc,
     atomic::{AtomicUsize, Ordering},
 };
 
@@ -10,6 +10,7 @@ use sesrec::{
     domain::{Deadline, Event, HistoryVersion, UserHistoryView, UserId},
     history::{Appended, HistoryOptions, HistoryStore, Loaded, MemoryStore, StoreError, SystemClock},
 };
+use tokio::sync::watch;
 
 /// How the store misbehaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,8 +19,10 @@ pub enum Fault {
     None,
     /// Calls fail at once.
     Unavailable,
-    /// Calls never end.
+    /// Calls don't end before the fault does.
     Stalled,
+    /// Nor do appends that would make it more than so many events in the store's life.
+    StallAppendsAfter(usize),
     /// Appends fail from the n-th event of a call on.
     FailAppendsFrom(usize),
     /// Loads answer an empty history this often before they answer truly: a replica that lags.
@@ -28,9 +31,12 @@ pub enum Fault {
 
 pub struct FaultyStore {
     inner: MemoryStore,
-    fault: Mutex<Fault>,
+    fault: watch::Sender<Fault>,
     append_calls: AtomicUsize,
     load_calls: AtomicUsize,
+    /// Events that were appended, and appends that were held up.
+    appended: AtomicUsize,
+    held_up: AtomicUsize,
 }
 
 impl FaultyStore {
@@ -38,14 +44,16 @@ impl FaultyStore {
         let inner = MemoryStore::new(HistoryOptions::default(), Arc::new(SystemClock));
         Self {
             inner,
-            fault: Mutex::new(Fault::None),
+            fault: watch::Sender::new(Fault::None),
             append_calls: AtomicUsize::new(0),
             load_calls: AtomicUsize::new(0),
+            appended: AtomicUsize::new(0),
+            held_up: AtomicUsize::new(0),
         }
     }
 
     pub fn fail(&self, fault: Fault) {
-        *self.fault.lock().unwrap() = fault;
+        self.fault.send_replace(fault);
     }
 
     /// How often `append` was called.
@@ -58,13 +66,32 @@ impl FaultyStore {
         self.load_calls.load(Ordering::SeqCst)
     }
 
+    /// How often appends were held up by [`Fault::StallAppendsAfter`].
+    pub fn held_up(&self) -> usize {
+        self.held_up.load(Ordering::SeqCst)
+    }
+
     async fn broken(&self) -> Result<(), StoreError> {
-        let fault = *self.fault.lock().unwrap();
-        match fault {
+        match self.once(|fault| fault != Fault::Stalled).await {
             Fault::Unavailable => Err(StoreError::Unavailable("broken by the test".into())),
-            Fault::Stalled => std::future::pending().await,
-            Fault::None | Fault::FailAppendsFrom(_) | Fault::LaggingLoads(_) => Ok(()),
+            _ => Ok(()),
         }
+    }
+
+    /// The fault, once it is one of these.
+    async fn once(&self, which: impl Fn(Fault) -> bool) -> Fault {
+        *self.fault.subscribe().wait_for(|&fault| which(fault)).await.expect("the sender is ours")
+    }
+
+    async fn room_for(&self, events: usize) -> Fault {
+        let beyond = |fault| {
+            let appended = self.appended.load(Ordering::SeqCst);
+            matches!(fault, Fault::StallAppendsAfter(most) if appended + events > most)
+        };
+        if beyond(*self.fault.borrow()) {
+            self.held_up.fetch_add(1, Ordering::SeqCst);
+        }
+        self.once(|fault| !beyond(fault)).await
     }
 }
 
@@ -75,9 +102,10 @@ impl HistoryStore for FaultyStore {
         if let Err(error) = self.broken().await {
             return vec![Err(error); events.len()];
         }
-        let fault = *self.fault.lock().unwrap();
+        let fault = self.room_for(events.len()).await;
         let good = if let Fault::FailAppendsFrom(n) = fault { n.min(events.len()) } else { events.len() };
         let mut results = self.inner.append(&events[..good], deadline).await;
+        self.appended.fetch_add(good, Ordering::SeqCst);
         results.resize(events.len(), Err(StoreError::Unavailable("broken by the test".into())));
         results
     }
@@ -90,8 +118,14 @@ impl HistoryStore for FaultyStore {
     ) -> Result<Loaded, StoreError> {
         self.load_calls.fetch_add(1, Ordering::SeqCst);
         self.broken().await?;
-        if let Fault::LaggingLoads(n @ 1..) = &mut *self.fault.lock().unwrap() {
-            *n -= 1;
+        let lagged = self.fault.send_if_modified(|fault| match fault {
+            Fault::LaggingLoads(n @ 1..) => {
+                *n -= 1;
+                true
+            }
+            _ => false,
+        });
+        if lagged {
             return Ok(Loaded::History(Arc::new(UserHistoryView::default())));
         }
         self.inner.load(user, known, deadline).await

@@ -197,7 +197,9 @@ mod tests {
         // the half of its requests that fell into the stall.
         let start = Instant::now();
         let stall = Duration::from_millis(250);
-        let measured = open_loop(load(200.0), move |_| async move {
+        // Room for all of them: a busy machine may send late, and then many at once.
+        let load = Load { max_in_flight: 1000, ..load(200.0) };
+        let measured = open_loop(load, move |_| async move {
             tokio::time::sleep(stall.saturating_sub(start.elapsed())).await;
             Answer { code: Code::Ok, timings: None }
         })

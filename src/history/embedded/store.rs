@@ -181,7 +181,7 @@ mod tests {
         let users: Vec<UserId> = (0..300).map(|n| UserId::new(&format!("u{n}")).unwrap()).collect();
         let stalled = store.shared.files.write().unwrap();
         runtime.block_on(async {
-            let deadline = Deadline::after(Duration::from_millis(300));
+            let deadline = Deadline::after(Duration::from_secs(1));
             let loads = users.iter().map(|user| store.load(user, None, deadline));
             for answer in futures::future::join_all(loads).await {
                 assert!(matches!(answer, Err(StoreError::Deadline)), "{answer:?}");
