@@ -4,9 +4,11 @@
 //! request was *meant* to leave, so that a stall shows in all the requests that it held up (no coordinated omission).
 
 mod append;
+mod events;
 mod load;
 mod local;
 mod rank;
+mod replicas;
 mod report;
 mod workload;
 
@@ -29,6 +31,10 @@ enum Mode {
     Append(append::Args),
     /// The figures of the README: a random model at Kuaishou's dimensions, a server in this process, both loads.
     Local(local::Args),
+    /// What Ranks and events cost several servers on one Redis: each a process, with the model of `local`.
+    Replicas(replicas::Args),
+    /// Write events, for `sesrec ingest` to be measured with.
+    Events(events::Args),
 }
 
 pub(super) async fn run(args: Args) -> anyhow::Result<()> {
@@ -36,6 +42,8 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
         Mode::Rank(args) => rank::run(args).await,
         Mode::Append(args) => append::run(args).await,
         Mode::Local(args) => local::run(args).await,
+        Mode::Replicas(args) => replicas::run(args).await,
+        Mode::Events(args) => events::run(args).await,
     }
 }
 

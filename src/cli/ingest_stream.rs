@@ -156,7 +156,7 @@ impl StreamSource {
 }
 
 /// `redis://HOST:PORT[/DB]/STREAM` → the server's URL and the stream.
-fn split(url: &str) -> anyhow::Result<(&str, String)> {
+pub(super) fn split(url: &str) -> anyhow::Result<(&str, String)> {
     let (base, stream) = url.rsplit_once('/').unwrap_or((url, ""));
     if stream.is_empty() || base.ends_with('/') {
         bail!("the URL lacks the stream: redis://HOST:PORT/STREAM, or redis://HOST:PORT/DB/STREAM");

@@ -6,7 +6,7 @@ use arc_swap::ArcSwap;
 
 use super::LoadedModel;
 use crate::{
-    nn::device_name,
+    nn::{device_memory, device_name},
     telemetry::{Metrics, ModelLabels},
 };
 
@@ -43,12 +43,14 @@ impl std::fmt::Debug for ModelSlot {
 }
 
 fn tell(model: &LoadedModel, metrics: &Metrics) {
-    let info = &model.info;
+    let (info, device) = (&model.info, model.ranker.device());
     let labels = ModelLabels {
         name: info.name.clone(),
         version: info.version.to_string(),
         kind: info.kind.clone(),
-        device: device_name(model.ranker.device()),
+        device: device_name(device),
     };
+    let computing = device.clone();
+    metrics.device_memory(labels.device.clone(), move || device_memory(&computing));
     metrics.model_live(&labels, info.loaded_at, info.load_time);
 }

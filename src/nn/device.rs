@@ -31,6 +31,27 @@ impl DeviceChoice {
     }
 }
 
+/// Memory in bytes, of everybody on the device and in all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeviceMemory {
+    /// In use.
+    pub used: u64,
+    /// There is.
+    pub total: u64,
+}
+
+/// Of a device that has memory of its own, as its driver says it now.
+pub fn device_memory(device: &Device) -> Option<DeviceMemory> {
+    match device {
+        #[cfg(feature = "cuda")]
+        Device::Cuda(device) => {
+            let (free, total) = device.cuda_stream().context().mem_get_info().ok()?;
+            Some(DeviceMemory { used: total.saturating_sub(free) as u64, total: total as u64 })
+        }
+        _ => None,
+    }
+}
+
 /// "cpu" or "cuda:N".
 pub fn device_name(device: &Device) -> String {
     match device.location() {

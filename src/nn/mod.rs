@@ -40,7 +40,7 @@ pub use batch_matmul::{batch_matmul, batch_matmul_transposed};
 pub use batch_norm::BatchNorm;
 pub use causal_attention::CausalAttention;
 pub use contrastive::info_nce;
-pub use device::{DeviceChoice, device_name};
+pub use device::{DeviceChoice, DeviceMemory, device_memory, device_name};
 pub use dice::Dice;
 pub use dropout::Dropout;
 pub use embedding::{RowZero, gather_rows, mean_rows};

@@ -19,7 +19,7 @@ use prometheus_client::{
 };
 use tonic::Code;
 
-use super::{drift::ScoreDrift, guards::code_name, labels::*};
+use super::{drift::ScoreDrift, guards::code_name, labels::*, memory::Memory};
 
 type FloatCounter = Counter<f64, std::sync::atomic::AtomicU64>;
 type FloatGauge = Gauge<f64, std::sync::atomic::AtomicU64>;
@@ -89,6 +89,7 @@ pub(crate) struct BatchSize {
 #[derive(Debug)]
 pub(super) struct Inner {
     pub(super) registry: Registry,
+    pub(super) memory: Memory,
     pub(super) requests: Family<RpcCodeLabels, Counter>,
     pub(super) in_flight: Family<RpcLabel, Gauge>,
     pub(super) request_seconds: Histograms<RpcLabel>,
@@ -141,9 +142,11 @@ impl Metrics {
     /// Everything at zero.
     #[rustfmt::skip] // one metric, one line
     pub fn new() -> Self {
-        let mut registry = Registry::with_prefix("sesrec");
-        let r = &mut registry;
+        let (mut registry, memory) = (Registry::default(), Memory::default());
+        registry.register_collector(Box::new(memory.clone()));
+        let r = registry.sub_registry_with_prefix("sesrec");
         let inner = Inner {
+            memory,
             requests: add(r, "requests", "Requests by method and gRPC code. Look here first: the rate of codes other than OK is the error rate", Family::default()),
             in_flight: add(r, "requests_in_flight", "Requests and streams being answered. Look when latency rises: growth without a growing rate means that something downstream is stuck", Family::default()),
             request_seconds: add(r, "request_duration_seconds", "Time from a unary request's arrival to its answer. Alert on its p99; then see sesrec_rank_stage_duration_seconds for where it went", seconds_by()),
@@ -407,7 +410,7 @@ mod tests {
         assert!(families.len() > 30, "{families:#?}");
         for family in families {
             let (name, help) = family.split_once(' ').unwrap();
-            assert!(name.starts_with("sesrec_"), "{name}");
+            assert!(name.starts_with("sesrec_") || name == "process_resident_memory_bytes", "{name}");
             assert!(!name.ends_with("_total"), "{name}: the encoder adds _total itself");
             assert!(help.len() > 5, "{name} {help}");
         }

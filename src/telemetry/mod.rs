@@ -9,6 +9,7 @@ mod guards;
 pub mod http;
 mod labels;
 pub mod logging;
+mod memory;
 mod metrics;
 pub mod rank_log;
 mod readiness;
@@ -19,6 +20,7 @@ pub use labels::{
     Abandoned, AppendOutcome, ItemPlace, ModelLabels, Phase, RankLogOutcome, Rejection, Rpc, Stage, StoreFailure,
     StoreOperation,
 };
+pub(crate) use memory::resident_bytes;
 pub(crate) use metrics::BatchSize;
 pub use metrics::{Metrics, RequestStages};
 pub use readiness::{Readiness, ReadinessWatch};

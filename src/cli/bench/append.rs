@@ -72,14 +72,14 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     report.finish(args.json.as_deref())
 }
 
-/// Appends for the duration and reports acknowledged events.
+/// Appends for the duration and reports acknowledged events; how many those were.
 pub(super) async fn measure(
     channels: &[Transport],
     workload: &Workload,
     options: &LoadOptions,
     name: &str,
     report: &mut Report,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<u64> {
     ensure!(options.streams > 0 && options.window > 0, "--streams and --window must be above 0");
     // Another run must not be a replay of this one.
     let run = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();
@@ -101,7 +101,7 @@ pub(super) async fn measure(
     }
     let name = format!("{name}: {} streams, window {}", options.streams, options.window);
     report.closed(&name, &latency, errors, started.elapsed());
-    Ok(())
+    Ok(latency.len())
 }
 
 /// Gives every user of a workload its history; repeating it changes nothing.
@@ -179,7 +179,7 @@ async fn stream(
 }
 
 /// Endless new events of all users: eight interactions, then a search, then a click on it.
-struct Events {
+pub(super) struct Events {
     workload: Workload,
     prefix: String,
     stream: usize,
@@ -188,7 +188,7 @@ struct Events {
 }
 
 impl Events {
-    fn new(workload: Workload, prefix: String, stream: usize) -> Self {
+    pub(super) fn new(workload: Workload, prefix: String, stream: usize) -> Self {
         let rng = workload.rng(stream, 2);
         Self { workload, prefix, stream, number: 0, rng }
     }

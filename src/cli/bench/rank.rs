@@ -26,6 +26,9 @@ use crate::{
 pub struct Args {
     #[command(flatten, next_help_heading = "Server")]
     server: ConnectArgs,
+    /// A further server with the same model and the same histories, which takes its share of the requests.
+    #[arg(long, value_name = "URL")]
+    replica: Vec<String>,
     #[command(flatten)]
     items: ItemSource,
     #[command(flatten)]
@@ -74,8 +77,14 @@ pub(super) struct LoadOptions {
 
 pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     let workload = Workload::new(args.items.read()?, args.users);
-    let channels = connect(&args.server, args.load.connections).await?;
+    let mut channels = connect(&args.server, args.load.connections).await?;
     let info = model_info(&channels[0]).await?;
+    for server in args.replica {
+        let replica = connect(&ConnectArgs { server, ..args.server.clone() }, args.load.connections).await?;
+        let version = model_info(&replica[0]).await?.version;
+        ensure!(version == info.version, "--replica: serves version {version}, the first server {}", info.version);
+        channels.extend(replica);
+    }
     let mut report = Report::new(Some(&info));
     if args.history == HistoryMode::Stored {
         append::fill(&channels[0], &workload).await?;

@@ -16,6 +16,23 @@ pub(super) struct Report {
     command: String,
     model: Option<Model>,
     runs: Vec<Run>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    costs: Vec<Costs>,
+}
+
+/// What replicas that share a Redis spend; processor time in microseconds, of all servers and of Redis.
+#[derive(Debug, Serialize)]
+pub(super) struct Costs {
+    pub(super) replicas: usize,
+    /// At most, within the bound on latency.
+    pub(super) ranks_per_second: f64,
+    pub(super) events_per_second: f64,
+    /// For a Rank.
+    pub(super) rank: (f64, f64),
+    /// For an event.
+    pub(super) event: (f64, f64),
+    /// Of a replica, on average.
+    pub(super) resident_bytes: Option<u64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -70,7 +87,7 @@ impl Report {
             );
         }
         let command = std::env::args().skip(1).fold("sesrec".to_owned(), |line, word| line + " " + &word);
-        Self { date: jiff::Timestamp::now().to_string(), command, model, runs: vec![] }
+        Self { date: jiff::Timestamp::now().to_string(), command, model, runs: vec![], costs: vec![] }
     }
 
     /// Adds a run of an open loop and prints its line.
@@ -121,8 +138,21 @@ impl Report {
         });
     }
 
-    /// Writes the JSON file, if one was asked for.
+    /// Adds what a number of replicas spent.
+    pub(super) fn costs(&mut self, costs: Costs) {
+        self.costs.push(costs);
+    }
+
+    /// Prints the table of costs, where there are any, and writes the JSON file, if one was asked for.
     pub(super) fn finish(self, json: Option<&Path>) -> anyhow::Result<()> {
+        if !self.costs.is_empty() {
+            println!(
+                "\n| replicas | Ranks/s | µs of a core per Rank: servers, Redis | events/s | µs of a core per event: servers, \
+                 Redis | MB per replica |"
+            );
+            println!("|---|---|---|---|---|---|");
+            self.costs.iter().for_each(|costs| println!("{}", costs.row()));
+        }
         let Some(path) = json else { return Ok(()) };
         let text = serde_json::to_string_pretty(&self).context("the report as JSON")?;
         fs::write(path, text + "\n").with_context(|| format!("--json {}", path.display()))?;
@@ -139,6 +169,21 @@ impl Report {
         }
         println!("{}", run.line());
         self.runs.push(run);
+    }
+}
+
+impl Costs {
+    fn row(&self) -> String {
+        let pair = |(servers, redis): (f64, f64)| format!("{servers:.0}, {redis:.0}");
+        let resident = self.resident_bytes.map_or("-".into(), |bytes| (bytes / 1_000_000).to_string());
+        format!(
+            "| {} | {:.0} | {} | {:.0} | {} | {resident} |",
+            self.replicas,
+            self.ranks_per_second,
+            pair(self.rank),
+            self.events_per_second,
+            pair(self.event)
+        )
     }
 }
 

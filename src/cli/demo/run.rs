@@ -125,8 +125,8 @@ fn ended_early(ended: Result<anyhow::Result<()>, JoinError>) -> anyhow::Error {
 async fn serve(stages: &Stages, grpc: TcpListener) -> anyhow::Result<Served> {
     let (model, store, address) =
         (stages.bundle().display().to_string(), format!("embedded:{}", stages.store().display()), grpc.local_addr()?);
-    // The logs are of another year than the machine.
-    let arguments = ["serve", "--model", &model, "--store", &store, "--time-to-live", "0s"];
+    // The logs are of another year than the machine, whose disk may be busy with a build.
+    let arguments = ["serve", "--model", &model, "--store", &store, "--time-to-live", "0s", "--store-timeout", "10s"];
     println!("$ {} {} --listen {address}", program::name(), arguments.join(" "));
     let cli = Cli::try_parse_from(std::iter::once("sesrec").chain(arguments))?;
     let Command::Serve(args) = cli.command else { bail!("`serve` did not parse as itself") };
