@@ -35,6 +35,8 @@ enum Study {
     Thresholds(sesrec::ThresholdsArgs),
     /// SESRec's loss weights α and β, each in turn (Fig. 5).
     Weights(sesrec::WeightsArgs),
+    /// SESRec by the recipe "paper", by "best", and by "best" without each of its parts.
+    Recipe(sesrec::RecipeArgs),
     /// A grid of your own: values for settings of the model and the recipe, declared in a file.
     Grid(grid::Args),
 }
@@ -47,6 +49,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
         Study::Ablation(args) => sesrec::ablation(&args, stop),
         Study::Thresholds(args) => sesrec::thresholds(&args, stop),
         Study::Weights(args) => sesrec::weights(&args, stop),
+        Study::Recipe(args) => sesrec::recipe(&args, stop),
         Study::Grid(args) => grid::run(&args, stop),
     })
     .await;

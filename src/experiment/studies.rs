@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::{Base, Changes, ExperimentError, Variant, grid::kind_name, variant::number};
-use crate::model::{ModelKind, Setting};
+use crate::model::{ITEM_WORDS, ModelKind, Setting};
 
 /// α, the weight of query-item alignment.
 pub const ALIGN: &str = "loss_weights.align";
@@ -56,6 +56,54 @@ pub fn weights(base: &Base<'_>, alphas: &[f64], betas: &[f64]) -> Result<Vec<Var
         values.iter().map(variant).collect::<Vec<_>>()
     };
     sweep("α", ALIGN, alphas).into_iter().chain(sweep("β", CONTRAST, betas)).collect()
+}
+
+/// SESRec as it is: where [`recipe`] takes what a part is without.
+///
+/// # Errors
+/// If a setting of `base` doesn't fit.
+pub fn paper(base: &Base<'_>) -> Result<Variant, ExperimentError> {
+    sesrec(base, "paper", vec![])
+}
+
+/// SESRec by a better recipe, and by that with each part as `paper` has it.
+///
+/// # Errors
+/// If a setting of `base` doesn't fit.
+pub fn recipe(base: &Base<'_>, paper: &Variant) -> Result<Vec<Variant>, ExperimentError> {
+    let best = sesrec(base, "best", vec![])?;
+    let model = |name: &str| Some(Setting::new(name, paper.model.setting(name)?));
+    let before =
+        serde_json::to_value(&paper.recipe).map_err(|error| ExperimentError::Declaration(error.to_string()))?;
+    let training = |name: &str| Some(Setting::new(name, before.get(name)?.clone()));
+    let parts = [
+        ("without captions' words", ids_only(&best), None),
+        ("without matches", model("matching"), None),
+        ("without item biases", model("item_bias"), None),
+        ("positions from the oldest", model("positions_from"), None),
+        ("binary cross-entropy", model("prediction_loss"), None),
+        ("negatives by popularity", None, training("negative_sampling")),
+        ("fewer negatives", None, training("negatives")),
+        ("targets after a search only", None, training("targets")),
+        ("rate falls on plateaus", None, training("schedule")),
+        ("paper's dropout", None, training("dropout")),
+        ("paper's L2", None, training("l2")),
+    ];
+    let without = parts.into_iter().filter(|(_, model, training)| model.is_some() || training.is_some()).map(
+        |(name, model, training)| {
+            let changes = Changes { model: model.into_iter().collect(), recipe: training.into_iter().collect() };
+            base.variant(name, ModelKind::Sesrec, &changes)
+        },
+    );
+    std::iter::once(Ok(best.clone())).chain(without).collect()
+}
+
+/// Item attributes with the width of captions' words given to the id; nothing if there are no such words.
+fn ids_only(variant: &Variant) -> Option<Setting> {
+    let mut attributes = variant.model.inputs().item_attributes.clone();
+    let words = attributes.iter().position(|attribute| attribute.name == ITEM_WORDS)?;
+    attributes[0].dim += attributes.remove(words).dim;
+    Some(Setting::new("item_attributes", serde_json::to_value(attributes).ok()?))
 }
 
 fn sesrec(base: &Base<'_>, name: &str, model: Vec<Setting>) -> Result<Variant, ExperimentError> {

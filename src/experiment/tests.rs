@@ -26,6 +26,20 @@ fn setting(variant: &Variant, name: &str) -> serde_json::Value {
 }
 
 #[test]
+fn the_best_recipe_is_taken_apart() {
+    let paper = with_base(vec![], studies::paper).unwrap();
+    let of_best = vec![Setting::new("matching", true), Setting::new("prediction_loss", "softmax")];
+    let variants = with_base(of_best, |base| studies::recipe(base, &paper)).unwrap();
+    let row = |name: &str| variants.iter().find(|variant| variant.name == name).unwrap();
+    assert_eq!(variants[0].name, "best");
+    assert_eq!(setting(row("without matches"), "matching"), false);
+    assert_eq!(setting(row("without matches"), "prediction_loss"), "softmax");
+    assert_eq!(setting(row("binary cross-entropy"), "prediction_loss"), "bce");
+    assert_eq!(row("fewer negatives").recipe.negatives, paper.recipe.negatives);
+    assert!(variants.iter().all(|variant| variant.name != "without captions' words"), "these items have none");
+}
+
+#[test]
 fn a_grid_is_every_combination() {
     let text = "[model]\nloss_weights.align = [0, 0.1]\nmlp = [[20, 1]]\nthreshold = \"median\"\n[recipe]\ndropout = [0.2, 0.3]";
     let grid = Grid::parse(text).unwrap();

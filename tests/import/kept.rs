@@ -103,6 +103,30 @@ fn searches_without_a_click_are_kept_or_dropped_as_asked() {
 }
 
 #[test]
+fn words_of_captions_join_those_of_queries() {
+    let long = (100..130).map(|word| word.to_string()).collect::<Vec<_>>().join(" ");
+    let dir = changed(ITEMS, |text| {
+        text.replace("\"[1, 2]\"", "\"[10, 2, 10]\"").replace("i5,,", &format!("i5,Red {long},"))
+    });
+    let Dataset { catalogue, .. } = import(dir.path()).dataset;
+    let words = |item: &str| -> Vec<&str> {
+        let rows = catalogue.items.words.get(catalogue.items.row(item).unwrap()).unwrap();
+        rows.iter().map(|&row| catalogue.words.id(row).unwrap()).collect()
+    };
+    assert_eq!(words("i1"), ["10", "2"], "each word once");
+    assert_eq!(words("i2"), [""; 0]);
+    assert_eq!(words("i9"), [""; 0], "an item without a row of features");
+    assert_eq!((words("i5")[0], words("i5").len()), ("red", 16), "the first sixteen");
+    assert_eq!(catalogue.items.words.get(0), Some(&[][..]), "padding");
+    let of_query = |query: &str| catalogue.words_of(catalogue.queries.row(query).unwrap()).to_vec();
+    let row = |word: &str| catalogue.words.row(word).unwrap();
+    assert_eq!(of_query("10 20"), [row("10"), row("20")], "one table for both");
+
+    let without = changed(ITEMS, |text| text.replace("caption", "title"));
+    assert_eq!(import(without.path()).dataset.catalogue.items.words.rows(), 0, "logs without captions");
+}
+
+#[test]
 fn a_data_set_is_read_as_it_was_written() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("data");

@@ -1,11 +1,12 @@
-//! `sesrec experiment ablation`, `thresholds`, `weights`: what SESRec's parts and constants do.
+//! `sesrec experiment ablation`, `thresholds`, `weights`, `recipe`: what SESRec's parts and constants do.
 
 use std::sync::{Arc, atomic::AtomicBool};
 
 use super::{ABOUT, session::Session, study_flags::StudyFlags};
 use crate::{
+    cli::train::RecipeName,
     eval::Metrics,
-    experiment::{Columns, Report, Row, line_chart, studies},
+    experiment::{Columns, Report, Row, Variant, line_chart, studies},
     plot::Figure,
 };
 
@@ -21,6 +22,14 @@ pub struct AblationArgs {
 #[derive(Debug, clap::Args)]
 #[command(after_help = ABOUT)]
 pub struct ThresholdsArgs {
+    #[command(flatten)]
+    study: StudyFlags,
+}
+
+/// Options of `sesrec experiment recipe`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = ABOUT)]
+pub struct RecipeArgs {
     #[command(flatten)]
     study: StudyFlags,
 }
@@ -56,6 +65,17 @@ pub(super) fn thresholds(args: &ThresholdsArgs, stop: Arc<AtomicBool>) -> anyhow
     let variants = session.variants(None, |base| Ok(studies::thresholds(base)?))?;
     session.run("thresholds", &variants, None, stop, |rows, protocol| {
         Ok(selecting(report("Table 4: selection thresholds γ", rows, protocol)))
+    })
+}
+
+pub(super) fn recipe(args: &RecipeArgs, stop: Arc<AtomicBool>) -> anyhow::Result<()> {
+    let session = Session::open(&args.study)?;
+    let paper = session.variants_of(RecipeName::Paper, None, |base| Ok(studies::paper(base)?))?;
+    let best = session.variants_of(RecipeName::Best, None, |base| Ok(studies::recipe(base, &paper)?))?;
+    let variants: Vec<Variant> = std::iter::once(paper).chain(best).collect();
+    session.run("recipe", &variants, None, stop, |rows, mut protocol| {
+        protocol.push("each row below \"best\" is the best recipe with one part as in the paper's".into());
+        Ok(report("What each part of the recipe \"best\" brings", rows, protocol))
     })
 }
 

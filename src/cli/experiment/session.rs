@@ -9,7 +9,7 @@ use anyhow::bail;
 
 use super::study_flags::StudyFlags;
 use crate::{
-    cli::train::Loss,
+    cli::train::{Loss, RecipeName},
     data::{Dataset, EvaluationNegatives, Progress},
     experiment::{Base, Finished, Plan, Report, Row, RunStore, Runner, Variant, protocol},
     model::{ModelConfig, ModelKind, Setting},
@@ -37,7 +37,18 @@ impl<'a> Session<'a> {
         loss: Option<Loss>,
         declare: impl FnOnce(&Base<'_>) -> anyhow::Result<R>,
     ) -> anyhow::Result<R> {
-        let StudyFlags { sizes, recipe, .. } = self.flags;
+        self.variants_of(self.flags.recipe.recipe, loss, declare)
+    }
+
+    /// The same from a recipe's defaults, whatever `--recipe` says.
+    pub fn variants_of<R>(
+        &self,
+        name: RecipeName,
+        loss: Option<Loss>,
+        declare: impl FnOnce(&Base<'_>) -> anyhow::Result<R>,
+    ) -> anyhow::Result<R> {
+        let sizes = &self.flags.sizes;
+        let recipe = self.flags.recipe.with_defaults_of(name);
         let (inputs, heads) = sizes.inputs(&self.dataset.catalogue, recipe.recipe)?;
         let loss = loss.map(|loss| anyhow::Ok(Setting::new("loss", serde_json::to_value(loss)?))).transpose()?;
         let settings = |kind: ModelKind| {

@@ -147,6 +147,11 @@ pub struct RecipeFlags {
 }
 
 impl RecipeFlags {
+    /// The same flags over another recipe's defaults.
+    pub(crate) fn with_defaults_of(&self, recipe: RecipeName) -> Self {
+        Self { recipe, ..self.clone() }
+    }
+
     /// For a model with its publication's loss or the common one.
     pub(crate) fn recipe(&self, seed: u64, preset: Preset, model: ModelKind, loss: Loss) -> Recipe {
         let base = self.recipe.recipe(preset, model, loss);
