@@ -35,6 +35,11 @@ impl Server {
         Self { process, port, arguments, log }
     }
 
+    #[cfg(target_os = "linux")]
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
     /// SIGKILL.
     pub fn kill(&mut self) {
         let _ = self.process.kill();
@@ -59,7 +64,7 @@ impl Server {
             if let Some(status) = self.process.try_wait().unwrap() {
                 return status.code();
             }
-            assert!(started.elapsed() < Duration::from_secs(30), "it never ended");
+            assert!(started.elapsed() < Duration::from_secs(60), "it never ended");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
@@ -73,7 +78,7 @@ impl Server {
     pub async fn logged(&self, text: &str, seen: usize) {
         let started = Instant::now();
         while self.log().matches(text).count() <= seen {
-            assert!(started.elapsed() < Duration::from_secs(30), "{text:?} is not in the log:\n{}", self.log());
+            assert!(started.elapsed() < Duration::from_secs(60), "{text:?} is not in the log:\n{}", self.log());
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
@@ -81,7 +86,7 @@ impl Server {
     /// A channel that connects when it is used, and again after the server's end.
     pub fn channel(&self) -> Channel {
         let endpoint = Endpoint::from_shared(format!("http://127.0.0.1:{}", self.port)).unwrap();
-        endpoint.connect_timeout(Duration::from_secs(1)).connect_lazy()
+        endpoint.connect_timeout(Duration::from_secs(10)).connect_lazy()
     }
 
     pub fn client(&self) -> Client {

@@ -53,8 +53,13 @@ async fn ten_thousand_bad_candidates_still_fit_an_answer() {
 
 #[tokio::test]
 async fn a_full_queue_refuses_at_once() {
-    let server = TestServer::with(|setup| setup.engine.max_queued_requests = 1).await;
-    server.model.slow(Duration::from_millis(300));
+    let model_time = Duration::from_secs(1);
+    let server = TestServer::with(|setup| {
+        setup.engine.max_queued_requests = 1;
+        setup.service.timeouts.default = Duration::from_secs(30);
+    })
+    .await;
+    server.model.slow(model_time);
     let client = server.client().await;
     let calls = (0..16).map(|_| {
         let mut client = client.clone();
@@ -69,7 +74,7 @@ async fn a_full_queue_refuses_at_once() {
     for (status, time) in refused {
         assert_eq!((status.code(), reason(status).as_str()), (Code::ResourceExhausted, "OVERLOADED"));
         assert!(retry(status).is_some());
-        assert!(*time < Duration::from_millis(200), "refused after {time:?}");
+        assert!(*time < model_time, "refused after {time:?}");
     }
 }
 
@@ -80,12 +85,13 @@ async fn deadlines_are_kept_and_named() {
         setup.service.timeouts.maximum = Duration::from_millis(150);
     })
     .await;
-    server.model.slow(Duration::from_secs(1));
+    let model_time = Duration::from_secs(3);
+    server.model.slow(model_time);
     let mut client = server.client().await;
     let started = Instant::now();
     let status = client.rank(rank_request("u", &["i1"])).await.unwrap_err();
     assert_eq!((status.code(), reason(&status).as_str()), (Code::DeadlineExceeded, "DEADLINE_EXCEEDED"));
-    assert!(started.elapsed() < Duration::from_millis(600), "{:?}", started.elapsed());
+    assert!(started.elapsed() < model_time, "{:?}", started.elapsed());
 
     // A caller with more patience than the server allows, while the device is still busy.
     let mut request = tonic::Request::new(rank_request("u", &["i1"]));
@@ -165,10 +171,9 @@ async fn tokens_wait_for_a_lagging_store_but_not_for_ever() {
 
     server.store.fail(Fault::None);
     let ahead = v1::RankRequest { history_token: "h1-ffffffffffffff".into(), ..request };
-    let started = Instant::now();
+    // Not at the request's deadline, which would say so.
     let status = client.rank(ahead).await.unwrap_err();
     assert_eq!((status.code(), reason(&status).as_str()), (Code::FailedPrecondition, "HISTORY_TOKEN_AHEAD"));
-    assert!(started.elapsed() < Duration::from_millis(500), "{:?}", started.elapsed());
 }
 
 #[tokio::test]

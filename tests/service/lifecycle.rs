@@ -1,6 +1,6 @@
 //! Health, the metrics port, and the end of a server.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::{io::AsyncReadExt, net::TcpStream, sync::mpsc};
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
@@ -132,7 +132,8 @@ async fn a_drain_finishes_what_runs() {
 
 #[tokio::test]
 async fn a_drain_ends_despite_callers_that_never_close() {
-    let mut server = TestServer::with(|setup| setup.server.drain_timeout = Duration::from_secs(5)).await;
+    // Longer than a test waits for a server's end.
+    let mut server = TestServer::with(|setup| setup.server.drain_timeout = Duration::from_secs(60)).await;
     // One that never says a word, one with an open health watch, one with an open stream that it doesn't read.
     let mut silent = TcpStream::connect(server.address).await.unwrap();
     let mut health = HealthClient::new(server.channel().await);
@@ -140,12 +141,10 @@ async fn a_drain_ends_despite_callers_that_never_close() {
     let mut client = server.client().await;
     let _stream = client.append_events(tokio_stream::pending()).await.unwrap().into_inner();
 
-    let started = Instant::now();
     server.signal();
     server.ended().await;
-    assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
     let mut rest = vec![];
-    let closed = tokio::time::timeout(Duration::from_secs(2), silent.read_to_end(&mut rest)).await;
+    let closed = tokio::time::timeout(Duration::from_secs(20), silent.read_to_end(&mut rest)).await;
     assert!(closed.is_ok(), "the silent connection is closed");
 }
 
@@ -153,18 +152,17 @@ async fn a_drain_ends_despite_callers_that_never_close() {
 async fn a_drain_has_a_limit() {
     let mut server = TestServer::with(|setup| {
         setup.server.drain_timeout = Duration::from_millis(300);
-        setup.service.timeouts.store = Duration::from_secs(30);
-        setup.service.timeouts.default = Duration::from_secs(30);
+        // Longer than a test waits for a server's end.
+        setup.service.timeouts.store = Duration::from_secs(60);
+        setup.service.timeouts.default = Duration::from_secs(60);
     })
     .await;
     server.store.fail(Fault::Stalled);
     let mut client = server.client().await;
     let stuck = tokio::spawn(async move { client.rank(rank_request("u", &["i1"])).await });
     server.until("stuck", || async { server.metric(r#"sesrec_requests_in_flight{rpc="Rank"}"#) == 1.0 }).await;
-    let started = Instant::now();
     server.signal();
     server.ended().await;
-    assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
     assert!(stuck.await.unwrap().is_err());
     server.until("idle", || async { server.metric(r#"sesrec_requests_in_flight{rpc="Rank"}"#) == 0.0 }).await;
 }

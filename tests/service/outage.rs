@@ -18,7 +18,11 @@ async fn rank(client: &mut Client, user: &str, timeout: Duration) -> (Result<v1:
 
 /// A server that has a copy of the history of user `u`, and whose probe does not notice an outage by itself.
 async fn with_a_copy() -> (TestServer, Client) {
-    let server = TestServer::with(|setup| setup.server.ping_interval = Duration::from_secs(3600)).await;
+    let server = TestServer::with(|setup| {
+        setup.server.ping_interval = Duration::from_secs(3600);
+        setup.service.timeouts.store = Duration::from_secs(5);
+    })
+    .await;
     let mut client = server.client().await;
     client.append_event(event("u", "e", 1, recommendation("i1"))).await.unwrap();
     let (answer, _) = rank(&mut client, "u", Duration::from_secs(5)).await;
@@ -36,12 +40,12 @@ async fn a_full_server_refuses_before_it_asks_the_store() {
     server.store.fail(Fault::Stalled);
     let mut client = server.client().await;
     let mut other = client.clone();
-    let waiting = tokio::spawn(async move { rank(&mut other, "u", Duration::from_millis(800)).await });
+    let waiting = tokio::spawn(async move { rank(&mut other, "u", Duration::from_secs(2)).await });
     server.until("waiting for the store", || async { server.store.load_calls() == 1 }).await;
 
     let (answer, time) = rank(&mut client, "v", Duration::from_secs(5)).await;
     assert_eq!(answer.unwrap_err(), Code::ResourceExhausted);
-    assert!(time < Duration::from_millis(200), "refused after {time:?}");
+    assert!(!waiting.is_finished(), "refused after {time:?}, not when there was room");
     assert_eq!(server.store.load_calls(), 1, "the store was asked for a request that was refused");
 
     // A place is free again once its holder has its answer.
@@ -54,28 +58,33 @@ async fn a_full_server_refuses_before_it_asks_the_store() {
 async fn a_stalled_store_leaves_time_for_the_last_copy() {
     let (server, mut client) = with_a_copy().await;
     server.store.fail(Fault::Stalled);
-    let (answer, time) = rank(&mut client, "u", Duration::from_millis(300)).await;
-    let answer = answer.expect("less time than the store's timeout of 500 ms, and a copy");
+    let (answer, time) = rank(&mut client, "u", Duration::from_secs(2)).await;
+    let answer = answer.expect("less time than the store's timeout of 5 s, and a copy");
     assert!(answer.stale_history && !answer.cold_start, "{time:?}");
     // Without a copy there is nothing to fall back to.
-    let code = rank(&mut client, "stranger", Duration::from_millis(300)).await.0.unwrap_err();
+    let code = rank(&mut client, "stranger", Duration::from_secs(1)).await.0.unwrap_err();
     // The client's own timer may be first.
     assert!(matches!(code, Code::DeadlineExceeded | Code::Cancelled), "{code:?}");
 }
 
 #[tokio::test]
 async fn a_stalled_store_leaves_time_for_a_cold_start() {
-    let server = TestServer::with(|setup| setup.service.on_store_outage = OnStoreOutage::ColdStart).await;
+    let server = TestServer::with(|setup| {
+        setup.service.on_store_outage = OnStoreOutage::ColdStart;
+        setup.service.timeouts.store = Duration::from_secs(5);
+    })
+    .await;
     let mut client = server.client().await;
     server.store.fail(Fault::Stalled);
-    let (answer, _) = rank(&mut client, "stranger", Duration::from_millis(300)).await;
+    let (answer, _) = rank(&mut client, "stranger", Duration::from_secs(2)).await;
     let answer = answer.expect("a cold start");
     assert!(answer.cold_start && answer.stale_history);
 }
 
 #[tokio::test]
 async fn a_known_outage_is_not_waited_for() {
-    let server = TestServer::with(|setup| setup.service.timeouts.store = Duration::from_secs(2)).await;
+    let store_timeout = Duration::from_secs(3);
+    let server = TestServer::with(|setup| setup.service.timeouts.store = store_timeout).await;
     let mut client = server.client().await;
     client.append_event(event("u", "e", 1, recommendation("i1"))).await.unwrap();
     rank(&mut client, "u", Duration::from_secs(5)).await.0.unwrap();
@@ -83,10 +92,10 @@ async fn a_known_outage_is_not_waited_for() {
     server.until("not ready", || async { server.http("/readyz").await.starts_with("HTTP/1.1 503") }).await;
     let (answer, time) = rank(&mut client, "u", Duration::from_secs(5)).await;
     assert!(answer.unwrap().stale_history);
-    assert!(time < Duration::from_millis(500), "{time:?}");
+    assert!(time < store_timeout, "{time:?}");
     let (answer, time) = rank(&mut client, "stranger", Duration::from_secs(5)).await;
     assert_eq!(answer.unwrap_err(), Code::Unavailable);
-    assert!(time < Duration::from_millis(500), "{time:?}");
+    assert!(time < store_timeout, "{time:?}");
 
     server.store.fail(Fault::None);
     server.until("ready", || async { server.http("/readyz").await.starts_with("HTTP/1.1 200") }).await;

@@ -101,14 +101,14 @@ impl TestServer {
         line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or(0.0)
     }
 
-    /// Polls until `condition` holds; the test fails after ten seconds.
+    /// Polls until `condition` holds; the test fails after half a minute.
     pub async fn until<F: Future<Output = bool>>(&self, what: &str, condition: impl Fn() -> F) {
         let waiting = async {
             while !condition().await {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(10), waiting).await.unwrap_or_else(|_| panic!("never became {what}"));
+        tokio::time::timeout(Duration::from_secs(30), waiting).await.unwrap_or_else(|_| panic!("never became {what}"));
     }
 
     /// Sends the shutdown signal; the server drains.
@@ -119,7 +119,7 @@ impl TestServer {
     /// Waits for the end of a signalled server.
     pub async fn ended(&mut self) {
         let task = self.task.take().expect("awaited once");
-        let ended = tokio::time::timeout(Duration::from_secs(10), task).await.expect("the server ends");
+        let ended = tokio::time::timeout(Duration::from_secs(30), task).await.expect("the server ends");
         ended.expect("no panic").expect("no error");
     }
 }
