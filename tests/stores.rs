@@ -17,6 +17,8 @@ mod fixture;
 mod redis_faults;
 #[path = "support/redis.rs"]
 mod redis_server;
+#[path = "stores/schema.rs"]
+mod schema;
 
 /// Every test of the contract, for every store.
 macro_rules! contract {

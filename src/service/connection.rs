@@ -15,12 +15,13 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::{Instant, Sleep, sleep_until},
+    time::{Instant, Sleep, sleep, sleep_until},
 };
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::server::{Connected, TcpConnectInfo};
 
-/// A connection that ends with an error once its server closes it, or its caller has been silent for too long.
+/// A connection that ends with an error once its server closes it, its time is over, or its caller has been silent for too
+/// long.
 ///
 /// tonic waits for ever for the connections of callers that never close: closing them from here is how the drain gets an
 /// end. Its pings begin with HTTP/2: a caller that connects and says nothing would be kept for ever, but for the silence.
@@ -28,6 +29,8 @@ pub(super) struct Connection {
     stream: TcpStream,
     closed: Pin<Box<WaitForCancellationFutureOwned>>,
     silence: Silence,
+    /// At which it ends, whatever goes on.
+    end: Option<Pin<Box<Sleep>>>,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -38,6 +41,8 @@ pub(super) struct Limits {
     pub(super) connections: usize,
     /// Without a byte from the caller.
     pub(super) silence: Duration,
+    /// In all; `None` is for ever.
+    pub(super) age: Option<Duration>,
 }
 
 /// Since when nothing has come. The timer is set anew only when it fires, not with every read.
@@ -96,7 +101,8 @@ impl Connections {
         }
         let closed = Box::pin(self.close.clone().cancelled_owned());
         let silence = Silence::new(self.limits.silence);
-        (Connection { stream, closed, silence, _permit: permit }, address)
+        let end = self.limits.age.map(|age| Box::pin(sleep(age)));
+        (Connection { stream, closed, silence, end, _permit: permit }, address)
     }
 
     /// As tonic wants them.
@@ -124,10 +130,13 @@ impl axum::serve::Listener for Connections {
 
 impl Connection {
     fn stream(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> io::Result<Pin<&mut TcpStream>> {
-        match self.closed.as_mut().poll(cx) {
-            Poll::Ready(()) => Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the server has stopped")),
-            Poll::Pending => Ok(Pin::new(&mut self.get_mut().stream)),
+        if self.closed.as_mut().poll(cx).is_ready() {
+            return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the server has stopped"));
         }
+        if self.end.as_mut().is_some_and(|end| end.as_mut().poll(cx).is_ready()) {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "the connection's time is over"));
+        }
+        Ok(Pin::new(&mut self.get_mut().stream))
     }
 }
 

@@ -32,8 +32,10 @@ use crate::{
 /// What closes connections that outlive the last request: long enough for an answer to get out.
 const FLUSH: Duration = Duration::from_millis(300);
 
-/// Of the port for scrapers and probes: there are few of them, and they ask at least once in some minutes.
-const METRICS_LIMITS: Limits = Limits { connections: 64, silence: Duration::from_secs(300) };
+/// Of the port for scrapers and probes, who are few. A connection has one request and this time for all of it: neither a byte
+/// now and then nor an answer that nobody reads takes a place from the others for longer.
+const METRICS_PATIENCE: Duration = Duration::from_secs(10);
+const METRICS_LIMITS: Limits = Limits { connections: 64, silence: METRICS_PATIENCE, age: Some(METRICS_PATIENCE) };
 
 /// Why a server could not serve.
 #[derive(Debug, thiserror::Error)]
@@ -92,7 +94,7 @@ impl Server {
 
         // A live caller has answered a ping by then.
         let silence = options.keepalive_interval + options.keepalive_timeout;
-        let limits = Limits { connections: options.max_connections, silence };
+        let limits = Limits { connections: options.max_connections, silence, age: None };
         let incoming = Connections::new(listener, limits, signals.close_connections.clone()).into_stream();
         let router = transport(&options)?
             .layer(ObserveLayer(shared.clone()))

@@ -2,15 +2,16 @@
 //!
 //! `/metrics`: OpenMetrics where the scraper accepts it, else Prometheus text. `/healthz`: the process answers.
 //! `/readyz`: 200 if traffic may come, else 503 and the reason. `/loglevel`: GET tells the log's filter, PUT changes it; only
-//! for callers on the same machine (`kubectl port-forward` makes one of you).
+//! for callers on the same machine (`kubectl port-forward` makes one of you). A connection is closed after its first answer.
 
 use std::{future::Future, io, net::SocketAddr};
 
 use axum::{
     Router,
-    extract::{ConnectInfo, State, connect_info::Connected},
-    http::{HeaderMap, StatusCode, header},
-    response::IntoResponse,
+    extract::{ConnectInfo, DefaultBodyLimit, State, connect_info::Connected},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    middleware::map_response,
+    response::{IntoResponse, Response},
     routing::get,
     serve::{IncomingStream, Listener},
 };
@@ -19,6 +20,9 @@ use super::{Metrics, ReadinessWatch, logging};
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// What a log filter may have.
+const MAX_BODY_BYTES: usize = 4096;
 
 /// Serves until `shutdown` ends.
 pub async fn run<L: Listener<Addr = SocketAddr>>(
@@ -32,7 +36,9 @@ pub async fn run<L: Listener<Addr = SocketAddr>>(
         .with_state(metrics)
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(move || async move { ready(&readiness) }))
-        .route("/loglevel", get(log_level).put(change_log_level));
+        .route("/loglevel", get(log_level).put(change_log_level))
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .layer(map_response(the_last));
     let service = router.into_make_service_with_connect_info::<Caller>();
     axum::serve(Told(listener), service).with_graceful_shutdown(shutdown).await
 }
@@ -61,6 +67,12 @@ impl<L: Listener<Addr = SocketAddr>> Listener for Told<L> {
     fn local_addr(&self) -> io::Result<SocketAddr> {
         self.0.local_addr()
     }
+}
+
+/// No further request on this connection: who holds one holds it for no longer than an answer takes.
+async fn the_last(mut response: Response) -> Response {
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
 }
 
 async fn scrape(State(metrics): State<Metrics>, headers: HeaderMap) -> impl IntoResponse {

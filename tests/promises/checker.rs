@@ -29,10 +29,24 @@ struct Acknowledged {
 }
 
 /// What an answer says of a history.
-pub struct Seen<'a> {
-    pub token: &'a str,
+pub struct Seen {
+    pub token: String,
     /// Ids of the recommendations that the model sees.
-    pub events: Vec<&'a str>,
+    pub events: Vec<String>,
+    pub freshness: Freshness,
+}
+
+/// Whether the store was asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Freshness {
+    Current,
+    Stale,
+}
+
+impl Seen {
+    pub fn has(&self, event_id: &str) -> bool {
+        self.events.iter().any(|event| event == event_id)
+    }
 }
 
 /// What was acknowledged before a question was asked.
@@ -91,13 +105,13 @@ impl Checker {
     }
 
     /// Compares an answer with what was acknowledged before its question.
-    pub fn check(&self, user: usize, before: &Before, seen: &Seen<'_>) {
-        if version(seen.token) < version(&before.token) {
+    pub fn check(&self, user: usize, before: &Before, seen: &Seen) {
+        if version(&seen.token) < version(&before.token) {
             self.violation(format!("user {user}: {} is older than its token {}", seen.token, before.token));
         }
         // Where the model's view is full, older events have made room.
         let time = |event: &v1::Event| event.time.map(|time| (time.seconds, time.nanos));
-        let in_view = |event: &&Acknowledged| seen.events.contains(&event.event.event_id.as_str());
+        let in_view = |event: &&Acknowledged| seen.has(&event.event.event_id);
         let oldest = before.known.iter().filter(in_view).map(|event| time(&event.event)).min();
         for event in &before.known {
             let made_room = seen.events.len() >= READ && oldest.is_none_or(|oldest| time(&event.event) < oldest);

@@ -2,7 +2,6 @@
 //! twice, in order.
 
 use std::{
-    collections::{BTreeSet, HashMap},
     path::Path,
     sync::{
         Arc,
@@ -14,19 +13,18 @@ use std::{
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use sesrec::{
     domain::{Deadline, UserId},
-    history::{self, HistoryOptions, HistoryStore, Loaded, RedisOptions},
-    proto::v1::Outcome,
+    history::{HistoryOptions, HistoryStore},
 };
 use tokio::task::JoinHandle;
-use tokio_stream::StreamExt;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     amount,
-    appender::{Appender, Sent, id, user},
+    appender::{Appender, Sent},
     bundle,
-    redis_server::{PATIENCE, RedisServer, until},
+    redis_server::RedisServer,
     server::Server,
+    toll::{Toll, missing},
 };
 
 const CLIENTS: usize = 4;
@@ -37,17 +35,6 @@ enum Fault {
     Server,
     Redis,
     Both,
-}
-
-/// What came of one kind of fault.
-#[derive(Default)]
-struct Toll {
-    kills: usize,
-    acknowledged: usize,
-    lost: usize,
-    twice: usize,
-    out_of_order: usize,
-    recoveries: Vec<Duration>,
 }
 
 struct Scene {
@@ -90,28 +77,39 @@ impl Scene {
         }
     }
 
+    /// Lets all clients append.
+    fn append(&mut self, stop: &CancellationToken) -> Vec<JoinHandle<Appender>> {
+        let client = || self.server.client();
+        self.appenders.drain(..).map(|appender| tokio::spawn(appender.run(client(), stop.clone()))).collect()
+    }
+
+    /// Waits for the ends of their streams.
+    async fn collect(&mut self, running: Vec<JoinHandle<Appender>>) {
+        for appender in running {
+            let appender = tokio::time::timeout(Duration::from_secs(60), appender).await;
+            self.appenders.push(appender.expect("the stream breaks").unwrap());
+        }
+    }
+
     /// Appends from all clients for a while, kills, starts again; how long until it is ready. Returns what this round
     /// acknowledged.
     async fn round(&mut self, fault: Fault, moment: Duration) -> (Vec<Sent>, Duration) {
         let (before, stop) = (self.progress.load(Ordering::Relaxed), CancellationToken::new());
         let known: Vec<usize> = self.appenders.iter().map(|appender| appender.acknowledged.len()).collect();
         let mut running = self.append(&stop);
+        let started = Instant::now();
         while self.progress.load(Ordering::Relaxed) == before {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-            // A server may take a moment to notice that its Redis is back.
+            // Redis is back, but the server's connections to it are not yet.
             if running.iter().all(JoinHandle::is_finished) {
-                for appender in running {
-                    self.appenders.push(appender.await.unwrap());
-                }
+                self.collect(running).await;
                 running = self.append(&stop);
             }
+            assert!(started.elapsed() < Duration::from_secs(60), "nothing is acknowledged");
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
         tokio::time::sleep(moment).await;
         self.kill(fault);
-        for appender in running {
-            let appender = tokio::time::timeout(PATIENCE, appender).await;
-            self.appenders.push(appender.expect("the stream breaks").unwrap());
-        }
+        self.collect(running).await;
         let started = Instant::now();
         self.start_again(fault);
         self.server.ready().await;
@@ -120,46 +118,6 @@ impl Scene {
             self.appenders.iter().zip(known).flat_map(|(appender, known)| appender.acknowledged[known..].to_vec());
         (news.collect(), recovered)
     }
-
-    fn append(&mut self, stop: &CancellationToken) -> Vec<JoinHandle<Appender>> {
-        let appenders = self.appenders.drain(..);
-        appenders.map(|appender| tokio::spawn(appender.run(self.server.client(), stop.clone()))).collect()
-    }
-
-    /// How many of the events the server does not know: sent again, each has to be a duplicate.
-    async fn missing(&self, mut events: Vec<Sent>) -> usize {
-        let mut missing = 0;
-        until("every event is answered", async || {
-            let sent = tokio_stream::iter(events.clone());
-            let Ok(answers) = self.server.client().append_events(sent).await else { return false };
-            // Up to where the stream breaks, as it may while the server finds its Redis again.
-            let answers: Vec<_> = answers.into_inner().map_while(Result::ok).collect().await;
-            missing += answers.iter().filter(|answer| answer.outcome() != Outcome::Duplicate).count();
-            events.drain(..answers.len());
-            events.is_empty()
-        })
-        .await;
-        missing
-    }
-}
-
-/// Compares what a store holds with all that was acknowledged.
-async fn audit(store: &dyn HistoryStore, appenders: &[Appender], toll: &mut Toll) {
-    let mut by_user: HashMap<&str, BTreeSet<&str>> = HashMap::new();
-    for event in appenders.iter().flat_map(|appender| &appender.acknowledged) {
-        assert!(by_user.entry(user(event)).or_default().insert(id(event)), "{} was acknowledged twice", id(event));
-    }
-    for (name, expected) in by_user {
-        let name = UserId::new(name).unwrap();
-        let load = store.load(&name, None, Deadline::after(Duration::from_secs(30)));
-        let Loaded::History(view) = load.await.unwrap() else { panic!("nothing was known") };
-        let events = &view.recommendation_events;
-        let stored: BTreeSet<&str> = events.iter().map(|event| event.event_id.as_str()).collect();
-        toll.lost += expected.difference(&stored).count();
-        toll.twice += events.len() - stored.len();
-        let in_order = events.is_sorted_by(|a, b| (a.time, &a.event_id) < (b.time, &b.event_id));
-        toll.out_of_order += usize::from(!in_order);
-    }
 }
 
 async fn kill_again_and_again(fault: Fault, kills: usize) -> Toll {
@@ -167,13 +125,13 @@ async fn kill_again_and_again(fault: Fault, kills: usize) -> Toll {
     let redis =
         (fault != Fault::Server).then(|| RedisServer::start(&["--appendonly", "yes", "--appendfsync", "always"]));
     let mut scene = Scene::new(directory.path(), redis).await;
-    let mut toll = Toll { kills, ..Toll::default() };
+    let mut toll = Toll::default();
     // Equal seeds, equal moments; how far the programs are by then is never the same.
     let mut random = StdRng::seed_from_u64(kills as u64);
     for _ in 0..kills {
         let (news, recovered) = scene.round(fault, Duration::from_millis(random.random_range(5..400))).await;
         toll.acknowledged += news.len();
-        toll.lost += scene.missing(news).await;
+        toll.lost += missing(&scene.server, news).await;
         toll.recoveries.push(recovered);
     }
     // Past the server, in the store itself.
@@ -183,40 +141,18 @@ async fn kill_again_and_again(fault: Fault, kills: usize) -> Toll {
         Some(redis) => redis.url(),
         None => format!("embedded:{}", directory.path().join("store").display()),
     };
-    let store = history::open(&url.parse().unwrap(), HistoryOptions::default(), RedisOptions::default()).await.unwrap();
-    audit(&*store, &scene.appenders, &mut toll).await;
-    store.close().await;
+    toll.audit(&url, scene.appenders.iter().flat_map(|appender| &appender.acknowledged)).await;
     toll
-}
-
-fn print_and_judge(fault: &str, mut toll: Toll) {
-    toll.recoveries.sort();
-    let (median, longest) = (toll.recoveries[toll.kills / 2], toll.recoveries[toll.kills - 1]);
-    println!(
-        "| {fault} | {} | {} | {} | {} | {:.0} / {:.0} ms |",
-        toll.kills,
-        toll.acknowledged,
-        toll.lost,
-        toll.twice,
-        median.as_secs_f64() * 1e3,
-        longest.as_secs_f64() * 1e3
-    );
-    assert!(toll.acknowledged >= toll.kills, "hardly anything was acknowledged before the kills");
-    assert_eq!((toll.lost, toll.twice, toll.out_of_order), (0, 0, 0), "{fault}: lost, twice, out of order");
 }
 
 /// One after the other: the machine is theirs, and the table in one place.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_acknowledged_survives_every_kill() {
     let kills = amount("SESREC_KILLS", 20);
-    println!(
-        "| fault (SIGKILL in mid-stream) | times | acknowledged | lost | duplicated | time to recover, median / longest |"
-    );
-    println!("|---|---|---|---|---|---|");
     let share = |part: usize| (kills * part / 10).max(1);
-    print_and_judge("server, embedded store", kill_again_and_again(Fault::Server, share(4)).await);
-    print_and_judge("Redis, `appendfsync always`", kill_again_and_again(Fault::Redis, share(3)).await);
-    print_and_judge("server and Redis at once", kill_again_and_again(Fault::Both, share(3)).await);
+    kill_again_and_again(Fault::Server, share(4)).await.print_and_judge("server, embedded store");
+    kill_again_and_again(Fault::Redis, share(3)).await.print_and_judge("Redis, `appendfsync always`");
+    kill_again_and_again(Fault::Both, share(3)).await.print_and_judge("server and Redis at once");
 }
 
 /// On a machine with nothing else to do: `SESREC_EVENTS=1000000 cargo test --release --test promises restart -- --ignored --nocapture`
@@ -249,7 +185,7 @@ async fn restart_of_a_full_store() {
     let mut times = vec![];
     for _ in 0..3 {
         let (news, recovered) = scene.round(Fault::Server, Duration::from_millis(500)).await;
-        assert_eq!(scene.missing(news).await, 0);
+        assert_eq!(missing(&scene.server, news).await, 0);
         times.push(recovered);
     }
     println!("{total} events stored; from the start after SIGKILL to ready: {times:?}");

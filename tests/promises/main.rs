@@ -1,7 +1,7 @@
 //! The README's promises under faults: real `sesrec serve` processes, real Redis servers, real sockets.
 //!
 //! Figures are printed: `cargo test --test promises -- --nocapture`. What takes long is shortened here and has a variable:
-//! `SESREC_KILLS=200`, `SESREC_OPERATIONS=100000`.
+//! `SESREC_KILLS=200`, `SESREC_OPERATIONS=100000`, `SESREC_OVERLOAD_SECONDS=30`, `SESREC_SAMPLES=2000`.
 #![allow(clippy::unwrap_used, reason = "a test's way to fail")]
 
 mod appender;
@@ -10,12 +10,16 @@ mod bundle;
 mod certificates;
 mod checker;
 mod kills;
+#[cfg(target_os = "linux")]
+mod overload;
 #[path = "../support/redis.rs"]
 mod redis_server;
 mod replicas;
 mod secrets;
 mod server;
 mod swap;
+mod toll;
+mod visibility;
 
 /// How much of something a run does.
 fn amount(variable: &str, default: usize) -> usize {

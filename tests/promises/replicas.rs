@@ -12,18 +12,18 @@ use std::{
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use sesrec::proto::v1::{self, Outcome};
-use tokio_stream::StreamExt;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Status};
 
 use crate::{
     amount, bundle,
-    checker::{Checker, Seen, version},
-    redis_server::{Guarded, PATIENCE, RedisServer, redis_cli},
+    checker::{Before, Checker, Freshness, Seen, version},
+    redis_server::{Guarded, RedisServer},
     server::{Client, Server},
+    toll::{Toll, missing},
 };
 
-const REPLICAS: usize = 3;
+pub const REPLICAS: usize = 3;
 const CLIENTS: usize = 16;
 
 /// Whether errors are part of the story.
@@ -33,7 +33,7 @@ enum Weather {
     Failover,
 }
 
-async fn replicas(directory: &Path, store: &str, arguments: &[&str]) -> Vec<Server> {
+pub async fn replicas(directory: &Path, store: &str, arguments: &[&str]) -> Vec<Server> {
     let bundle = directory.join("bundle");
     bundle::write(&bundle, 1);
     let mut servers: Vec<_> = (0..REPLICAS).map(|_| Server::start(directory, &bundle, store, arguments)).collect();
@@ -43,10 +43,39 @@ async fn replicas(directory: &Path, store: &str, arguments: &[&str]) -> Vec<Serv
     servers
 }
 
-fn request<T>(message: T) -> Request<T> {
+pub fn request<T>(message: T) -> Request<T> {
     let mut request = Request::new(message);
-    request.set_timeout(PATIENCE);
+    request.set_timeout(Duration::from_secs(30));
     request
+}
+
+/// The RPCs that tell what is known of a user.
+#[derive(Clone, Copy)]
+pub enum Reading {
+    Rank,
+    GetHistory,
+}
+
+/// Asks a replica what it knows of a user.
+pub async fn read(client: &mut Client, rpc: Reading, user: usize, token: &str) -> Result<Seen, Status> {
+    let (user_id, history_token) = (format!("user-{user}"), token.to_owned());
+    let (token, events, stale) = match rpc {
+        Reading::Rank => {
+            let candidate_item_ids = (0..5).map(bundle::item).collect();
+            let rank =
+                v1::RankRequest { user_id, candidate_item_ids, history_token, explain: true, ..Default::default() };
+            let answer = client.rank(request(rank)).await?.into_inner();
+            let events = answer.explanation.into_iter().flat_map(|history| history.recommendations);
+            (answer.history_token, events.map(|event| event.event_id).collect(), answer.stale_history)
+        }
+        Reading::GetHistory => {
+            let answer = client.get_history(request(v1::GetHistoryRequest { user_id, history_token })).await?;
+            let answer = answer.into_inner();
+            let events = answer.recommendations.into_iter().map(|event| event.event_id).collect();
+            (answer.history_token, events, answer.stale_history)
+        }
+    };
+    Ok(Seen { token, events, freshness: if stale { Freshness::Stale } else { Freshness::Current } })
 }
 
 /// What a failover may bring: try again.
@@ -73,6 +102,17 @@ struct Caller {
 }
 
 impl Caller {
+    fn new(number: usize, checker: &Arc<Checker>, servers: &[Server], weather: Weather) -> Self {
+        Self {
+            checker: checker.clone(),
+            replicas: servers.iter().map(Server::client).collect(),
+            random: StdRng::seed_from_u64(number as u64),
+            weather,
+            seen: vec![String::new(); checker.users()],
+            errors: 0,
+        }
+    }
+
     fn replica(&mut self) -> Client {
         self.replicas[self.random.random_range(0..REPLICAS)].clone()
     }
@@ -81,8 +121,8 @@ impl Caller {
         let user = self.random.random_range(0..self.checker.users());
         match self.random.random_range(0..4) {
             0 | 1 => self.append(user).await,
-            2 => self.rank(user).await,
-            _ => self.history(user).await,
+            2 => self.read(Reading::Rank, user).await,
+            _ => self.read(Reading::GetHistory, user).await,
         }
     }
 
@@ -111,40 +151,17 @@ impl Caller {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 
-    async fn rank(&mut self, user: usize) {
+    async fn read(&mut self, rpc: Reading, user: usize) {
         let (before, token) = self.question(user);
-        let rank = v1::RankRequest {
-            user_id: format!("user-{user}"),
-            candidate_item_ids: (0..5).map(bundle::item).collect(),
-            history_token: token.clone(),
-            explain: true,
-            ..Default::default()
-        };
-        match self.replica().rank(request(rank)).await.map(tonic::Response::into_inner) {
-            Ok(answer) => {
-                let events = answer.explanation.iter().flat_map(|history| &history.recommendations);
-                let events = events.map(|event| event.event_id.as_str()).collect();
-                self.judge(user, &before, &token, &Seen { token: &answer.history_token, events });
-            }
-            Err(status) => self.forget(user, &status).await,
-        }
-    }
-
-    async fn history(&mut self, user: usize) {
-        let (before, token) = self.question(user);
-        let question = v1::GetHistoryRequest { user_id: format!("user-{user}"), history_token: token.clone() };
-        match self.replica().get_history(request(question)).await.map(tonic::Response::into_inner) {
-            Ok(answer) => {
-                let events = answer.recommendations.iter().map(|event| event.event_id.as_str()).collect();
-                self.judge(user, &before, &token, &Seen { token: &answer.history_token, events });
-            }
+        match read(&mut self.replica(), rpc, user, &token).await {
+            Ok(seen) => self.judge(user, &before, &token, seen),
             Err(status) => self.forget(user, &status).await,
         }
     }
 
     /// A token: of everything that anybody was told, of an older state, of what this caller saw last; or none, where
     /// nothing stands between a replica and the store.
-    fn question(&mut self, user: usize) -> (crate::checker::Before, String) {
+    fn question(&mut self, user: usize) -> (Before, String) {
         let older = if self.random.random_bool(0.2) { self.random.random_range(0..5) } else { 0 };
         let before = self.checker.before(user, older);
         let token = match self.random.random_range(0..10) {
@@ -155,12 +172,12 @@ impl Caller {
         (before, token)
     }
 
-    fn judge(&mut self, user: usize, before: &crate::checker::Before, token: &str, seen: &Seen<'_>) {
-        if version(seen.token) < version(token) {
+    fn judge(&mut self, user: usize, before: &Before, token: &str, seen: Seen) {
+        if version(&seen.token) < version(token) {
             self.checker.violation(format!("user {user}: {} is older than its token {token}", seen.token));
         }
-        self.checker.check(user, before, seen);
-        self.seen[user] = seen.token.to_owned();
+        self.checker.check(user, before, &seen);
+        self.seen[user] = seen.token;
     }
 
     /// An error; a state that a failover has lost before it was acknowledged is asked for no more.
@@ -172,33 +189,20 @@ impl Caller {
     }
 }
 
-/// Runs all callers; how many errors they had. The last quarter of the operations waits for the token.
+/// Runs all callers while there is `more` to do; how many errors they had.
 async fn run(
     checker: &Arc<Checker>,
     servers: &[Server],
-    operations: usize,
     weather: Weather,
-    (done, go_on): (&Arc<AtomicUsize>, &CancellationToken),
+    more: impl Fn() -> bool + Clone + Send + 'static,
 ) -> usize {
     let callers = (0..CLIENTS).map(|number| {
-        let mut caller = Caller {
-            checker: checker.clone(),
-            replicas: servers.iter().map(Server::client).collect(),
-            random: StdRng::seed_from_u64(number as u64),
-            weather,
-            seen: vec![String::new(); checker.users()],
-            errors: 0,
-        };
-        let (done, go_on) = (done.clone(), go_on.clone());
+        let (mut caller, more) = (Caller::new(number, checker, servers, weather), more.clone());
         tokio::spawn(async move {
-            loop {
-                match done.fetch_add(1, Ordering::Relaxed) {
-                    number if number >= operations => return caller.errors,
-                    number if number >= operations / 4 * 3 => go_on.cancelled().await,
-                    _ => {}
-                }
+            while more() {
                 caller.operation().await;
             }
+            caller.errors
         })
     });
     let mut errors = 0;
@@ -206,17 +210,6 @@ async fn run(
         errors += caller.await.unwrap();
     }
     errors
-}
-
-/// How many of the acknowledged events the service doesn't have.
-async fn missing(checker: &Checker, server: &Server) -> (usize, usize) {
-    let events = checker.all();
-    let count = events.len();
-    let answers = server.client().append_events(tokio_stream::iter(events)).await.unwrap().into_inner();
-    let answers: Vec<_> = answers.collect().await;
-    assert_eq!(answers.len(), count);
-    let lost = answers.iter().filter(|answer| answer.as_ref().unwrap().outcome() != Outcome::Duplicate).count();
-    (count, lost)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -227,17 +220,41 @@ async fn no_answer_is_older_than_its_token() {
     let servers = replicas(directory.path(), &redis.url(), &[]).await;
     let checker = Arc::new(Checker::new((operations / 150).max(24)));
     let started = Instant::now();
-    let go_on = CancellationToken::new();
-    go_on.cancel();
-    run(&checker, &servers, operations, Weather::Fair, (&Arc::default(), &go_on)).await;
+    let done = Arc::<AtomicUsize>::default();
+    run(&checker, &servers, Weather::Fair, move || done.fetch_add(1, Ordering::Relaxed) < operations).await;
     checker.assert_clean();
-    let (acknowledged, lost) = missing(&checker, &servers[0]).await;
+    let (acknowledged, lost) = (checker.all().len(), missing(&servers[0], checker.all()).await);
     println!(
         "{operations} operations of {CLIENTS} clients on {REPLICAS} replicas in {:.1} s: {acknowledged} events acknowledged, \
          {lost} lost, no answer older than its token",
         started.elapsed().as_secs_f64()
     );
     assert_eq!(lost, 0);
+}
+
+/// One failover in ten thousand operations, spread over them. Each is over, for a caller, when an append that began after the
+/// kill is acknowledged; with `--redis-wait` of all replicas that is when the killed one is back, too.
+async fn fail_over_again_and_again(
+    guarded: &mut Guarded,
+    mut caller: Caller,
+    operations: usize,
+    done: &AtomicUsize,
+) -> Vec<Duration> {
+    let failovers = (operations / 10_000).max(1);
+    let mut recoveries = vec![];
+    for failover in 1..=failovers {
+        while done.load(Ordering::Relaxed) < operations * failover / (failovers + 1) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        guarded.kill_primary();
+        let killed = Instant::now();
+        let acknowledged = async {
+            caller.append(0).await;
+            killed.elapsed()
+        };
+        recoveries.push(tokio::join!(acknowledged, guarded.recover()).0);
+    }
+    recoveries
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -248,31 +265,26 @@ async fn a_failover_loses_nothing_that_waited_for_all_replicas() {
     let store = guarded.url();
     let servers = replicas(directory.path(), &store, &["--redis-wait", "2"]).await;
     let checker = Arc::new(Checker::new((operations / 150).max(24)));
-    let (done, killed) = (Arc::<AtomicUsize>::default(), CancellationToken::new());
-    let killing = {
-        let (done, killed) = (done.clone(), killed.clone());
-        tokio::spawn(async move {
-            while done.load(Ordering::Relaxed) < operations / 2 {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-            guarded.kill_primary();
-            killed.cancel();
-            let promoted = guarded.promoted().await;
-            // Without its data: what is kept is kept by the others. Sentinel would make it a replica in ten seconds.
-            guarded.primary.start_again();
-            let port = guarded.primary.port().to_string();
-            redis_cli(&["-p", &port, "replicaof", "127.0.0.1", &promoted.to_string()]);
-            guarded
-        })
+    let (done, over) = (Arc::<AtomicUsize>::default(), CancellationToken::new());
+    let more = {
+        let (done, over) = (done.clone(), over.clone());
+        move || done.fetch_add(1, Ordering::Relaxed) < operations || !over.is_cancelled()
     };
-    let errors = run(&checker, &servers, operations, Weather::Failover, (&done, &killed)).await;
-    let _guarded = killing.await.unwrap();
+    let failing = async {
+        let caller = Caller::new(CLIENTS, &checker, &servers, Weather::Failover);
+        let failed_over = fail_over_again_and_again(&mut guarded, caller, operations, &done).await;
+        over.cancel();
+        failed_over
+    };
+    let (errors, recoveries) = tokio::join!(run(&checker, &servers, Weather::Failover, more), failing);
     checker.assert_clean();
-    let (acknowledged, lost) = missing(&checker, &servers[0]).await;
+    let (acknowledged, lost) = (checker.all().len(), missing(&servers[0], checker.all()).await);
     println!(
-        "{operations} operations across a failover with --redis-wait 2: {acknowledged} events acknowledged, {lost} lost, \
-         {errors} errors to try again, no answer older than its token"
+        "{operations} operations of {CLIENTS} clients on {REPLICAS} replicas across failovers, {errors} errors to try again, \
+         no answer older than its token"
     );
     assert!(errors > 0, "the primary was killed in between");
-    assert_eq!(lost, 0);
+    let mut toll = Toll { acknowledged, lost, recoveries, ..Toll::default() };
+    toll.audit(&store, checker.all().iter()).await;
+    toll.print_and_judge("failover to a replica, `--redis-wait 2` of 2");
 }

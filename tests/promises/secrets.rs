@@ -1,8 +1,11 @@
-//! The commands with TLS and tokens, and what their logs say of secrets: nothing.
+//! The commands with TLS and tokens, and what logs say of secrets and of erased users: nothing.
 
 use std::process::{Command, Output};
 
-use crate::{bundle, certificates::Authority, server::Server};
+use sesrec::proto::v1::{self, Outcome, event::Payload, search::QueryForm};
+use tonic::Code;
+
+use crate::{bundle, certificates::Authority, checker::Checker, redis_server::RedisServer, server::Server};
 
 fn sesrec(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_sesrec")).args(arguments).output().unwrap()
@@ -96,4 +99,80 @@ async fn commands_with_tokens_and_certificates() {
         assert!(!log.contains(&secret["sesrec_".len()..]), "a token is in the log");
     }
     assert!(!log.contains("PRIVATE KEY"));
+}
+
+/// Also while Redis is away, which is logged, and where the password is wrong.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_stores_password_is_in_no_log() {
+    const PASSWORD: &str = "correct-horse-battery";
+    let directory = tempfile::tempdir().unwrap();
+    let bundle = directory.path().join("bundle");
+    bundle::write(&bundle, 1);
+    let mut redis = RedisServer::start(&["--requirepass", PASSWORD]);
+    let store = |password: &str| format!("redis://:{password}@127.0.0.1:{}", redis.port());
+    let (wrong, model) = (store("wrong-horse"), bundle.to_str().unwrap());
+    let refused = ["serve", "--listen", "127.0.0.1:0", "--metrics-listen", "off", "--store", &wrong, "--model", model];
+    let refused = sesrec(&refused);
+    let complaint = said(&refused);
+    assert!(!refused.status.success() && complaint.contains("refuses the user or password"), "{complaint}");
+    assert!(!complaint.contains("wrong-horse"), "{complaint}");
+
+    let mut server = Server::start(directory.path(), &bundle, &store(PASSWORD), &["--log", "trace"]);
+    server.ready().await;
+    let rank = v1::RankRequest { user_id: "u1".into(), candidate_item_ids: vec!["i1".into()], ..Default::default() };
+    server.client().rank(rank.clone()).await.unwrap();
+    redis.kill();
+    server.logged("not ready", 0).await;
+    redis.start_again();
+    server.ready().await;
+    server.client().rank(rank).await.unwrap();
+    let log = server.log();
+    assert!(log.contains("TRACE"), "everything is logged");
+    assert!(!log.contains(PASSWORD), "the password is in the log");
+}
+
+/// Whatever is asked of a user, wrong requests among it, at the level that servers log at.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn users_are_in_no_log() {
+    let directory = tempfile::tempdir().unwrap();
+    let bundle = directory.path().join("bundle");
+    bundle::write(&bundle, 1);
+    let store = format!("embedded:{}", directory.path().join("store").display());
+    let mut server = Server::start(directory.path(), &bundle, &store, &[]);
+    server.ready().await;
+    let mut client = server.client();
+    let search = v1::Search {
+        search_id: "their-search".into(),
+        query_form: Some(QueryForm::Query("their-words".into())),
+        clicked_item_ids: vec!["their-click".into()],
+        ..Default::default()
+    };
+    let event = v1::Event {
+        event_id: "their-event".into(),
+        user_id: "their-name".into(),
+        payload: Some(Payload::Search(search)),
+        ..Checker::new(1).event(0)
+    };
+    let append = v1::AppendEventRequest { event: Some(event) };
+    client.append_event(append.clone()).await.unwrap();
+    let rank = v1::RankRequest {
+        user_id: "their-name".into(),
+        candidate_item_ids: vec!["i1".into(), "their-item".into()],
+        explain: true,
+        ..Default::default()
+    };
+    client.rank(rank.clone()).await.unwrap();
+    let wrong = v1::RankRequest { candidate_item_ids: vec!["their-item\0".into()], ..rank };
+    assert_eq!(client.rank(wrong).await.unwrap_err().code(), Code::InvalidArgument);
+    let mut conflict = append.clone();
+    conflict.event.as_mut().unwrap().payload =
+        Some(Payload::Recommendation(v1::Recommendation { item_id: "their-item".into() }));
+    assert_eq!(client.append_event(conflict).await.unwrap_err().code(), Code::AlreadyExists);
+    client.delete_history(v1::DeleteHistoryRequest { user_id: "their-name".into() }).await.unwrap();
+    assert_eq!(client.append_event(append).await.unwrap().into_inner().outcome(), Outcome::TooOld);
+    server.signal("TERM");
+    assert_eq!(server.ended().await, Some(0));
+    let log = server.log();
+    assert!(log.contains("stopped"), "{log}");
+    assert!(!log.contains("their-"), "{log}");
 }

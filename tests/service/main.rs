@@ -13,6 +13,7 @@ mod errors;
 mod hostile;
 mod lifecycle;
 mod limits;
+mod metrics_port;
 mod outage;
 mod overload;
 mod rank;

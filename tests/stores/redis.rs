@@ -309,7 +309,7 @@ async fn sentinel_names_the_new_primary() {
     let version = append(&store, &recommendation("a", 1, "i")).await.version;
     // Replication is asynchronous, and WAIT speaks only for its own connection's writes: look at the replica itself.
     until("the event is replicated", async || {
-        redis_cli(&["-p", &guarded.replicas[0].port().to_string(), "dbsize"]).trim() != "0"
+        redis_cli(&["-p", &guarded.replicas().next().unwrap().port().to_string(), "dbsize"]).trim() != "0"
     })
     .await;
     guarded.kill_primary();

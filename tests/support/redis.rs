@@ -101,6 +101,26 @@ impl RedisServer {
         assert!(status.expect("kill is there").success());
     }
 
+    /// Becomes a replica, and is in sync.
+    #[allow(dead_code, reason = "each test binary uses its part")]
+    pub async fn follow(&self, primary: &Self) {
+        redis_cli(&["-p", &self.port().to_string(), "replicaof", "127.0.0.1", &primary.port().to_string()]);
+        self.in_sync(primary).await;
+    }
+
+    async fn in_sync(&self, primary: &Self) {
+        let (port, followed) = (self.port().to_string(), format!("master_port:{}\r", primary.port()));
+        let started = Instant::now();
+        loop {
+            let said = redis_cli(&["-p", &port, "info", "replication"]);
+            if said.contains(&followed) && said.contains("master_link_status:up") {
+                return;
+            }
+            assert!(started.elapsed() < PATIENCE, "the replica is not in sync with {}:\n{said}", primary.port());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
     fn wait(&mut self) {
         let started = Instant::now();
         loop {
@@ -141,6 +161,7 @@ fn spawn(port: u16, directory: &TempDir, arguments: &[String]) -> Child {
     let log = File::options().create(true).append(true).open(directory.path().join(LOG)).expect("a log file");
     Command::new("redis-server")
         .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+        .args(["--repl-diskless-sync-delay", "0"])
         .arg("--dir")
         .arg(directory.path())
         .args(arguments)
@@ -212,57 +233,78 @@ impl Drop for Sentinel {
 /// A primary with replicas in sync, watched by a Sentinel.
 #[allow(dead_code, reason = "each test binary uses its part")]
 pub struct Guarded {
-    pub primary: RedisServer,
-    pub replicas: Vec<RedisServer>,
+    servers: Vec<RedisServer>,
+    /// Which of them is the primary.
+    primary: usize,
     sentinel: Sentinel,
 }
 
 #[allow(dead_code, reason = "each test binary uses its part")]
 impl Guarded {
     pub async fn start(replicas: usize) -> Self {
-        let primary = RedisServer::start(&[]);
-        let port = primary.port().to_string();
-        let replicas = (0..replicas).map(|_| RedisServer::start(&["--replicaof", "127.0.0.1", &port]));
-        let replicas: Vec<_> = replicas.collect();
-        for replica in &replicas {
-            let port = replica.port().to_string();
-            until("the replica is in sync", async || {
-                redis_cli(&["-p", &port, "info", "replication"]).contains("master_link_status:up")
-            })
-            .await;
+        let servers: Vec<_> = (0..=replicas).map(|_| RedisServer::start(&[])).collect();
+        for replica in &servers[1..] {
+            replica.follow(&servers[0]).await;
         }
-        let sentinel = Sentinel::start(&primary);
-        let (port, known) = (sentinel.port().to_string(), format!("num-slaves\n{}\n", replicas.len()));
-        until("the Sentinel knows the replicas", async || {
-            redis_cli(&["-p", &port, "sentinel", "master", "main"]).contains(&known)
-        })
-        .await;
-        Self { primary, replicas, sentinel }
+        let sentinel = Sentinel::start(&servers[0]);
+        let guarded = Self { servers, primary: 0, sentinel };
+        guarded.seen().await;
+        guarded
+    }
+
+    pub fn url(&self) -> String {
+        format!("redis+sentinel://127.0.0.1:{}/main", self.sentinel.port())
+    }
+
+    pub fn replicas(&self) -> impl Iterator<Item = &RedisServer> {
+        self.servers.iter().enumerate().filter(|&(n, _)| n != self.primary).map(|(_, server)| server)
     }
 
     /// SIGKILL, which the Sentinel will notice.
     pub fn kill_primary(&mut self) {
         self.sentinel.replace_after(KILLED);
-        self.primary.kill();
+        self.servers[self.primary].kill();
     }
 
-    /// Waits until the Sentinel names another primary than the first, whom it will not replace so soon; its port.
-    pub async fn promoted(&self) -> u16 {
+    /// Waits until a replica has taken over from the killed primary; that one comes back as a replica, without its data:
+    /// what is kept is kept by the others.
+    pub async fn recover(&mut self) {
+        let promoted = self.promoted().await;
+        let killed = std::mem::replace(&mut self.primary, promoted);
+        let primary = &self.servers[self.primary];
+        for replica in self.replicas().filter(|replica| replica.port() != self.servers[killed].port()) {
+            replica.in_sync(primary).await;
+        }
+        self.servers[killed].start_again();
+        // Sentinel would do it in ten seconds.
+        self.servers[killed].follow(&self.servers[self.primary]).await;
+        self.seen().await;
+    }
+
+    /// Waits until the Sentinel names another primary, whom it will not replace so soon.
+    async fn promoted(&self) -> usize {
         let (asked, started) = (self.sentinel.port().to_string(), Instant::now());
         loop {
             let answer = redis_cli(&["-p", &asked, "sentinel", "get-master-addr-by-name", "main"]);
-            let named = answer.lines().nth(1).and_then(|port| port.trim().parse().ok());
-            if let Some(port) = named.filter(|&port| port != self.primary.port()) {
+            let named: Option<u16> = answer.lines().nth(1).and_then(|port| port.trim().parse().ok());
+            let primary = self.servers.iter().position(|server| Some(server.port()) == named);
+            if let Some(primary) = primary.filter(|&primary| primary != self.primary) {
                 self.sentinel.replace_after(ALIVE);
-                return port;
+                return primary;
             }
             assert!(started.elapsed() < PATIENCE, "a replica is promoted");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
 
-    pub fn url(&self) -> String {
-        format!("redis+sentinel://127.0.0.1:{}/main", self.sentinel.port())
+    /// Waits until the Sentinel knows all replicas, none `s_down` or `disconnected`.
+    async fn seen(&self) {
+        let port = self.sentinel.port().to_string();
+        until("the Sentinel sees all replicas", async || {
+            let known = redis_cli(&["-p", &port, "sentinel", "replicas", "main"]);
+            known.matches("flags\nslave\n").count() == self.servers.len() - 1
+        })
+        .await;
     }
 }
 
