@@ -51,8 +51,18 @@ impl<'a> Session<'a> {
         let recipe = self.flags.recipe.with_defaults_of(name);
         let (inputs, heads) = sizes.inputs(&self.dataset.catalogue, recipe.recipe)?;
         let loss = loss.map(|loss| anyhow::Ok(Setting::new("loss", serde_json::to_value(loss)?))).transpose()?;
+        let set = &self.flags.set;
+        let has = |kind: &ModelKind, name: &str| kind.config(inputs.clone(), heads).setting(name).is_some();
+        if let Some(Setting { name, .. }) =
+            set.iter().find(|set| !ModelKind::all().iter().any(|kind| has(kind, &set.name)))
+        {
+            bail!(
+                "--set {name}: no model has a setting of that name; a bundle's config.json shows those that there are"
+            );
+        }
         let settings = |kind: ModelKind| {
-            sizes.settings(recipe.recipe, kind).into_iter().chain(loss.iter().cloned()).collect::<Vec<_>>()
+            let named = sizes.settings(recipe.recipe, kind).into_iter();
+            named.chain(loss.iter().chain(set).cloned()).collect::<Vec<_>>()
         };
         let recipe = |kind: ModelKind, config: &ModelConfig| {
             let own = config.setting("loss").is_some_and(|loss| loss == "own");

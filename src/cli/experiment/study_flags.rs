@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use crate::{
     cli::train::{NegativesFlags, RecipeFlags, SizeFlags},
+    model::Setting,
     nn::DeviceChoice,
 };
 
@@ -32,6 +33,10 @@ pub struct StudyFlags {
     pub negatives: NegativesFlags,
     #[command(flatten)]
     pub sizes: SizeFlags,
+    /// A setting of every model that has it, by its name in the bundle's config.json: --set coattention=aligned. May be
+    /// repeated.
+    #[arg(long, value_name = "NAME=VALUE", help_heading = "Model")]
+    pub set: Vec<Setting>,
     #[command(flatten)]
     pub recipe: RecipeFlags,
 }
