@@ -32,6 +32,12 @@ use crate::{
 /// What closes connections that outlive the last request: long enough for an answer to get out.
 const FLUSH: Duration = Duration::from_millis(300);
 
+/// What callers may send before it is read. h2 closes a connection (ENHANCE_YOUR_CALM) on which small frames, such as events
+/// are, wait to be read: each counts as what it lacks of 256 bytes, and half of the connection's window may wait. A full
+/// window of events of 50 bytes counts a megabyte. hyper's adaptive windows begin at 64 KiB, which 400 events exhaust.
+const STREAM_WINDOW: u32 = 256 << 10;
+const CONNECTION_WINDOW: u32 = 4 << 20;
+
 /// Of the port for scrapers and probes, who are few. A connection has one request and this time for all of it: neither a byte
 /// now and then nor an answer that nobody reads takes a place from the others for longer.
 const METRICS_PATIENCE: Duration = Duration::from_secs(10);
@@ -174,7 +180,8 @@ fn transport(options: &ServerOptions) -> Result<Transport, ServerError> {
         // Connections and streams that a caller opens and resets in a loop.
         .http2_max_pending_accept_reset_streams(Some(64))
         .http2_max_local_error_reset_streams(Some(256))
-        .http2_adaptive_window(Some(true));
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW);
     Ok(match options.max_connection_age {
         Some(age) => transport.max_connection_age(age),
         None => transport,

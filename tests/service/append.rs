@@ -82,6 +82,30 @@ async fn waiting_events_share_store_calls() {
     assert!((10..500).contains(&calls), "1000 events in {calls} store calls");
 }
 
+/// Small frames that nobody reads look like an attack to h2.
+#[tokio::test]
+async fn a_slow_store_holds_back_a_stream_of_small_events_and_keeps_it() {
+    let server = TestServer::start().await;
+    server.store.fail(Fault::StallAppendsAfter(0));
+    let events: Vec<_> = (0..5000).map(|n| event("u", &format!("{n}"), n, recommendation("i1"))).collect();
+    // One by one: what is ready at once shares a frame.
+    let events = tokio_stream::iter(events).then(async |event| {
+        tokio::task::yield_now().await;
+        event
+    });
+    let mut client = server.client().await;
+    let sending = async { client.append_events(events).await.unwrap().into_inner().collect::<Vec<Answer>>().await };
+    let stalled = async {
+        server.until("held up", || async { server.store.held_up() > 0 }).await;
+        // Until the caller has sent what it may.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        server.store.fail(Fault::None);
+    };
+    let (answers, ()) = tokio::join!(sending, stalled);
+    assert_eq!(answers.len(), 5000);
+    answers.iter().for_each(|answer| assert_eq!(answer.as_ref().unwrap().outcome(), Outcome::Applied));
+}
+
 #[tokio::test]
 async fn a_failing_store_ends_the_stream_after_what_is_stored() {
     let server = TestServer::start().await;
