@@ -22,7 +22,7 @@ use crate::{
     amount,
     appender::{Appender, Sent},
     bundle,
-    redis_server::RedisServer,
+    redis_server::{PATIENCE, RedisServer},
     server::Server,
     toll::{Toll, missing},
 };
@@ -86,7 +86,7 @@ impl Scene {
     /// Waits for the ends of their streams.
     async fn collect(&mut self, running: Vec<JoinHandle<Appender>>) {
         for appender in running {
-            let appender = tokio::time::timeout(Duration::from_secs(60), appender).await;
+            let appender = tokio::time::timeout(PATIENCE, appender).await;
             self.appenders.push(appender.expect("the stream breaks").unwrap());
         }
     }
@@ -104,7 +104,7 @@ impl Scene {
                 self.collect(running).await;
                 running = self.append(&stop);
             }
-            assert!(started.elapsed() < Duration::from_secs(60), "nothing is acknowledged");
+            assert!(started.elapsed() < PATIENCE, "nothing is acknowledged");
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         tokio::time::sleep(moment).await;
@@ -176,7 +176,7 @@ async fn restart_of_a_full_store() {
             payload: Payload::Recommendation(Recommendation { item_id: ItemId::new(&bundle::item(n)).unwrap() }),
         };
         let events: Vec<Event> = (first..(first + 4000).min(total)).map(event).collect();
-        let answers = store.append(&events, Deadline::after(Duration::from_secs(60))).await;
+        let answers = store.append(&events, Deadline::after(PATIENCE)).await;
         assert!(answers.iter().all(Result::is_ok));
     }
     store.close().await;

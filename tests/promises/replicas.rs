@@ -18,7 +18,7 @@ use tonic::{Code, Request, Status};
 use crate::{
     amount, bundle,
     checker::{Before, Checker, Freshness, Seen, version},
-    redis_server::{Guarded, RedisServer},
+    redis_server::{Guarded, PATIENCE, RedisServer},
     server::{Client, Server},
     toll::{Toll, missing},
 };
@@ -45,7 +45,7 @@ pub async fn replicas(directory: &Path, store: &str, arguments: &[&str]) -> Vec<
 
 pub fn request<T>(message: T) -> Request<T> {
     let mut request = Request::new(message);
-    request.set_timeout(Duration::from_secs(30));
+    request.set_timeout(PATIENCE);
     request
 }
 

@@ -14,6 +14,7 @@ use tokio_stream::StreamExt;
 
 use crate::{
     appender::{Sent, id, user},
+    redis_server::PATIENCE,
     server::Server,
 };
 
@@ -22,7 +23,7 @@ pub async fn missing(server: &Server, mut events: Vec<Sent>) -> usize {
     let (mut missing, started) = (0, Instant::now());
     while !events.is_empty() {
         // After a fault it may be ready before each of its connections to the store is.
-        assert!(started.elapsed() < Duration::from_secs(60), "{} events are not answered", events.len());
+        assert!(started.elapsed() < PATIENCE, "{} events are not answered", events.len());
         let Ok(answers) = server.client().append_events(tokio_stream::iter(events.clone())).await else { continue };
         let answers: Vec<_> = answers.into_inner().map_while(Result::ok).collect().await;
         missing += answers.iter().filter(|answer| answer.outcome() != Outcome::Duplicate).count();
@@ -53,7 +54,7 @@ impl Toll {
         let store = history::open(&url, HistoryOptions::default(), RedisOptions::default()).await.unwrap();
         for (name, expected) in by_user {
             let name = UserId::new(name).unwrap();
-            let load = store.load(&name, None, Deadline::after(Duration::from_secs(30)));
+            let load = store.load(&name, None, Deadline::after(PATIENCE));
             let Loaded::History(view) = load.await.unwrap() else { panic!("nothing was known") };
             let events = &view.recommendation_events;
             let stored: BTreeSet<&str> = events.iter().map(|event| event.event_id.as_str()).collect();

@@ -308,10 +308,8 @@ async fn sentinel_names_the_new_primary() {
     let store = connect(&guarded.url()).await;
     let version = append(&store, &recommendation("a", 1, "i")).await.version;
     // Replication is asynchronous, and WAIT speaks only for its own connection's writes: look at the replica itself.
-    until("the event is replicated", async || {
-        redis_cli(&["-p", &guarded.replicas().next().unwrap().port().to_string(), "dbsize"]).trim() != "0"
-    })
-    .await;
+    let port = guarded.replicas().next().unwrap().port().to_string();
+    until("the event is replicated", async || redis_cli(&["-p", &port, "dbsize"]).trim() != "0").await;
     guarded.kill_primary();
     let event = [recommendation("b", 2, "i")];
     until("the replica takes over", async || store.append(&event, soon()).await[0].is_ok()).await;
@@ -347,12 +345,9 @@ async fn a_torn_append_is_not_carried_out_later() {
 #[tokio::test(flavor = "multi_thread")]
 async fn only_what_a_replica_has_is_acknowledged_where_that_is_asked_for() {
     let primary = RedisServer::start(&[]);
-    let replica = RedisServer::start(&["--replicaof", "127.0.0.1", &primary.port().to_string()]);
+    let replica = RedisServer::start(&[]);
+    replica.follow(&primary).await;
     let port = replica.port().to_string();
-    until("the replica is in sync", async || {
-        redis_cli(&["-p", &port, "info", "replication"]).contains("master_link_status:up")
-    })
-    .await;
     let waiting_for = async |retry_for| {
         let redis = RedisOptions { wait: 1, retry_for, ..RedisOptions::default() };
         RedisStore::connect(&primary.url(), redis, options()).await.unwrap()

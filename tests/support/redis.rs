@@ -116,7 +116,8 @@ impl RedisServer {
             if said.contains(&followed) && said.contains("master_link_status:up") {
                 return;
             }
-            assert!(started.elapsed() < PATIENCE, "the replica is not in sync with {}:\n{said}", primary.port());
+            let waited = started.elapsed();
+            assert!(waited < PATIENCE, "the replica is not in sync with {}:\n{said}\n{}", primary.port(), self.log());
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
