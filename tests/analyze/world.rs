@@ -71,7 +71,7 @@ pub fn import(logs: &Path, data: &Path) {
 }
 
 fn train(world: &World, out: &Path, flags: &[&str]) {
-    let fixed = ["--epochs", "3", "--alignment-negatives", "64", "--max-recommendations", "12", "--max-searches", "8"];
+    let fixed = ["--epochs", "6", "--alignment-negatives", "64", "--max-recommendations", "12", "--max-searches", "8"];
     let mut command = Command::new(env!("CARGO_BIN_EXE_sesrec"));
     command.args(["train", "--quiet", "--data"]).arg(&world.data).arg("--out").arg(out).args(fixed).args(flags);
     let output = command.output().unwrap();
