@@ -43,7 +43,7 @@ enum Study {
 
 pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     let stop = Arc::new(AtomicBool::new(false));
-    let listening = tokio::spawn(stop_on_signal(Arc::clone(&stop)));
+    let listening = stop_on_signal(Arc::clone(&stop));
     let done = tokio::task::spawn_blocking(move || match args.study {
         Study::Table2(args) => table2::run(&args, stop),
         Study::Ablation(args) => sesrec::ablation(&args, stop),

@@ -7,6 +7,7 @@ mod client;
 mod command;
 mod connect_args;
 mod convert;
+mod ctrl_c;
 mod demo;
 mod evaluate;
 mod evaluate_live;

@@ -21,6 +21,7 @@ use model_flags::ModelFlags;
 pub use recipe_flags::{RecipeFlags, RecipeName};
 pub use size_flags::{Preset, SizeFlags};
 
+use super::ctrl_c::CtrlC;
 use crate::{
     data::{Dataset, EvaluationNegatives, Featurizer, Split, Statistics},
     eval::{Evaluator, Metrics, MetricsRow, metrics_table, popularity_ranks},
@@ -124,36 +125,39 @@ struct TrainingReport<'a> {
 
 pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     let stop = Arc::new(AtomicBool::new(false));
-    let listening = tokio::spawn(stop_on_signal(Arc::clone(&stop)));
+    let listening = stop_on_signal(Arc::clone(&stop));
     let trained = tokio::task::spawn_blocking(move || train(&args, stop)).await;
     // What comes after training in this process (the demo serves) has its own meaning for Ctrl-C.
     listening.abort();
     trained?
 }
 
-/// The first signal ends the run in order, the second at once.
-pub(super) async fn stop_on_signal(stop: Arc<AtomicBool>) {
+/// The first signal, from now on, ends the run in order, the second at once.
+pub(super) fn stop_on_signal(stop: Arc<AtomicBool>) -> tokio::task::JoinHandle<()> {
+    let mut ctrl_c = CtrlC::listen();
     #[cfg(unix)]
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).ok();
-    loop {
-        #[cfg(unix)]
-        let terminated = async {
-            match &mut terminate {
-                Some(signal) => signal.recv().await,
-                None => std::future::pending().await,
+    tokio::spawn(async move {
+        loop {
+            #[cfg(unix)]
+            let terminated = async {
+                match &mut terminate {
+                    Some(signal) => signal.recv().await,
+                    None => std::future::pending().await,
+                }
+            };
+            #[cfg(not(unix))]
+            let terminated = std::future::pending::<Option<()>>();
+            tokio::select! {
+                () = ctrl_c.pressed() => {}
+                _ = terminated => {}
             }
-        };
-        #[cfg(not(unix))]
-        let terminated = std::future::pending::<Option<()>>();
-        tokio::select! {
-            interrupted = tokio::signal::ctrl_c() => if interrupted.is_err() { return },
-            _ = terminated => {}
+            if stop.swap(true, Ordering::Relaxed) {
+                std::process::exit(130);
+            }
+            eprintln!("stopping after this step, with a checkpoint; press Ctrl-C again to stop at once and lose it");
         }
-        if stop.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
-        }
-        eprintln!("stopping after this step, with a checkpoint; press Ctrl-C again to stop at once and lose it");
-    }
+    })
 }
 
 fn train(args: &Args, stop: Arc<AtomicBool>) -> anyhow::Result<()> {

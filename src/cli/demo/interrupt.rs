@@ -3,6 +3,8 @@
 
 use tokio::sync::watch;
 
+use crate::cli::ctrl_c::CtrlC;
+
 /// Whether Ctrl-C was pressed. Pressed again, it ends the process at once.
 #[derive(Clone)]
 pub(super) struct Interrupt(watch::Receiver<bool>);
@@ -11,13 +13,12 @@ impl Interrupt {
     /// Listens from now on.
     pub(super) fn listen() -> Self {
         let (pressed, receiver) = watch::channel(false);
+        let mut ctrl_c = CtrlC::listen();
         tokio::spawn(async move {
-            if tokio::signal::ctrl_c().await.is_ok() {
-                pressed.send_replace(true);
-                if tokio::signal::ctrl_c().await.is_ok() {
-                    std::process::exit(EXIT_CODE);
-                }
-            }
+            ctrl_c.pressed().await;
+            pressed.send_replace(true);
+            ctrl_c.pressed().await;
+            std::process::exit(EXIT_CODE);
         });
         Self(receiver)
     }
