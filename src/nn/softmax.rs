@@ -69,13 +69,21 @@ pub fn masked_softmax(x: &Tensor, mask: &Mask) -> Result<Tensor> {
     if x.device().is_cpu() {
         return x.contiguous()?.apply_op1(MaskedSoftmax { mask: mask.clone() });
     }
-    let mut shape = vec![1; x.rank()];
-    (shape[0], shape[x.rank() - 1]) = (groups, length);
-    let kept = mask.tensor(x.device())?.reshape(shape)?;
-    let x = x.broadcast_mul(&kept)?.broadcast_add(&((&kept - 1.0)? * 1e12)?)?;
-    let exp = x.broadcast_sub(&x.max_keepdim(candle_core::D::Minus1)?.detach())?.exp()?.broadcast_mul(&kept)?;
+    let (_, exp) = masked_exponentials(x, mask)?;
     // An empty row's sum is 0; dividing by the smallest normal number keeps it 0.
     exp.broadcast_div(&exp.sum_keepdim(candle_core::D::Minus1)?.maximum(f64::from(f32::MIN_POSITIVE))?)
+}
+
+/// Of the kept positions, by tensor operations: the maximum of each row, a constant to the gradient, and `e^(x - maximum)`,
+/// 0 elsewhere.
+fn masked_exponentials(x: &Tensor, mask: &Mask) -> Result<(Tensor, Tensor)> {
+    let mut shape = vec![1; x.rank()];
+    (shape[0], shape[x.rank() - 1]) = (mask.groups(), mask.length);
+    let kept = mask.tensor(x.device())?.reshape(shape)?;
+    let x = x.broadcast_mul(&kept)?.broadcast_add(&((&kept - 1.0)? * 1e12)?)?;
+    let max = x.max_keepdim(candle_core::D::Minus1)?.detach();
+    let exp = x.broadcast_sub(&max)?.exp()?.broadcast_mul(&kept)?;
+    Ok((max, exp))
 }
 
 /// The logarithm of the mean of `e^x` over the kept positions of each row: `x [groups, rows, length]` →
@@ -88,13 +96,10 @@ pub fn masked_log_mean_exp(x: &Tensor, mask: &Mask) -> Result<Tensor> {
     if x.device().is_cpu() {
         return x.contiguous()?.apply_op1(MaskedLogMeanExp { mask: mask.clone() });
     }
-    let kept = mask.tensor(x.device())?.reshape((groups, 1, length))?;
+    let (max, exp) = masked_exponentials(x, mask)?;
     let counts: Vec<f32> = (0..groups).map(|group| mask.count(group) as f32).collect();
     let present: Vec<f32> = counts.iter().map(|count| count.min(1.0)).collect();
     let per_group = |values: Vec<f32>| Tensor::from_vec(values, (groups, 1, 1), x.device());
-    let masked = x.broadcast_mul(&kept)?.broadcast_add(&((&kept - 1.0)? * 1e12)?)?;
-    let max = masked.max_keepdim(candle_core::D::Minus1)?.detach();
-    let exp = masked.broadcast_sub(&max)?.exp()?.broadcast_mul(&kept)?;
     let mean = exp.sum_keepdim(candle_core::D::Minus1)?.broadcast_div(&per_group(counts)?.maximum(1.0)?)?;
     let present = per_group(present)?.broadcast_as((groups, rows, 1))?;
     // An empty row's mean is 0; the logarithm of the smallest normal number is finite, and then dropped.

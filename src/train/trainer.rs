@@ -199,7 +199,6 @@ struct Run<'a> {
     validation: Vec<Target>,
     state: RunState,
     best: Option<HashMap<String, Tensor>>,
-    steps_per_epoch: usize,
 }
 
 impl<'a> Run<'a> {
@@ -234,7 +233,6 @@ impl<'a> Run<'a> {
             validation,
             state,
             best,
-            steps_per_epoch: 0,
         })
     }
 
@@ -242,7 +240,6 @@ impl<'a> Run<'a> {
     fn epoch(&mut self, loader: &Loader<'_>) -> Result<Flow, TrainingError> {
         let Position { epoch, step: first } = self.state.next;
         let (steps, files) = (loader.steps(), &self.trainer.files);
-        self.steps_per_epoch = steps;
         let bar = self.trainer.reporting.epoch_bar(format!("epoch {epoch}/{}", self.trainer.recipe.epochs), steps);
         bar.set_position(first as u64);
         if epoch == 1 && first == 0 {
@@ -253,7 +250,7 @@ impl<'a> Run<'a> {
             let mut clock = Instant::now();
             for (step, batch) in (first..).zip(batches) {
                 let samples = batch.positives.len();
-                let losses = self.step(&batch, step)?;
+                let losses = self.step(&batch, (step, steps))?;
                 let seconds = clock.elapsed().as_secs_f64();
                 clock = Instant::now();
                 self.state.next.step = step + 1;
@@ -284,8 +281,12 @@ impl<'a> Run<'a> {
         flow
     }
 
-    /// One step; the batch's losses by name.
-    fn step(&mut self, batch: &TrainingBatch, step: usize) -> Result<Vec<(String, f64)>, TrainingError> {
+    /// One step of the epoch's `steps`; the batch's losses by name.
+    fn step(
+        &mut self,
+        batch: &TrainingBatch,
+        (step, steps): (usize, usize),
+    ) -> Result<Vec<(String, f64)>, TrainingError> {
         let (epoch, recipe) = (self.state.next.epoch, &self.trainer.recipe);
         let seed = rand::RngExt::random(&mut generator(recipe.seed, Purpose::Dropout, epoch, step));
         let mut dropout = Dropout::seeded(recipe.dropout as f32, seed);
@@ -296,7 +297,7 @@ impl<'a> Run<'a> {
             return Err(self.not_finite(batch, step, format!("the loss {name} = {value}")));
         }
         if recipe.schedule == Schedule::Cosine {
-            let all = (recipe.epochs * self.steps_per_epoch) as u64;
+            let all = (recipe.epochs * steps) as u64;
             self.state.learning_rate = cosine(self.state.steps, all, recipe.learning_rate, recipe.min_learning_rate);
             self.adam.set_learning_rate(self.state.learning_rate);
         }

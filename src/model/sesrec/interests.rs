@@ -26,21 +26,24 @@ impl InterestPooling {
     /// Candidates `[B, C, d]` → pooled interests `[B, C, 3d]`: over all real events, the positive and the negative set; over
     /// all events only, `[B, C, d]`, without multi-interest extraction. A side without events gives zeros.
     pub fn forward(&self, candidates: &Tensor, side: &EncodedSide) -> Result<Tensor> {
-        let scores = self.scores(candidates, side)?;
-        let pooled = self.sets(side).map(|set| batch_matmul(&masked_softmax(&scores, set)?, &side.events.encoded));
+        self.pool(&self.scores(candidates, side)?, side)
+    }
+
+    /// The same from scores.
+    pub(super) fn pool(&self, scores: &Tensor, side: &EncodedSide) -> Result<Tensor> {
+        let pooled = self.sets(side).map(|set| batch_matmul(&masked_softmax(scores, set)?, &side.events.encoded));
         Tensor::cat(&pooled.collect::<Result<Vec<_>>>()?, 2)
     }
 
-    /// How well candidates `[B, C, d]` match each set: the logarithm of the mean of `e^score` over its events,
+    /// How well candidates match each set, from their scores: the logarithm of the mean of `e^score` over its events,
     /// `[B, C, 3]` or `[B, C, 1]`; 0 for a side without events.
-    pub fn matches(&self, candidates: &Tensor, side: &EncodedSide) -> Result<Tensor> {
-        let scores = self.scores(candidates, side)?;
-        let matches = self.sets(side).map(|set| masked_log_mean_exp(&scores, set));
+    pub(super) fn matches(&self, scores: &Tensor, side: &EncodedSide) -> Result<Tensor> {
+        let matches = self.sets(side).map(|set| masked_log_mean_exp(scores, set));
         Tensor::cat(&matches.collect::<Result<Vec<_>>>()?, 2)
     }
 
-    /// `[B, C, L]`.
-    fn scores(&self, candidates: &Tensor, side: &EncodedSide) -> Result<Tensor> {
+    /// By which candidates `[B, C, d]` attend to events: `[B, C, L]`.
+    pub(super) fn scores(&self, candidates: &Tensor, side: &EncodedSide) -> Result<Tensor> {
         batch_matmul_transposed(&self.keys(candidates)?, &side.events.encoded)
     }
 

@@ -202,19 +202,22 @@ impl Network {
         dropout: &mut Dropout,
     ) -> Result<Tensor> {
         let (users, count, _) = candidates.dims3()?;
-        let (rec, src) = self.interests(encoded, candidates)?;
-        let owners: Vec<u32> = (0..users as u32).flat_map(|user| std::iter::repeat_n(user, count)).collect();
+        let rec_scores = self.rec.pooling.scores(candidates, &encoded.rec)?;
+        let src_scores = self.src.pooling.scores(candidates, &encoded.src)?;
+        let rec = self.rec.pooling.pool(&rec_scores, &encoded.rec)?;
+        let src = self.src.pooling.pool(&src_scores, &encoded.src)?;
         let features = if self.config.inputs.user_dim() == 0 {
             Tensor::cat(&[&rec, &src, candidates], 2)?
         } else {
+            let owners: Vec<u32> = (0..users as u32).flat_map(|user| std::iter::repeat_n(user, count)).collect();
             let user = gather_rows(&encoded.inputs.users, &owners, RowZero::Learns)?.reshape((users, count, ()))?;
             Tensor::cat(&[&rec, &src, &user, candidates], 2)? // [B, C, 2·3d + u + d]
         };
         let mut logits = self.head.forward(&features, dropout)?.squeeze(2)?;
         if let Some(weights) = &self.matching {
-            let sides = [(&self.rec, &encoded.rec), (&self.src, &encoded.src)];
-            let matches = sides.map(|(side, events)| side.pooling.matches(candidates, events));
-            let matches = Tensor::cat(&matches.into_iter().collect::<Result<Vec<_>>>()?, 2)?; // [B, C, sets]
+            let rec = self.rec.pooling.matches(&rec_scores, &encoded.rec)?;
+            let src = self.src.pooling.matches(&src_scores, &encoded.src)?;
+            let matches = Tensor::cat(&[rec, src], 2)?; // [B, C, sets]
             logits = (logits + project(&matches, &weights.unsqueeze(0)?)?.squeeze(2)?)?;
         }
         if let Some(bias) = &self.item_bias {
