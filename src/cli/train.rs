@@ -203,7 +203,7 @@ fn train(args: &Args, stop: Arc<AtomicBool>) -> anyhow::Result<()> {
         reporting: if args.quiet { Reporting::Silent } else { Reporting::Terminal },
         stop,
     };
-    let outcome = trainer.run(&*model, from)?;
+    let outcome = trainer.fit(&*model, from, |dataset| config.new_trainable(dataset, trainer.recipe.seed, &device))?;
     if let Ending::Interrupted { checkpoint } = &outcome.ending {
         let place = checkpoint.as_deref().unwrap_or(&run_dir).display();
         bail!(
@@ -217,7 +217,7 @@ fn train(args: &Args, stop: Arc<AtomicBool>) -> anyhow::Result<()> {
 /// Tests the best weights and writes the bundle.
 fn finish(args: &Args, trainer: &Trainer<'_>, config: ModelConfig, outcome: Outcome) -> anyhow::Result<()> {
     let Outcome { best, epochs, seconds, ending } = outcome;
-    let Some(Best { epoch, validation, tensors }) = best else { bail!("no epoch was finished") };
+    let Some(Best { epoch, validation: Some(validation), tensors }) = best else { bail!("no epoch was finished") };
     let (dataset, device) = (trainer.dataset, args.device.open()?);
     let mut bundle = Bundle::new(config, Arc::clone(&dataset.catalogue), tensors, None)?;
     let model = bundle.ranker(&device)?;
@@ -256,8 +256,9 @@ fn finish(args: &Args, trainer: &Trainer<'_>, config: ModelConfig, outcome: Outc
     if !args.quiet {
         let why = if ending == Ending::EarlyStop { "early stop" } else { "all epochs done" };
         eprintln!(
-            "{why}: epoch {epoch} of {} is the best; {:.0} s; bundle: {}",
+            "{why}: epoch {epoch} of {} is the best{}; {:.0} s; bundle: {}",
             epochs.len(),
+            if trainer.recipe.refit { ", and learned once more with validation's interactions" } else { "" },
             seconds,
             args.out.display()
         );

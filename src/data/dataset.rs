@@ -126,9 +126,24 @@ pub struct Dataset {
     pub(super) src_sources: Vec<u32>,
     pub(super) click_ends: Vec<u64>,
     pub(super) clicks: Vec<u32>,
+    /// See [`Self::with_validation_learned`].
+    pub(super) validation_learned: bool,
 }
 
 impl Dataset {
+    /// The same data set with the validation interactions in the training part and none left to validate on: for learning
+    /// once more from all that lies before the test, when validation has said how.
+    pub fn with_validation_learned(&self) -> Self {
+        Self { validation_learned: true, ..self.clone() }
+    }
+
+    /// How many of a user's interactions are the training part, the oldest ones.
+    pub fn learned(&self, user: u32) -> usize {
+        let interactions = self.recommendations(user).len();
+        let validation = usize::from(self.validation_learned && interactions >= 3);
+        Split::training(interactions) + validation
+    }
+
     /// User rows.
     pub fn users(&self) -> usize {
         self.rec_ends.len()
@@ -170,11 +185,11 @@ impl Dataset {
         self.search_times(target.user).partition_point(|&search| search < time)
     }
 
-    /// How many of a user's searches are training: those that lie strictly before the validation interaction, or all
+    /// How many of a user's searches are training: those that lie strictly before the first interaction that is not, or all
     /// where there is none.
     pub fn training_searches(&self, user: u32) -> usize {
         let times = self.recommendation_times(user);
-        let end = times.get(Split::training(times.len())).copied().unwrap_or(i64::MAX);
+        let end = times.get(self.learned(user)).copied().unwrap_or(i64::MAX);
         self.search_times(user).partition_point(|&time| time < end)
     }
 
@@ -212,11 +227,10 @@ impl Dataset {
     pub fn targets(&self, split: Split) -> Vec<Target> {
         let mut targets = vec![];
         for user in 0..self.users() as u32 {
-            let n = self.recommendations(user).len() as u32;
+            let (n, learned) = (self.recommendations(user).len() as u32, self.learned(user) as u32);
             let positions = match (split, n >= 3) {
-                (Split::Train, true) => 1..n - 2,
-                (Split::Train, false) => 1..n.max(1),
-                (Split::Validation, true) => n - 2..n - 1,
+                (Split::Train, _) => 1..learned.max(1),
+                (Split::Validation, true) => learned..n - 1,
                 (Split::Test, true) => n - 1..n,
                 (_, false) => 0..0,
             };
@@ -225,12 +239,12 @@ impl Dataset {
         targets
     }
 
-    /// Training clicks per item row: validation and test interactions are not counted.
+    /// Training clicks per item row: interactions that are not of the training part are not counted.
     pub fn popularity(&self) -> Vec<u32> {
         let mut clicks = vec![0; self.catalogue.items.rows()];
         for user in 0..self.users() as u32 {
-            let items = self.recommendations(user);
-            items[..Split::training(items.len())].iter().for_each(|&item| clicks[item as usize] += 1);
+            let learned = &self.recommendations(user)[..self.learned(user)];
+            learned.iter().for_each(|&item| clicks[item as usize] += 1);
         }
         clicks
     }

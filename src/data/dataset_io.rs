@@ -152,6 +152,7 @@ impl Dataset {
             src_sources: vec![],
             click_ends: vec![],
             clicks: vec![],
+            validation_learned: false,
         }
     }
 

@@ -140,7 +140,8 @@ impl Runner<'_> {
             reporting: bars.reporting(),
             stop: Arc::clone(&self.stop),
         };
-        let outcome = trainer.run(&*model, begun(checkpoints, bars)?)?;
+        let rebuild = |dataset: &Dataset| config.model.new_trainable(dataset, config.recipe.seed, &self.device);
+        let outcome = trainer.fit(&*model, begun(checkpoints, bars)?, rebuild)?;
         if let Ending::Interrupted { .. } = outcome.ending {
             return Ok(None);
         }
@@ -161,7 +162,7 @@ impl Runner<'_> {
             epochs: outcome.epochs,
             parameters,
             serving: ServingCost::measure(&*ranker, dataset, self.serving_budget)?,
-            validation: best.validation,
+            validation: best.validation.unwrap_or_default(),
             test: Metrics::of(ranks.iter().copied()),
             ranks,
         }))

@@ -16,6 +16,9 @@ use crate::{
 
 /// Batches that wait for the device, at most: enough to hide the loader's hiccups, few enough to be cheap to drop.
 const PREFETCH: usize = 4;
+/// Batches whose targets are sorted by length together: enough for batches of nearly one length, few enough that each epoch's
+/// batches are others.
+const SORTED_BATCHES: usize = 32;
 
 /// A training data set as a sequence of batches.
 ///
@@ -111,10 +114,33 @@ impl<'a> Loader<'a> {
 
     fn ordered(&self, epoch: usize) -> Vec<Target> {
         let mut targets = self.targets.clone();
-        if self.recipe.order == Order::Shuffled {
-            targets.shuffle(&mut generator(self.recipe.seed, Purpose::Shuffle, epoch, 0));
+        let mut rng = generator(self.recipe.seed, Purpose::Shuffle, epoch, 0);
+        match self.recipe.order {
+            Order::ByUser => {}
+            Order::Shuffled => targets.shuffle(&mut rng),
+            Order::ByLength => {
+                targets.shuffle(&mut rng);
+                let size = self.recipe.batch_size;
+                for window in targets.chunks_mut(SORTED_BATCHES * size) {
+                    window.sort_by_cached_key(|&target| self.seen_events(target));
+                }
+                // The last batch may be smaller and stays the last.
+                let batches = targets.chunks_exact(size);
+                let rest = batches.remainder();
+                let mut batches: Vec<&[Target]> = batches.collect();
+                batches.shuffle(&mut rng);
+                batches.push(rest);
+                return batches.concat();
+            }
         }
         targets
+    }
+
+    /// How many recommendations and searches the model sees of the history before a target.
+    fn seen_events(&self, target: Target) -> (usize, usize) {
+        let limits = self.featurizer.limits();
+        let clicks = (target.position as usize).min(limits.recommendations);
+        (clicks, self.dataset.searches_before(target).min(limits.searches))
     }
 
     fn batch(&self, targets: &[Target], epoch: usize, step: usize) -> TrainingBatch {
@@ -146,9 +172,9 @@ impl<'a> Loader<'a> {
             let clicked = self.dataset.recommendations(target.user);
             let end = match self.recipe.own_clicks {
                 // A sequence predicts all its clicks.
-                OwnClicks::Earlier if self.plan.examples == Examples::Sequences => Split::training(clicked.len()),
+                OwnClicks::Earlier if self.plan.examples == Examples::Sequences => self.dataset.learned(target.user),
                 OwnClicks::Earlier => target.position as usize + 1,
-                OwnClicks::Training => Split::training(clicked.len()),
+                OwnClicks::Training => self.dataset.learned(target.user),
                 OwnClicks::All => clicked.len(),
             };
             // The sampler wants the target last.
@@ -238,20 +264,18 @@ fn examples(dataset: &Dataset, examples: Examples) -> Vec<Target> {
     match examples {
         Examples::Clicks => {}
         Examples::Prefixes => {
-            let trained = |user: &u32| Split::training(dataset.recommendations(*user).len()) > 0;
+            let trained = |&user: &u32| dataset.learned(user) > 0;
             targets.extend((0..dataset.users() as u32).filter(trained).map(|user| Target { user, position: 0 }));
             targets.sort_unstable_by_key(|target| (target.user, target.position));
         }
         Examples::Sequences => {
-            targets.retain(|target| {
-                target.position as usize + 1 == Split::training(dataset.recommendations(target.user).len())
-            });
+            targets.retain(|target| target.position as usize + 1 == dataset.learned(target.user));
         }
     }
     targets
 }
 
-/// Every click of a search that lies before its user's validation interaction: what comes later is to be predicted.
+/// Every click of a training search: what comes later is to be predicted.
 fn clicked_searches(dataset: &Dataset) -> Vec<ClickedSearch> {
     let users = 0..dataset.users() as u32;
     let of_user = |user: u32| {
@@ -316,6 +340,41 @@ mod tests {
             let expected = expected.map(|target| (UserRow::Known(target.user), dataset.item(target)));
             assert_eq!(seen, expected.collect());
         }
+    }
+
+    #[test]
+    fn batches_by_length_hold_every_target_once_with_little_padding() {
+        let users = (0..50u32).map(|user| {
+            let clicks: Vec<u32> = (0..4 + user % 9).map(|n| 1 + (user * 7 + n) % 40).collect();
+            fixture::User::clicking(&clicks)
+        });
+        let dataset = fixture::dataset(40, 5, users);
+        let limits = HistoryLimits { recommendations: 8, ..LIMITS };
+        let featurizer = Featurizer::new(Arc::clone(&dataset.catalogue), limits);
+        let epoch = |order: Order, epoch: usize| -> Vec<TrainingBatch> {
+            let recipe = Recipe { batch_size: 8, targets: TrainingTargets::All, order, ..Recipe::default() };
+            let loader = Loader::new(&dataset, featurizer.clone(), &recipe, PLAN).unwrap();
+            loader.stream(epoch, 0, |receiver| receiver.iter().collect())
+        };
+        let padding = |batches: &[TrainingBatch]| -> usize {
+            let of = |batch: &TrainingBatch| {
+                batch.history.rec_len * batch.positives.len() - batch.history.rec_lengths.iter().sum::<usize>()
+            };
+            batches.iter().map(of).sum()
+        };
+        let seen = |batches: &[TrainingBatch]| -> Vec<(UserRow, u32)> {
+            batches.iter().flat_map(|b| b.history.user_rows.iter().copied().zip(b.positives.iter().copied())).collect()
+        };
+        let (sorted, shuffled) = (epoch(Order::ByLength, 1), epoch(Order::Shuffled, 1));
+        assert!(4 * padding(&sorted) < padding(&shuffled), "{} < {}", padding(&sorted), padding(&shuffled));
+        let targets = dataset.targets(Split::Train);
+        assert_eq!(seen(&sorted).len(), targets.len());
+        let expected = targets.into_iter().map(|target| (UserRow::Known(target.user), dataset.item(target)));
+        assert_eq!(seen(&sorted).into_iter().collect::<HashSet<_>>(), expected.collect());
+        assert_ne!(seen(&sorted), seen(&epoch(Order::ByLength, 2)));
+        let lengths: Vec<usize> = sorted.iter().map(|batch| batch.history.rec_len).collect();
+        assert!(!lengths.is_sorted(), "long and short batches alternate: {lengths:?}");
+        assert!(sorted.iter().rev().skip(1).all(|batch| batch.positives.len() == 8));
     }
 
     #[test]

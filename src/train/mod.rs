@@ -13,6 +13,7 @@ mod loader;
 mod progress;
 mod randomness;
 mod recipe;
+mod refit;
 mod schedule;
 mod tensorboard;
 #[cfg(test)]

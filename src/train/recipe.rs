@@ -57,6 +57,9 @@ pub struct Recipe {
     pub selection: Selection,
     /// Which interactions are learned from.
     pub targets: TrainingTargets,
+    /// Whether, when validation has chosen the epoch, all is learned once more with validation interactions among the
+    /// targets, for as many epochs: what is served or tested then has learned from the newest interactions, too.
+    pub refit: bool,
     /// In which order the targets are learned from.
     pub order: Order,
     /// Which of a user's own clicks are never drawn as negatives.
@@ -88,6 +91,7 @@ impl Default for Recipe {
             early_stop_patience: 5,
             selection: Selection::default(),
             targets: TrainingTargets::default(),
+            refit: false,
             order: Order::default(),
             own_clicks: OwnClicks::default(),
             validation_users: 0,
@@ -202,6 +206,8 @@ pub enum Order {
     /// Another one each epoch.
     #[default]
     Shuffled,
+    /// Another one each epoch, with targets of alike history lengths in a batch: as little padding as can be.
+    ByLength,
     /// By user, then time, in every epoch: the release's loader does not shuffle.
     ByUser,
 }

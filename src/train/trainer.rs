@@ -61,6 +61,15 @@ pub struct TrainingFiles {
     pub log_steps: usize,
 }
 
+impl TrainingFiles {
+    /// Where the refit of a run leaves its own: another best epoch or schedule makes it another run.
+    pub(super) fn of_refit(&self, best: &Best, epochs: usize) -> Self {
+        let name = format!("refit-{}-of-{epochs}", best.epoch);
+        let of = |directory: &Option<PathBuf>| directory.as_ref().map(|directory| directory.join(&name));
+        Self { checkpoints: of(&self.checkpoints), tensorboard: of(&self.tensorboard), ..self.clone() }
+    }
+}
+
 /// One epoch of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EpochReport {
@@ -70,8 +79,9 @@ pub struct EpochReport {
     pub learning_rate: f64,
     /// Means over its examples, by name.
     pub losses: Vec<(String, f64)>,
-    /// After it.
-    pub validation: Metrics,
+    /// After it; nothing in a refit, which has learned from all that there was to validate on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validation: Option<Metrics>,
     /// Of its training, validation not included.
     pub seconds: f64,
     /// Training examples per second.
@@ -82,7 +92,7 @@ pub struct EpochReport {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(super) struct BestEpoch {
     pub epoch: usize,
-    pub validation: Metrics,
+    pub validation: Option<Metrics>,
 }
 
 /// The best weights of a run.
@@ -90,8 +100,8 @@ pub(super) struct BestEpoch {
 pub struct Best {
     /// After which epoch.
     pub epoch: usize,
-    /// Their metrics.
-    pub validation: Metrics,
+    /// Its metrics; nothing in a refit.
+    pub validation: Option<Metrics>,
     /// The weights.
     pub tensors: HashMap<String, Tensor>,
 }
@@ -151,22 +161,36 @@ impl Trainer<'_> {
     /// # Errors
     /// See [`TrainingError`]; the last checkpoint stays.
     pub fn run(&self, model: &dyn TrainableModel, from: Option<Checkpoint>) -> Result<Outcome, TrainingError> {
+        self.run_epochs(model, from, Epochs::Validated)
+    }
+
+    /// As [`run`](Self::run), for these epochs.
+    pub(super) fn run_epochs(
+        &self,
+        model: &dyn TrainableModel,
+        from: Option<Checkpoint>,
+        epochs: Epochs<'_>,
+    ) -> Result<Outcome, TrainingError> {
         self.recipe.check()?;
-        let mut run = Run::start(self, model, from)?;
+        let last = match epochs {
+            Epochs::Validated => self.recipe.epochs,
+            Epochs::Like(reports) => reports.len(),
+        };
+        let mut run = Run::start(self, model, from, epochs)?;
         let loader = Loader::new(self.dataset, run.featurizer.clone(), &self.recipe, model.batch_plan())?;
-        while run.state.next.epoch <= self.recipe.epochs && !run.state.early_stop.is_due() {
+        while run.state.next.epoch <= last && !run.state.early_stop.is_due() {
             if run.epoch(&loader)? == Flow::Stop {
                 let checkpoint = run.save()?;
                 return Ok(run.outcome(Ending::Interrupted { checkpoint }));
             }
             run.finish_epoch()?;
             run.save()?;
-            if self.stop.load(Ordering::Relaxed) && run.state.next.epoch <= self.recipe.epochs {
+            if self.stop.load(Ordering::Relaxed) && run.state.next.epoch <= last {
                 let checkpoint = self.files.checkpoints.clone();
                 return Ok(run.outcome(Ending::Interrupted { checkpoint }));
             }
         }
-        let early = run.state.early_stop.is_due() && run.state.next.epoch <= self.recipe.epochs;
+        let early = run.state.early_stop.is_due() && run.state.next.epoch <= last;
         Ok(run.outcome(if early { Ending::EarlyStop } else { Ending::Completed }))
     }
 
@@ -183,6 +207,15 @@ impl Trainer<'_> {
     }
 }
 
+/// How many epochs a run has, and who decides about them.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Epochs<'a> {
+    /// The recipe's, at most; validation decides.
+    Validated,
+    /// As many as these were, with their learning rates, and no validation.
+    Like(&'a [EpochReport]),
+}
+
 #[derive(PartialEq)]
 enum Flow {
     Continue,
@@ -197,6 +230,7 @@ struct Run<'a> {
     adam: Adam,
     events: Option<EventWriter>,
     validation: Vec<Target>,
+    epochs: Epochs<'a>,
     state: RunState,
     best: Option<HashMap<String, Tensor>>,
 }
@@ -206,10 +240,14 @@ impl<'a> Run<'a> {
         trainer: &'a Trainer<'a>,
         model: &'a dyn TrainableModel,
         from: Option<Checkpoint>,
+        epochs: Epochs<'a>,
     ) -> Result<Self, TrainingError> {
         let Trainer { dataset, recipe, files, .. } = trainer;
         let optimizer_error = |source| TrainingError::Optimizer { epoch: 1, step: 1, source };
-        let validation = trainer.validation_targets();
+        let validation = match epochs {
+            Epochs::Validated => trainer.validation_targets(),
+            Epochs::Like(_) => vec![],
+        };
         let candidates = Candidates::of(&validation, trainer.negatives, dataset)?;
         let mut state = RunState::new(recipe, trainer.model_config.clone(), &dataset.checksum, candidates);
         let mut adam = Adam::new(model.parameters(), recipe.adam()).map_err(optimizer_error)?;
@@ -231,6 +269,7 @@ impl<'a> Run<'a> {
             adam,
             events: events.map_err(|(path, source)| TrainingError::Io { path, source })?,
             validation,
+            epochs,
             state,
             best,
         })
@@ -240,7 +279,15 @@ impl<'a> Run<'a> {
     fn epoch(&mut self, loader: &Loader<'_>) -> Result<Flow, TrainingError> {
         let Position { epoch, step: first } = self.state.next;
         let (steps, files) = (loader.steps(), &self.trainer.files);
-        let bar = self.trainer.reporting.epoch_bar(format!("epoch {epoch}/{}", self.trainer.recipe.epochs), steps);
+        let last = match self.epochs {
+            Epochs::Validated => self.trainer.recipe.epochs,
+            Epochs::Like(reports) => {
+                self.state.learning_rate = reports[epoch - 1].learning_rate;
+                self.adam.set_learning_rate(self.state.learning_rate);
+                reports.len()
+            }
+        };
+        let bar = self.trainer.reporting.epoch_bar(format!("epoch {epoch}/{last}"), steps);
         bar.set_position(first as u64);
         if epoch == 1 && first == 0 {
             tracing::info!(targets = loader.targets(), steps, parameters = self.model.parameters().count(), "training");
@@ -315,7 +362,10 @@ impl<'a> Run<'a> {
     fn finish_epoch(&mut self) -> Result<(), TrainingError> {
         let started = Instant::now();
         let epoch = self.state.next.epoch;
-        let validation = self.validate().map_err(|source| TrainingError::Validation { epoch, source })?;
+        let validation = match self.epochs {
+            Epochs::Validated => Some(self.validate().map_err(|source| TrainingError::Validation { epoch, source })?),
+            Epochs::Like(_) => None,
+        };
         let sums = std::mem::take(&mut self.state.sums);
         let report = EpochReport {
             epoch,
@@ -326,28 +376,33 @@ impl<'a> Run<'a> {
             samples_per_second: sums.samples as f64 / sums.seconds.max(f64::MIN_POSITIVE),
         };
         let selection = self.trainer.recipe.selection;
-        let better = self.state.best.is_none_or(|best| selection.of(&validation) > selection.of(&best.validation));
+        let best = self.state.best.and_then(|best| best.validation);
+        // Without validation the newest weights are the ones to keep.
+        let better = validation.zip(best).is_none_or(|(new, best)| selection.of(&new) > selection.of(&best));
         if better {
             self.state.best = Some(BestEpoch { epoch, validation });
             self.best = Some(self.model.parameters().snapshot().map_err(ModelError::from)?);
         }
         self.log_epoch(&report)?;
         self.trainer.reporting.line(&format!(
-            "epoch {epoch:>3}: {} · validation NDCG@10 {:.4}, MRR {:.4}{} · rate {:.0e} · {:.0} samples/s",
+            "epoch {epoch:>3}: {}{} · rate {:.0e} · {:.0} samples/s",
             losses_text(sums.means()),
-            validation.ndcg_at_10,
-            validation.mrr,
-            if better { " (best)" } else { "" },
+            validation.map_or_else(String::new, |validation| {
+                let best = if better { " (best)" } else { "" };
+                format!(" · validation NDCG@10 {:.4}, MRR {:.4}{best}", validation.ndcg_at_10, validation.mrr)
+            }),
             report.learning_rate,
             report.samples_per_second,
         ));
         self.state.epochs.push(report);
         let RunState { plateau, early_stop, learning_rate, .. } = &mut self.state;
         let schedule = self.trainer.recipe.schedule;
-        early_stop.observe(validation.mrr, || schedule == Schedule::Plateau && plateau.at_floor(*learning_rate));
-        if schedule == Schedule::Plateau {
-            *learning_rate = plateau.next_rate(validation.mrr, *learning_rate);
-            self.adam.set_learning_rate(*learning_rate);
+        if let Some(validation) = validation {
+            early_stop.observe(validation.mrr, || schedule == Schedule::Plateau && plateau.at_floor(*learning_rate));
+            if schedule == Schedule::Plateau {
+                *learning_rate = plateau.next_rate(validation.mrr, *learning_rate);
+                self.adam.set_learning_rate(*learning_rate);
+            }
         }
         self.state.next = Position { epoch: epoch + 1, step: 0 };
         self.state.seconds += started.elapsed().as_secs_f64();
@@ -373,7 +428,7 @@ impl<'a> Run<'a> {
     }
 
     fn log_epoch(&mut self, report: &EpochReport) -> Result<(), TrainingError> {
-        let metrics = Metrics::NAMES.iter().zip(report.validation.values());
+        let metrics = report.validation.iter().flat_map(|metrics| Metrics::NAMES.iter().zip(metrics.values()));
         let mut values: Vec<_> = metrics.map(|(name, value)| (format!("validation/{name}"), value)).collect();
         values.extend(report.losses.iter().map(|(name, value)| (format!("epoch_loss/{name}"), *value)));
         self.log(&values)

@@ -40,9 +40,14 @@ pub(super) fn run(args: &Args, stop: Arc<AtomicBool>) -> anyhow::Result<()> {
     session.run("table2", &variants, None, stop, |learned, mut protocol| {
         let (dataset, negatives) = (&session.dataset, &session.negatives);
         let test = dataset.targets(Split::Test);
-        let score = HandmadeScore::new(dataset, negatives);
         let selection = variants[0].recipe.selection;
-        let weights = score.pick_weights(&dataset.targets(Split::Validation), |metrics| selection.of(metrics))?;
+        let validation = dataset.targets(Split::Validation);
+        let weights =
+            HandmadeScore::new(dataset, negatives).pick_weights(&validation, |metrics| selection.of(metrics))?;
+        // What nobody learned counts what the others have learned from.
+        let refitted = variants[0].recipe.refit.then(|| dataset.with_validation_learned());
+        let dataset = refitted.as_ref().unwrap_or(dataset);
+        let score = HandmadeScore::new(dataset, negatives);
         let handmade = Row::of_ranks("hand-made score", &score.ranks(weights, &test)?);
         protocol.push(format!("hand-made score: {weights}; picked on validation, nothing learned"));
         let notes = notes(&learned, &handmade);

@@ -62,6 +62,8 @@ impl RecipeName {
                 dropout: if model == ModelKind::Sesrec { 0.2 } else { paper.dropout },
                 l2: 0.0,
                 targets: TrainingTargets::All,
+                refit: true,
+                order: Order::ByLength,
                 selection: Selection::NdcgAt10,
                 ..paper
             },
@@ -135,9 +137,13 @@ pub struct RecipeFlags {
     /// Which interactions are learned from. [default: after-search; all with --loss own, and for best]
     #[arg(long, value_enum)]
     targets: Option<TrainingTargets>,
-    /// In which order an epoch goes through them.
-    #[arg(long, value_enum, default_value_t)]
-    order: Order,
+    /// When validation has chosen the epoch, learn once more, for as many epochs, from training and validation interactions
+    /// together: the newest clicks are worth most. The test stays unseen. [default: false; best true]
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "true|false")]
+    refit: Option<bool>,
+    /// In which order an epoch goes through them. [default: shuffled; best by-length]
+    #[arg(long, value_enum)]
+    order: Option<Order>,
     /// Which of a user's own clicks are never drawn as negatives. [default: earlier; best training]
     #[arg(long, value_enum)]
     own_clicks: Option<OwnClicks>,
@@ -176,7 +182,8 @@ impl RecipeFlags {
             early_stop_patience: self.early_stop_patience.unwrap_or(base.early_stop_patience),
             selection: self.selection.unwrap_or(base.selection),
             targets: self.targets.unwrap_or(base.targets),
-            order: self.order,
+            refit: self.refit.unwrap_or(base.refit),
+            order: self.order.unwrap_or(base.order),
             own_clicks: self.own_clicks.unwrap_or(base.own_clicks),
             validation_users: self.validation_users,
         }

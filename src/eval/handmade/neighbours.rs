@@ -1,6 +1,6 @@
 //! Which items are clicked shortly after each other.
 
-use crate::data::{Dataset, Split};
+use crate::data::Dataset;
 
 /// Clicks this far apart count as together.
 const STEPS: usize = 3;
@@ -19,7 +19,7 @@ impl Neighbours {
         let mut pairs: Vec<(u32, u32)> = vec![];
         for user in 0..dataset.users() as u32 {
             let clicks = dataset.recommendations(user);
-            let clicks = &clicks[..Split::training(clicks.len())];
+            let clicks = &clicks[..dataset.learned(user)];
             for (n, &item) in clicks.iter().enumerate() {
                 for &other in clicks.iter().skip(n + 1).take(STEPS).filter(|&&other| other != item) {
                     pairs.extend([(item, other), (other, item)]);

@@ -3,7 +3,7 @@
 use candle_core::{Device, Tensor};
 
 use crate::{
-    data::{Dataset, RowSearch, Split},
+    data::{Dataset, RowSearch},
     model::ModelError,
 };
 
@@ -44,7 +44,7 @@ impl Graph {
         let mut edges = vec![];
         for user in 0..dataset.users() as u32 {
             let items = dataset.recommendations(user);
-            let recommended = items.iter().zip(dataset.recommendation_times(user)).take(Split::training(items.len()));
+            let recommended = items.iter().zip(dataset.recommendation_times(user)).take(dataset.learned(user));
             edges.extend(recommended.map(|(&item, &time)| Edge { user, item, query: 0, time }));
             let searches = dataset.searches(user).into_iter().zip(dataset.search_times(user));
             for (RowSearch { query, clicks: clicked, .. }, &time) in searches.take(dataset.training_searches(user)) {

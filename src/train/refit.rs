@@ -1,0 +1,53 @@
+//! Learning in two rounds: one that is validated and says for how many epochs, and one from all that lies before the test.
+
+use std::collections::HashMap;
+
+use super::{Best, Checkpoint, Ending, Outcome, Trainer, TrainingError, trainer::Epochs};
+use crate::{
+    data::Dataset,
+    model::{ModelError, TrainableModel},
+};
+
+impl Trainer<'_> {
+    /// [`run`](Self::run), and where the recipe says so a second round, with validation interactions among the targets: as
+    /// many epochs as were best in the first, with its learning rates, from the weights that `rebuild` begins with. Metrics,
+    /// epochs and the best epoch of the outcome are the first round's, its weights are the second's.
+    ///
+    /// # Errors
+    /// See [`TrainingError`]; the last checkpoint stays.
+    pub fn fit(
+        &self,
+        model: &dyn TrainableModel,
+        from: Option<Checkpoint>,
+        rebuild: impl FnOnce(&Dataset) -> Result<Box<dyn TrainableModel>, ModelError>,
+    ) -> Result<Outcome, TrainingError> {
+        let first = self.run(model, from)?;
+        let Outcome { ending, best: Some(best), epochs, seconds } = &first else { return Ok(first) };
+        if !self.recipe.refit || matches!(ending, Ending::Interrupted { .. }) {
+            return Ok(first);
+        }
+        let dataset = self.dataset.with_validation_learned();
+        let again = Trainer {
+            dataset: &dataset,
+            files: self.files.of_refit(best, self.recipe.epochs),
+            recipe: self.recipe.clone(),
+            model_config: self.model_config.clone(),
+            reporting: self.reporting.clone(),
+            stop: self.stop.clone(),
+            ..*self
+        };
+        self.reporting
+            .line(&format!("refit: {} epochs from training and validation interactions together", best.epoch));
+        let from = again.files.checkpoints.as_deref().map(Checkpoint::read_latest).transpose()?.flatten();
+        let second = again.run_epochs(&*rebuild(&dataset)?, from, Epochs::Like(&epochs[..best.epoch]))?;
+        Ok(Outcome {
+            best: Some(Best { tensors: second.best.map_or_else(HashMap::new, |best| best.tensors), ..best.clone() }),
+            epochs: epochs.clone(),
+            seconds: seconds + second.seconds,
+            ending: match second.ending {
+                Ending::Interrupted { .. } => second.ending,
+                Ending::Completed | Ending::EarlyStop => ending.clone(),
+            },
+        })
+    }
+}
