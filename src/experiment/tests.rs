@@ -28,12 +28,15 @@ fn setting(variant: &Variant, name: &str) -> serde_json::Value {
 #[test]
 fn the_best_recipe_is_taken_apart() {
     let paper = with_base(vec![], studies::paper).unwrap();
-    let of_best = vec![Setting::new("matching", true), Setting::new("prediction_loss", "softmax")];
+    let of_best = ["matching", "inner_products"].map(|name| Setting::new(name, true));
+    let of_best = of_best.into_iter().chain([Setting::new("prediction_loss", "softmax")]).collect();
     let variants = with_base(of_best, |base| studies::recipe(base, &paper)).unwrap();
     let row = |name: &str| variants.iter().find(|variant| variant.name == name).unwrap();
     assert_eq!(variants[0].name, "best");
     assert_eq!(setting(row("without matches"), "matching"), false);
     assert_eq!(setting(row("without matches"), "prediction_loss"), "softmax");
+    assert_eq!(setting(row("without inner products"), "inner_products"), false);
+    assert_eq!(setting(row("without inner products"), "matching"), true);
     assert_eq!(setting(row("binary cross-entropy"), "prediction_loss"), "bce");
     assert_eq!(row("fewer negatives").recipe.negatives, paper.recipe.negatives);
     assert!(variants.iter().all(|variant| variant.name != "without captions' words"), "these items have none");

@@ -103,6 +103,7 @@ fn srjgraph() {
     let table = TableConfig { rows: 9, dim: 4 };
     let inputs = InputConfig {
         item_attributes: attribute(14),
+        item_width: None,
         user_attributes: attribute(10),
         query_features: Some(QueryFeatures { id: table, search_source: None, word_segs: table }),
         limits: HistoryLimits { recommendations: 6, searches: 1, words: 1, clicks: 1 },

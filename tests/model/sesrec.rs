@@ -35,12 +35,13 @@ fn extended(mut config: SesRecConfig) -> SesRecConfig {
     config.inputs.item_attributes.push(AttributeConfig { name: ITEM_WORDS.into(), rows: words.rows, dim: words.dim });
     config.inputs.item_attributes[0].dim += 3;
     config.inputs.user_attributes.clear();
-    config.hidden_dim = config.inputs.item_dim();
+    config.hidden_dim = config.inputs.item_dim() - 4;
+    config.inputs.item_width = Some(config.hidden_dim);
     config.inputs.query_features.as_mut().unwrap().search_source.as_mut().unwrap().dim = config.hidden_dim;
     config.coattention = Compared::Aligned;
     config.prediction_loss = PredictionLoss::Softmax;
     config.positions_from = Positions::Newest;
-    (config.item_bias, config.matching) = (true, true);
+    (config.item_bias, config.matching, config.inner_products) = (true, true, true);
     config.validate().unwrap();
     config
 }
@@ -52,7 +53,8 @@ fn weights(config: &SesRecConfig) -> HashMap<String, Tensor> {
         let values = (0..bias.elem_count()).map(|n| (n as f32 * 0.7).sin()).collect::<Vec<f32>>();
         *bias = Tensor::from_vec(values, bias.shape(), &Device::Cpu).unwrap();
     }
-    if let Some(matching) = weights.get_mut("matching.weight") {
+    for name in ["matching.weight", "inner_products.weight"] {
+        let Some(matching) = weights.get_mut(name) else { continue };
         let values = (0..matching.elem_count()).map(|n| 0.3 - 0.11 * n as f32).collect::<Vec<f32>>();
         *matching = Tensor::from_vec(values, matching.shape(), &Device::Cpu).unwrap();
     }

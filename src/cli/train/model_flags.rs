@@ -46,7 +46,7 @@ pub struct ModelFlags {
     /// median, or a number. [default: mean]
     #[arg(long, value_parser = threshold)]
     threshold: Option<Threshold>,
-    /// sesrec: weight α of the query-item alignment loss. [default: 0.1]
+    /// sesrec: weight α of the query-item alignment loss. [default: 0.1; best 0.05]
     #[arg(long)]
     alignment_weight: Option<f64>,
     /// sesrec: weight β of the contrast between shared and separate interests. [default: 0.001]
@@ -201,6 +201,9 @@ mod tests {
         let source = config.inputs.query_features.unwrap().search_source.unwrap();
         assert_eq!((config.hidden_dim, source.dim), (20, 20));
         assert_eq!((config.inputs.limits.clicks, config.threshold), (3, Threshold::Constant(0.125)));
+        let narrow = super::tests::config(&["--item-attributes", "id:16,other:4", "--item-width", "12"]).unwrap();
+        let source = narrow.inputs.query_features.unwrap().search_source.unwrap();
+        assert_eq!((narrow.inputs.item_attributes_dim(), narrow.hidden_dim, source.dim), (20, 12, 12));
     }
 
     #[test]

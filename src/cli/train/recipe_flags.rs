@@ -13,8 +13,9 @@ pub enum RecipeName {
     #[default]
     Paper,
     /// Better on the same logs: many uniformly sampled negatives under one softmax, a learning rate that falls like a cosine,
-    /// all interactions as targets; SESRec also reads the words of captions, counts positions from the newest event, and adds
-    /// to its prediction how well a candidate matches each set of events and how good it is by itself.
+    /// all interactions as targets, validation's too in a second round; SESRec also reads the words of captions, counts
+    /// positions from the newest event, and adds to its prediction how well a candidate matches each set of events, how near
+    /// it is to what they have in common, and how good it is by itself.
     Best,
 }
 
@@ -30,7 +31,9 @@ impl RecipeName {
             Setting::new("positions_from", "newest"),
             Setting::new("item_bias", true),
             Setting::new("matching", true),
+            Setting::new("inner_products", true),
             Setting::new("prediction_loss", "softmax"),
+            Setting::new("loss_weights.align", 0.05),
         ]
     }
 
@@ -54,12 +57,12 @@ impl RecipeName {
         match self {
             Self::Paper => paper,
             Self::Best => Recipe {
-                epochs: 10,
+                epochs: 4,
                 negatives: 32,
                 negative_sampling: NegativeSampling::Uniform,
                 own_clicks: OwnClicks::Training,
                 schedule: Schedule::Cosine,
-                dropout: if model == ModelKind::Sesrec { 0.2 } else { paper.dropout },
+                dropout: if model == ModelKind::Sesrec { 0.3 } else { paper.dropout },
                 l2: 0.0,
                 targets: TrainingTargets::All,
                 refit: true,
@@ -78,7 +81,7 @@ pub struct RecipeFlags {
     /// Where the flags below have their defaults from. [default: paper]
     #[arg(long, value_enum, default_value_t, hide_default_value = true)]
     pub(crate) recipe: RecipeName,
-    /// Passes over the training data, at most; validation usually ends it earlier. [default: 30; best 10]
+    /// Passes over the training data, at most; validation usually ends it earlier. [default: 30; best 4]
     #[arg(long)]
     epochs: Option<usize>,
     /// Examples per step. Larger is faster on a GPU and may need a larger learning rate.
@@ -94,7 +97,7 @@ pub struct RecipeFlags {
     #[arg(long, default_value_t = 1024)]
     alignment_negatives: usize,
     /// Share of activations that are zeroed in training: against overfitting. [default: the model's: sesrec and jsr 0.1,
-    /// stamp and srjgraph 0, gru4rec 0.3, sasrec and fmlp 0.5, query-seqrec 0.6; best: sesrec 0.2]
+    /// stamp and srjgraph 0, gru4rec 0.3, sasrec and fmlp 0.5, query-seqrec 0.6; best: sesrec 0.3]
     #[arg(long)]
     dropout: Option<f64>,
     /// Adam's step size at the start.

@@ -50,10 +50,13 @@ pub struct SizeFlags {
     #[arg(long, value_enum, default_value_t)]
     pub(crate) preset: Preset,
     /// Item embeddings as name:dimension, comma-separated, the id first; names as in the data set, and "words" for the
-    /// words of captions, which items and queries then share. Their dimensions add up to the model's width. [default:
-    /// id:32 for amazon; id:32,type:8,category:8 for kuaishou; best: also words:32, or a wider id where there are none]
+    /// words of captions, which items and queries then share. [default: id:32 for amazon; id:32,type:8,category:8 for
+    /// kuaishou; best: id:64 and words:64 where there are captions]
     #[arg(long, value_delimiter = ',', value_name = "NAME:DIM")]
     item_attributes: Vec<AttributeDimension>,
+    /// The model's width: what these are projected to. [default: the sum of their dimensions; best: 64]
+    #[arg(long, value_name = "DIM")]
+    item_width: Option<usize>,
     /// User embeddings, likewise. [default: id:32 for amazon; id:16 and every attribute of the data set with 4 for
     /// kuaishou]
     #[arg(long, value_delimiter = ',', value_name = "NAME:DIM")]
@@ -104,6 +107,9 @@ impl SizeFlags {
         if let (Some(features), Some(dim)) = (&mut inputs.query_features, shared) {
             features.word_segs.dim = dim;
         }
+        // Attributes that were asked for one by one add up, as in the release.
+        let best = (recipe == RecipeName::Best && self.item_attributes.is_empty()).then_some(64);
+        inputs.item_width = self.item_width.or(best);
         let d = inputs.item_dim();
         if let Some(source) = inputs.query_features.as_mut().and_then(|features| features.search_source.as_mut()) {
             source.dim = d;
@@ -125,7 +131,7 @@ impl SizeFlags {
         let words = table.words.rows() > 0;
         let begin: &[(&str, usize)] = match recipe {
             RecipeName::Paper => &[("id", 32)],
-            RecipeName::Best if words => &[("id", 32), (ITEM_WORDS, 32)],
+            RecipeName::Best if words => &[("id", 64), (ITEM_WORDS, 64)],
             RecipeName::Best => &[("id", 64)],
         };
         begin.iter().copied().chain(others).map(dimension).collect()

@@ -12,6 +12,9 @@ use crate::{
 pub struct InputConfig {
     /// Embedding tables of items in the order of their concatenation; the first is "id".
     pub item_attributes: Vec<AttributeConfig>,
+    /// d, where it is not the sum of the item attributes' dimensions: what the concatenated attributes are projected to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub item_width: Option<usize>,
     /// Embedding tables of users, likewise; none for models that know users by their histories alone.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub user_attributes: Vec<AttributeConfig>,
@@ -101,6 +104,7 @@ impl InputConfig {
         let table = |table: &EntityTable, dim| TableConfig { rows: table.rows().max(1), dim };
         Self {
             item_attributes,
+            item_width: None,
             user_attributes: attributes(&catalogue.users, sizes.user),
             query_features: Some(QueryFeatures {
                 id: table(&catalogue.queries, sizes.query.0),
@@ -138,6 +142,11 @@ impl InputConfig {
 
     /// d: size of an item's vector, and of a query's.
     pub fn item_dim(&self) -> usize {
+        self.item_width.unwrap_or_else(|| self.item_attributes_dim())
+    }
+
+    /// Size of an item's concatenated attributes.
+    pub fn item_attributes_dim(&self) -> usize {
         self.item_attributes.iter().map(|attribute| attribute.dim).sum()
     }
 
@@ -151,6 +160,9 @@ impl InputConfig {
         let fail = |message: String| Err(ModelError::Config(message));
         if self.item_attributes.is_empty() {
             return fail("item_attributes: the first attribute must be \"id\"".into());
+        }
+        if self.item_width == Some(0) {
+            return fail("item_width must not be 0".into());
         }
         for (kind, attributes) in
             [("item_attributes", &self.item_attributes), ("user_attributes", &self.user_attributes)]
@@ -196,10 +208,9 @@ impl InputConfig {
         }
         let d = self.item_dim();
         match search_source {
-            Some(source) if source.dim != d => fail(format!(
-                "query_features.search_source.dim is {}; it must be the item attributes' sum, {d}",
-                source.dim
-            )),
+            Some(source) if source.dim != d => {
+                fail(format!("query_features.search_source.dim is {}; it must be that of items, {d}", source.dim))
+            }
             _ => Ok(()),
         }
     }

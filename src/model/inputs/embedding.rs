@@ -124,7 +124,7 @@ impl Embeddings {
             }
             list.linear("query_item_feat.query_trans", d, id.dim + word_segs.dim);
         }
-        list.linear("query_item_feat.item_trans", d, d);
+        list.linear("query_item_feat.item_trans", d, config.item_attributes_dim());
     }
 
     /// Computes E of every item of the catalogue once: later lookups are gathers.

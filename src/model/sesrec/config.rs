@@ -21,7 +21,7 @@ pub struct SesRecConfig {
     pub num_blocks: usize,
     /// Attention heads.
     pub num_heads: usize,
-    /// d: the sum of the item dimensions.
+    /// d: the width of an item's vector.
     pub hidden_dim: usize,
     /// Layer norm's epsilon.
     #[serde(default = "layer_norm_eps")]
@@ -57,6 +57,10 @@ pub struct SesRecConfig {
     /// events: per set the logarithm of the mean of e^score, the scores being those that it attends by (eq. 14-16).
     #[serde(default)]
     pub matching: bool,
+    /// Whether it also has a weighted sum of the inner products of the candidate with each of its pooled interests, as in
+    /// matrix factorisation: prediction layers alone are slow to learn these.
+    #[serde(default)]
+    pub inner_products: bool,
     /// What is minimised besides the auxiliary losses.
     #[serde(default)]
     pub prediction_loss: PredictionLoss,
@@ -224,6 +228,7 @@ impl SesRecConfig {
             positions_from: Positions::default(),
             item_bias: false,
             matching: false,
+            inner_products: false,
             prediction_loss: PredictionLoss::default(),
             dropout: tenth(),
             adam: None,
@@ -255,7 +260,7 @@ impl SesRecConfig {
         let d = self.inputs.item_dim();
         if self.hidden_dim != d {
             return fail(format!(
-                "hidden_dim is {}, but the item attributes' dimensions add up to {d}",
+                "hidden_dim is {}, but items are {d} wide (item_width, or the sum of the item attributes' dimensions)",
                 self.hidden_dim
             ));
         }

@@ -26,13 +26,26 @@ impl InterestPooling {
     /// Candidates `[B, C, d]` → pooled interests `[B, C, 3d]`: over all real events, the positive and the negative set; over
     /// all events only, `[B, C, d]`, without multi-interest extraction. A side without events gives zeros.
     pub fn forward(&self, candidates: &Tensor, side: &EncodedSide) -> Result<Tensor> {
-        self.pool(&self.scores(candidates, side)?, side)
+        Self::pool(&self.attention(&self.scores(candidates, side)?, side)?, side)
     }
 
-    /// The same from scores.
-    pub(super) fn pool(&self, scores: &Tensor, side: &EncodedSide) -> Result<Tensor> {
-        let pooled = self.sets(side).map(|set| batch_matmul(&masked_softmax(scores, set)?, &side.events.encoded));
+    /// The attention of candidates to each set, `[B, C, L]` each, from their scores.
+    pub(super) fn attention(&self, scores: &Tensor, side: &EncodedSide) -> Result<Vec<Tensor>> {
+        self.sets(side).map(|set| masked_softmax(scores, set)).collect()
+    }
+
+    /// Pooled interests from the attention.
+    pub(super) fn pool(attention: &[Tensor], side: &EncodedSide) -> Result<Tensor> {
+        let pooled = attention.iter().map(|attention| batch_matmul(attention, &side.events.encoded));
         Tensor::cat(&pooled.collect::<Result<Vec<_>>>()?, 2)
+    }
+
+    /// The inner products of candidates `[B, C, d]` with their pooled interests, `[B, C, 3]` or `[B, C, 1]`: those with the
+    /// events, weighted as the events are.
+    pub(super) fn inner_products(attention: &[Tensor], candidates: &Tensor, side: &EncodedSide) -> Result<Tensor> {
+        let with_events = batch_matmul_transposed(candidates, &side.events.encoded)?; // [B, C, L]
+        let products = attention.iter().map(|attention| (attention * &with_events)?.sum_keepdim(2));
+        Tensor::cat(&products.collect::<Result<Vec<_>>>()?, 2)
     }
 
     /// How well candidates match each set, from their scores: the logarithm of the mean of `e^score` over its events,

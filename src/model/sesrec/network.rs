@@ -8,7 +8,7 @@ use super::{
     Alignment, CoAttention, Compared, Disentangled, InterestPooling, Positions, PredictionLoss, SesRecConfig,
     co_attention::Affinity,
     losses::triplet_hinge,
-    weights::{ALIGNMENT, ITEM_BIAS, MATCHING, head_layer},
+    weights::{ALIGNMENT, INNER_PRODUCTS, ITEM_BIAS, MATCHING, head_layer},
 };
 use crate::{
     data::{Catalogue, HistoryBatch},
@@ -33,6 +33,8 @@ pub struct Network {
     pub(super) item_bias: Option<Tensor>,
     /// `[sets]`, the recommendation side's first.
     pub(super) matching: Option<Tensor>,
+    /// Likewise.
+    pub(super) inner_products: Option<Tensor>,
 }
 
 /// What one history has of its own.
@@ -159,6 +161,7 @@ impl Network {
             head: Mlp { layers: head.collect::<std::result::Result<_, ModelError>>()? },
             item_bias: config.item_bias.then(|| get(ITEM_BIAS)).transpose()?,
             matching: config.matching.then(|| get(MATCHING)).transpose()?,
+            inner_products: config.inner_products.then(|| get(INNER_PRODUCTS)).transpose()?,
             config,
         })
     }
@@ -204,8 +207,10 @@ impl Network {
         let (users, count, _) = candidates.dims3()?;
         let rec_scores = self.rec.pooling.scores(candidates, &encoded.rec)?;
         let src_scores = self.src.pooling.scores(candidates, &encoded.src)?;
-        let rec = self.rec.pooling.pool(&rec_scores, &encoded.rec)?;
-        let src = self.src.pooling.pool(&src_scores, &encoded.src)?;
+        let rec_attention = self.rec.pooling.attention(&rec_scores, &encoded.rec)?;
+        let src_attention = self.src.pooling.attention(&src_scores, &encoded.src)?;
+        let rec = InterestPooling::pool(&rec_attention, &encoded.rec)?;
+        let src = InterestPooling::pool(&src_attention, &encoded.src)?;
         let features = if self.config.inputs.user_dim() == 0 {
             Tensor::cat(&[&rec, &src, candidates], 2)?
         } else {
@@ -219,6 +224,12 @@ impl Network {
             let src = self.src.pooling.matches(&src_scores, &encoded.src)?;
             let matches = Tensor::cat(&[rec, src], 2)?; // [B, C, sets]
             logits = (logits + project(&matches, &weights.unsqueeze(0)?)?.squeeze(2)?)?;
+        }
+        if let Some(weights) = &self.inner_products {
+            let rec = InterestPooling::inner_products(&rec_attention, candidates, &encoded.rec)?;
+            let src = InterestPooling::inner_products(&src_attention, candidates, &encoded.src)?;
+            let products = Tensor::cat(&[rec, src], 2)?; // [B, C, sets]
+            logits = (logits + project(&products, &weights.unsqueeze(0)?)?.squeeze(2)?)?;
         }
         if let Some(bias) = &self.item_bias {
             logits = (logits + gather_rows(bias, rows, RowZero::Learns)?.reshape((users, count))?)?;

@@ -109,7 +109,11 @@ impl TensorRanker {
         let rec_keys = gather_rows(&self.rec_keys, &items, RowZero::Learns)?; // [ΣC, d]
         let src_keys = gather_rows(&self.src_keys, &items, RowZero::Learns)?;
         let poolings = network.config.interest_extraction.poolings();
-        let (mut interests, mut matches) = (vec![], vec![]);
+        let embedded = match &network.inner_products {
+            Some(_) => Some(network.embeddings.items(&[&items])?.list(0)?), // [ΣC, d]
+            None => None,
+        };
+        let (mut interests, mut matches, mut products) = (vec![], vec![], vec![]);
         let (mut user_blocks, mut owners, mut start) = (vec![], vec![], 0);
         for (n, request) in requests.iter().enumerate() {
             let (user, count) = (request.state.get::<DeviceUser>(), request.items.len());
@@ -118,7 +122,13 @@ impl TensorRanker {
             if count > 0 {
                 let (rec, rec_matches) = self.pool(&user.rec, poolings, &rec_keys.narrow(0, start, count)?)?;
                 let (src, src_matches) = self.pool(&user.src, poolings, &src_keys.narrow(0, start, count)?)?;
-                interests.push(Tensor::cat(&[rec, src], 1)?);
+                let interest = Tensor::cat(&[rec, src], 1)?; // [C, 2·3d]
+                if let Some(embedded) = &embedded {
+                    let sets = interest.reshape((count, 2 * poolings, ()))?;
+                    let candidates = embedded.narrow(0, start, count)?.unsqueeze(1)?;
+                    products.push(sets.broadcast_mul(&candidates)?.sum(2)?); // [C, 2·3]
+                }
+                interests.push(interest);
                 matches.push(Tensor::cat(&[rec_matches, src_matches], 1)?);
             }
             start += count;
@@ -130,6 +140,9 @@ impl TensorRanker {
         let mut logits = network.head.after_first(&first, &mut Dropout::off())?; // [ΣC, 1]
         if let Some(weights) = &network.matching {
             logits = (logits + project(&Tensor::cat(&matches, 0)?, &weights.unsqueeze(0)?)?)?;
+        }
+        if let Some(weights) = &network.inner_products {
+            logits = (logits + project(&Tensor::cat(&products, 0)?, &weights.unsqueeze(0)?)?)?;
         }
         if let Some(bias) = &network.item_bias {
             logits = (logits + gather_rows(bias, &items, RowZero::Learns)?)?;

@@ -56,6 +56,10 @@ pub fn parameters(config: &SesRecConfig) -> Vec<Parameter> {
         let sets = 2 * config.interest_extraction.poolings();
         list.add(MATCHING.into(), &[sets], Initial::Constant(1.0 / sets as f32));
     }
+    if config.inner_products {
+        let sets = 2 * config.interest_extraction.poolings();
+        list.add(INNER_PRODUCTS.into(), &[sets], Initial::Constant(1.0 / sets as f32));
+    }
     list.into_parameters()
 }
 
@@ -65,6 +69,8 @@ pub(super) const ALIGNMENT: &str = "feature_alignment.infoNCE_loss.weight_matrix
 pub(super) const ITEM_BIAS: &str = "item_bias.weight";
 /// Not the release's: weights of the recommendation side's sets, then of the search side's, see [`SesRecConfig::matching`].
 pub(super) const MATCHING: &str = "matching.weight";
+/// Not the release's: likewise, see [`SesRecConfig::inner_products`].
+pub(super) const INNER_PRODUCTS: &str = "inner_products.weight";
 
 /// New weights; equal seeds give equal ones.
 pub fn initialise(config: &SesRecConfig, seed: u64) -> Result<HashMap<String, Tensor>, ModelError> {

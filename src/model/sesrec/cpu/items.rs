@@ -16,31 +16,43 @@ const SLICE: usize = 256;
 #[derive(Debug)]
 pub(super) struct ItemVectors {
     pub(super) features: Features,
-    /// `[items, d | features]`.
+    /// `[items, d | derived features]`.
     table: Option<Matrix>,
-    /// `[d, features]`.
+    /// `[d, derived features]`.
     derive: Matrix,
 }
 
-/// Where the parts of a candidate's features are: `W_r E(i)`, `W_s E(i)` and its share of the first prediction layer,
-/// each padded.
+/// Where the parts of a candidate's features are: `E(i)` for models that need it, then what follows from it, `W_r E(i)`,
+/// `W_s E(i)` and the share of the first prediction layer, each padded.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Features {
     /// d.
     pub(super) d: usize,
     /// Outputs of the first prediction layer.
     pub(super) h: usize,
+    /// Whether `E(i)` is among them.
+    pub(super) embedded: bool,
 }
 
 impl Features {
+    pub(super) fn new(network: &Network) -> Result<Self> {
+        let h = network.head.layers[0].weight().dim(0)?;
+        Ok(Self { d: network.config.hidden_dim, h, embedded: network.inner_products.is_some() })
+    }
+
+    /// Where what follows from `E(i)` begins.
+    fn derived(self) -> usize {
+        if self.embedded { padded(self.d) } else { 0 }
+    }
+
     /// Where the keys of a side begin; 0 is the recommendation side.
     pub(super) fn keys(self, side: usize) -> usize {
-        side * padded(self.d)
+        self.derived() + side * padded(self.d)
     }
 
     /// Where the share of the first layer begins.
     pub(super) fn block(self) -> usize {
-        2 * padded(self.d)
+        self.keys(2)
     }
 
     /// The distance between candidates.
@@ -53,8 +65,9 @@ impl ItemVectors {
     pub(super) fn new(network: &Network, embeddings: &HostEmbeddings, item_table_bytes: u64) -> Result<Self> {
         let first = network.head.layers[0].weight(); // [h, 2·3d | u | d]
         let d = network.config.hidden_dim;
-        let features = Features { d, h: first.dim(0)? };
-        let mut derive = Matrix::zeros(d, features.block() + features.h);
+        let features = Features::new(network)?;
+        let derived = features.derived();
+        let mut derive = Matrix::zeros(d, features.block() + features.h - derived);
         let item_block = first.narrow(1, first.dim(1)? - d, d)?;
         let parts = [
             (features.keys(0), &network.rec.pooling.w),
@@ -65,7 +78,7 @@ impl ItemVectors {
             let part = Matrix::transposed(weight)?;
             for row in 0..d {
                 let values = part.row(row);
-                derive.row_mut(row)[column..column + values.len()].copy_from_slice(values);
+                derive.row_mut(row)[column - derived..][..values.len()].copy_from_slice(values);
             }
         }
         let mut items = Self { features, table: None, derive };
@@ -81,12 +94,12 @@ impl ItemVectors {
 
     /// Memory of an item's row in the table.
     fn bytes_per_item(&self) -> u64 {
-        ((padded(self.features.d) + self.features.stride()) * size_of::<f32>()) as u64
+        ((padded(self.features.d) + self.features.stride() - self.features.derived()) * size_of::<f32>()) as u64
     }
 
     fn precompute(&self, embeddings: &HostEmbeddings, rows: usize) -> Result<Matrix> {
         let d = padded(self.features.d);
-        let mut table = Matrix::zeros(rows, d + self.features.stride());
+        let mut table = Matrix::zeros(rows, d + self.features.stride() - self.features.derived());
         let stride = table.stride();
         table.values_mut().par_chunks_mut(SLICE * stride).enumerate().try_for_each(|(slice, values)| {
             let count = values.len() / stride;
@@ -102,11 +115,12 @@ impl ItemVectors {
         Ok(table)
     }
 
-    /// Features of embedded items `[n, d]`; `user_block` is added to their share of the first layer.
+    /// Derived features of embedded items `[n, d]`; `user_block` is added to their share of the first layer.
     fn derive(&self, embedded: &[f32], user_block: &[f32], out: RowsMut<'_>) {
-        let (d, stride, block) = (self.features.d, self.features.stride(), self.features.block());
+        let (d, derived) = (self.features.d, self.features.derived());
+        let (columns, block) = (self.features.stride() - derived, self.features.block() - derived);
         let rows = embedded.len() / padded(d);
-        with_scratch([stride], |[start]| {
+        with_scratch([columns], |[start]| {
             start.fill(0.0);
             start[block..block + user_block.len()].copy_from_slice(user_block);
             Product {
@@ -142,7 +156,11 @@ impl ItemVectors {
         let Some(table) = &self.table else {
             return with_scratch([items.len() * d], |[embedded]| {
                 embeddings.items(items, RowsMut { values: embedded, stride: d })?;
-                self.derive(embedded, user_block, RowsMut { values: out, stride });
+                let derived = self.features.derived();
+                for (out, embedded) in out.chunks_exact_mut(stride).zip(embedded.chunks_exact(d)) {
+                    out[..derived].copy_from_slice(&embedded[..derived]);
+                }
+                self.derive(embedded, user_block, RowsMut { values: &mut out[derived..], stride });
                 Ok(())
             });
         };
@@ -150,7 +168,8 @@ impl ItemVectors {
             #[inline(always)]
             || {
                 for (&item, out) in items.iter().zip(out.chunks_exact_mut(stride)) {
-                    out.copy_from_slice(&self.row(table, item)?[d..]);
+                    // The table's rows begin with E(i), wanted or not.
+                    out.copy_from_slice(&self.row(table, item)?[d - self.features.derived()..]);
                     vector::add_scaled(&mut out[block..], user_block, 1.0);
                 }
                 Ok(())

@@ -1,6 +1,6 @@
 //! Scoring candidates: attention to the user's events, pooling, prediction layers, a tile of candidates at a time.
 
-use candle_core::Result;
+use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
 use super::{
@@ -45,6 +45,8 @@ struct InterestWeights {
     summed: Matrix,
     /// What a match with all, with the similar, with the dissimilar events adds to the logit.
     matching: Option<[f32; 3]>,
+    /// Likewise its inner products with the pooled interests.
+    inner_products: Option<[f32; 3]>,
 }
 
 /// What a request's candidates share.
@@ -87,7 +89,8 @@ impl Head {
         let first = network.head.layers[0].weight(); // [h, 2·3d | u | d]
         let (d, h) = (network.config.hidden_dim, first.dim(0)?);
         let poolings = network.config.interest_extraction.poolings();
-        let side = |start: usize, matching: Option<&[f32]>| {
+        let side = |number: usize, matching: Option<&[f32]>, inner_products: Option<&[f32]>| {
+            let start = number * poolings * d;
             let (mut by_set, mut summed) = (Matrix::zeros(poolings * padded(d), h), Matrix::zeros(d, h));
             for set in 0..poolings {
                 let weight = Matrix::transposed(&first.narrow(1, start + set * d, d)?)?;
@@ -96,16 +99,21 @@ impl Head {
                     vector::add_scaled(summed.row_mut(row), weight.row(row), 1.0);
                 }
             }
-            let matching = matching.map(|weights| std::array::from_fn(|set| weights.get(set).copied().unwrap_or(0.0)));
-            Ok::<_, candle_core::Error>(InterestWeights { by_set, summed, matching })
+            let three = |weights: &[f32]| std::array::from_fn(|set| weights.get(set).copied().unwrap_or(0.0));
+            let (matching, inner_products) = (matching.map(three), inner_products.map(three));
+            Ok::<_, candle_core::Error>(InterestWeights { by_set, summed, matching, inner_products })
         };
-        let matching = network.matching.as_ref().map(|weights| weights.to_vec1::<f32>()).transpose()?;
-        let matching = |side: usize| Some(&matching.as_ref()?[side * poolings..][..poolings]);
+        let host = |weights: &Option<Tensor>| weights.as_ref().map(Tensor::to_vec1::<f32>).transpose();
+        let (matching, inner_products) = (host(&network.matching)?, host(&network.inner_products)?);
+        let side = |number: usize| {
+            let own = number * poolings..(number + 1) * poolings;
+            side(number, matching.as_ref().map(|all| &all[own.clone()]), inner_products.as_ref().map(|all| &all[own]))
+        };
         let item_bias = network.item_bias.as_ref().map(|bias| bias.flatten_all()?.to_vec1()).transpose()?;
         let (last, layers) = network.head.layers[1..].split_last().expect("the head has at least two layers");
         Ok(Self {
-            features: Features { d, h },
-            interests: [side(0, matching(0))?, side(poolings * d, matching(1))?],
+            features: Features::new(network)?,
+            interests: [side(0)?, side(1)?],
             layers: layers.iter().map(Dense::new).collect::<Result<_>>()?,
             last: last.weight().flatten_all()?.to_vec1()?,
             last_bias: last.bias().flatten_all()?.to_vec1::<f32>()?[0],
@@ -166,16 +174,29 @@ impl Head {
         })
     }
 
-    /// Adds a side's share to the first layer of each row of features, and to its logit that of the matches.
+    /// Adds a side's share to the first layer of each row of features, and to its logit what goes past the layers.
     fn add_interests(&self, number: usize, side: &PreparedSide<'_>, features: &mut [f32], logits: &mut [f32]) {
-        let (Features { d, h }, rows) = (self.features, logits.len());
+        let (Features { d, h, .. }, rows) = (self.features, logits.len());
         let (stride, width, columns) = (self.features.stride(), padded(d), side.bias.len());
         let inner = match (&side.direct, side.second) {
             (Some(direct), _) => direct.rows(),
             (None, 0) => width,
             (None, _) => 3 * width,
         };
-        with_scratch([rows * columns, rows * inner], |[scores, pooled]| {
+        let weights = &self.interests[number];
+        let with_products = if weights.inner_products.is_some() { rows } else { 0 };
+        with_scratch([rows * columns, rows * inner, with_products * columns], |[scores, pooled, products]| {
+            if with_products > 0 {
+                Product {
+                    shape: (rows, d, columns),
+                    a: Rows { values: features, stride },
+                    b: side.transposed.view(),
+                    start: Start::Zero,
+                    c: RowsMut { values: products, stride: columns },
+                }
+                .run();
+            }
+            let products = &*products;
             Product {
                 shape: (rows, d, columns),
                 a: Rows { values: features, stride }.columns_from(self.features.keys(number)),
@@ -184,16 +205,17 @@ impl Head {
                 c: RowsMut { values: scores, stride: columns },
             }
             .run();
-            let weights = &self.interests[number];
             let right = match &side.direct {
                 Some(direct) => {
                     vector::vectorized(
                         #[inline(always)]
                         || {
                             let outputs = pooled.chunks_exact_mut(inner).zip(logits.iter_mut());
-                            for (scores, (attention, logit)) in scores.chunks_exact_mut(columns).zip(outputs) {
+                            let inputs = scores.chunks_exact_mut(columns).zip(by_row(products, columns));
+                            for ((scores, products), (attention, logit)) in inputs.zip(outputs) {
                                 let sums = side.exponentials(scores);
-                                *logit += weights.matches(side, &sums);
+                                *logit +=
+                                    weights.matches(side, &sums) + weights.products(side, scores, products, &sums);
                                 side.attention(scores, &sums, attention);
                             }
                         },
@@ -201,7 +223,7 @@ impl Head {
                     direct
                 }
                 None => {
-                    self.pool((side, weights), scores, (pooled, inner), logits);
+                    self.pool((side, weights), (scores, products), (pooled, inner), logits);
                     if side.second == 0 { &weights.summed } else { &weights.by_set }
                 }
             };
@@ -222,7 +244,7 @@ impl Head {
     fn pool(
         &self,
         (side, weights): (&PreparedSide<'_>, &InterestWeights),
-        scores: &mut [f32],
+        (scores, products): (&mut [f32], &[f32]),
         (pooled, inner): (&mut [f32], usize),
         logits: &mut [f32],
     ) {
@@ -233,9 +255,10 @@ impl Head {
                 #[inline(always)]
                 || {
                     let outputs = factors.chunks_exact_mut(3).zip(logits.iter_mut());
-                    for (scores, (factors, logit)) in scores.chunks_exact_mut(columns).zip(outputs) {
+                    let inputs = scores.chunks_exact_mut(columns).zip(by_row(products, columns));
+                    for ((scores, products), (factors, logit)) in inputs.zip(outputs) {
                         let sums = side.exponentials(scores);
-                        *logit += weights.matches(side, &sums);
+                        *logit += weights.matches(side, &sums) + weights.products(side, scores, products, &sums);
                         factors.copy_from_slice(&sums.factors());
                     }
                 },
@@ -320,7 +343,28 @@ fn relu(values: &mut [f32], stride: usize, column: usize) {
     );
 }
 
+/// Each candidate's products with the events; nothing for models that don't need them.
+#[inline(always)]
+fn by_row(products: &[f32], columns: usize) -> impl Iterator<Item = &[f32]> {
+    products.chunks_exact(columns).chain(std::iter::repeat(&[][..]))
+}
+
 impl InterestWeights {
+    /// What a candidate's inner products with its pooled interests add to its logit: those with the events, weighted by the
+    /// `exponentials` of each set.
+    #[inline(always)]
+    fn products(&self, side: &PreparedSide<'_>, exponentials: &[f32], products: &[f32], sums: &Sums) -> f32 {
+        let Some([all, similar, dissimilar]) = self.inner_products else { return 0.0 };
+        let [factor, other_factor, share] = sums.factors();
+        let begin = padded(side.first);
+        let first = factor * vector::dot(&exponentials[..begin], &products[..begin]);
+        if sums.second.is_none() {
+            return (all + similar + dissimilar) * first;
+        }
+        let second = other_factor * vector::dot(&exponentials[begin..], &products[begin..]);
+        all * (first - second).mul_add(share, second) + similar * first + dissimilar * second
+    }
+
     /// What a candidate's matches with the sets add to its logit.
     #[inline(always)]
     fn matches(&self, side: &PreparedSide<'_>, sums: &Sums) -> f32 {
