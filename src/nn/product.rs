@@ -237,7 +237,8 @@ impl Product<'_> {
 
     #[inline(always)]
     fn strips<S: Simd, const ROWS: usize>(mut self, simd: S) {
-        let mut left = self.shape.2.div_ceil(S::F32_LANES);
+        // To the end of the padding, which may be several of this machine's vectors.
+        let mut left = padded(self.shape.2) / S::F32_LANES;
         let mut column = 0;
         while left > 0 {
             // A strip of one vector would load as much as it multiplies.
@@ -282,18 +283,38 @@ mod tests {
             let plain =
                 if k == 0 { Tensor::zeros((m, n), candle_core::DType::F32, &Device::Cpu)? } else { a.matmul(&b)? };
             let (rows, left, right) = (Matrix::new(&row)?, Matrix::new(&a)?, Matrix::new(&b)?);
-            let mut c = Matrix::zeros(m, n);
-            for (start, expected) in [
-                (Start::Row(&rows.values), plain.broadcast_add(&row)?),
-                (Start::Present, (&plain + &plain)?.broadcast_add(&row)?),
-                (Start::Zero, plain),
-            ] {
-                Product { shape: (m, k, n), a: left.view(), b: right.view(), start, c: c.view_mut() }.run();
-                let far = (c.tensor()? - expected)?.abs()?.max_all()?.to_scalar::<f32>()?;
-                assert!(far < 1e-4, "{m} x {k} x {n}, {start:?}: {far}");
+            let ways: [fn(Product<'_>); 3] = [|product| product.run(), narrow, scalar];
+            for run in ways {
+                // What was there before must not matter, in the padding either.
+                let mut c = Matrix::zeros(m, n);
+                c.values_mut().fill(f32::NAN);
+                for (start, expected) in [
+                    (Start::Row(&rows.values), plain.broadcast_add(&row)?),
+                    (Start::Present, (&plain + &plain)?.broadcast_add(&row)?),
+                    (Start::Zero, plain.clone()),
+                ] {
+                    run(Product { shape: (m, k, n), a: left.view(), b: right.view(), start, c: c.view_mut() });
+                    let far = (c.tensor()? - expected)?.abs()?.max_all()?.to_scalar::<f32>()?;
+                    assert!(far < 1e-4, "{m} x {k} x {n}, {start:?}: {far}");
+                    assert!((0..m).all(|row| c.padded_row(row)[n..].iter().all(|&x| x == 0.0)), "{m} x {k} x {n}");
+                }
             }
         }
         Ok(())
+    }
+
+    /// As on machines without AVX-512, whose vectors are half as wide as the padding.
+    fn narrow(product: Product<'_>) {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(simd) = pulp::x86::V3::try_new() {
+            return Simd::vectorize(simd, product);
+        }
+        product.run();
+    }
+
+    /// As on machines without any vectors.
+    fn scalar(product: Product<'_>) {
+        Simd::vectorize(pulp::Scalar::new(), product);
     }
 
     #[test]
