@@ -120,9 +120,9 @@ fn one_batch_can_be_learned_by_heart() {
             losses.parts[0].1.to_scalar::<f32>().unwrap()
         };
         let first = step();
-        // How many steps that takes depends on how a machine rounds.
-        let learned = (0..400).map(|_| step()).find(|&loss| loss < 0.4 * first);
-        assert!(learned.is_some(), "{}: from {first} to {}", config.kind(), step());
+        // At this rate a loss may bounce; when it does depends on how a machine rounds.
+        let lowest = (0..80).map(|_| step()).fold(first, f32::min);
+        assert!(lowest < 0.4 * first, "{}: from {first} to {lowest}", config.kind());
     }
 }
 

@@ -222,14 +222,12 @@ impl Network {
         if let Some(weights) = &self.matching {
             let rec = self.rec.pooling.matches(&rec_scores, &encoded.rec)?;
             let src = self.src.pooling.matches(&src_scores, &encoded.src)?;
-            let matches = Tensor::cat(&[rec, src], 2)?; // [B, C, sets]
-            logits = (logits + project(&matches, &weights.unsqueeze(0)?)?.squeeze(2)?)?;
+            logits = (logits + weighted_sets(rec, src, weights)?)?;
         }
         if let Some(weights) = &self.inner_products {
             let rec = InterestPooling::inner_products(&rec_attention, candidates, &encoded.rec)?;
             let src = InterestPooling::inner_products(&src_attention, candidates, &encoded.src)?;
-            let products = Tensor::cat(&[rec, src], 2)?; // [B, C, sets]
-            logits = (logits + project(&products, &weights.unsqueeze(0)?)?.squeeze(2)?)?;
+            logits = (logits + weighted_sets(rec, src, weights)?)?;
         }
         if let Some(bias) = &self.item_bias {
             logits = (logits + gather_rows(bias, rows, RowZero::Learns)?.reshape((users, count))?)?;
@@ -286,6 +284,11 @@ impl Network {
     pub fn device(&self) -> &Device {
         self.embeddings.device()
     }
+}
+
+/// What candidates have of each side's sets, `[B, C, sets of the side]` each, weighted: `[B, C]`.
+fn weighted_sets(rec: Tensor, src: Tensor, weights: &Tensor) -> Result<Tensor> {
+    project(&Tensor::cat(&[rec, src], 2)?, &weights.unsqueeze(0)?)?.squeeze(2)
 }
 
 /// A loss that weighs nothing is 0 already, with gradients of 0: candle's factor 0 would leave those out.

@@ -52,13 +52,11 @@ pub fn parameters(config: &SesRecConfig) -> Vec<Parameter> {
     if config.item_bias {
         list.add(ITEM_BIAS.into(), &[config.inputs.item_attributes[0].rows, 1], Initial::Constant(0.0));
     }
-    if config.matching {
-        let sets = 2 * config.interest_extraction.poolings();
-        list.add(MATCHING.into(), &[sets], Initial::Constant(1.0 / sets as f32));
-    }
-    if config.inner_products {
-        let sets = 2 * config.interest_extraction.poolings();
-        list.add(INNER_PRODUCTS.into(), &[sets], Initial::Constant(1.0 / sets as f32));
+    let sets = 2 * config.interest_extraction.poolings();
+    for (name, wanted) in [(MATCHING, config.matching), (INNER_PRODUCTS, config.inner_products)] {
+        if wanted {
+            list.add(name.into(), &[sets], Initial::Constant(1.0 / sets as f32));
+        }
     }
     list.into_parameters()
 }
