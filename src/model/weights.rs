@@ -58,7 +58,12 @@ impl ParameterList {
 
     /// `{name}.weight [outputs, inputs]`, Xavier normal, and `{name}.bias [outputs]`, zero.
     pub fn linear(&mut self, name: &str, outputs: usize, inputs: usize) {
-        self.xavier(format!("{name}.weight"), &[outputs, inputs]);
+        self.linear_from(name, outputs, inputs, Initial::XavierNormal);
+    }
+
+    /// As [`linear`](Self::linear), with other initial weights.
+    pub fn linear_from(&mut self, name: &str, outputs: usize, inputs: usize, weights: Initial) {
+        self.add(format!("{name}.weight"), &[outputs, inputs], weights);
         self.add(format!("{name}.bias"), &[outputs], Initial::Constant(0.0));
     }
 

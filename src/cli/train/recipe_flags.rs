@@ -42,9 +42,9 @@ impl RecipeName {
             Preset::Amazon => (1e-5, 5, 5),
             Preset::Kuaishou => (1e-6, 1, 2),
         };
-        let targets = match loss {
-            Loss::Own => TrainingTargets::All,
-            Loss::Bce => TrainingTargets::AfterSearch,
+        let (targets, negative_sampling) = match loss {
+            Loss::Own => (TrainingTargets::All, NegativeSampling::Uniform),
+            Loss::Bce => (TrainingTargets::AfterSearch, NegativeSampling::Popularity),
         };
         let paper = Recipe {
             dropout: model.dropout(),
@@ -52,6 +52,7 @@ impl RecipeName {
             plateau_patience,
             early_stop_patience,
             targets,
+            negative_sampling,
             ..Recipe::default()
         };
         match self {
@@ -90,7 +91,7 @@ pub struct RecipeFlags {
     /// Items that a user did not click, per clicked one. [default: 4; best 32]
     #[arg(long)]
     training_negatives: Option<usize>,
-    /// How they are drawn. [default: popularity; best uniform]
+    /// How they are drawn. [default: popularity; uniform with --loss own, and for best]
     #[arg(long, value_enum)]
     negative_sampling: Option<NegativeSampling>,
     /// Items and queries that a batch's query-item alignment is contrasted with.

@@ -2,6 +2,7 @@
 
 use candle_core::{Result, Tensor};
 
+use super::network::SMALL;
 use crate::{
     model::{ModelError, ParameterList, Weights},
     nn::{Dropout, LayerNorm, Linear},
@@ -20,8 +21,8 @@ pub(super) struct FeedForward {
 
 impl FeedForward {
     pub fn parameters(list: &mut ParameterList, name: &str, d: usize) {
-        list.linear(&format!("{name}.dense_1"), EXPANSION * d, d);
-        list.linear(&format!("{name}.dense_2"), d, EXPANSION * d);
+        list.linear_from(&format!("{name}.dense_1"), EXPANSION * d, d, SMALL);
+        list.linear_from(&format!("{name}.dense_2"), d, EXPANSION * d, SMALL);
         list.norm(&format!("{name}.LayerNorm"), d);
     }
 

@@ -3,10 +3,10 @@
 use candle_core::{Result, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::{Baseline, Candidates, Network, Objective, Step, dot, feed_forward::FeedForward};
+use super::{Baseline, Candidates, Network, Objective, Step, dot, feed_forward::FeedForward, network::SMALL};
 use crate::{
     model::{BatchPlan, Examples, HistoryVectors, InputConfig, Losses, ModelError, ParameterList, Weights},
-    nn::{Dropout, FrequencyFilter, Initial, LayerNorm, add_row, binary_cross_entropy},
+    nn::{Dropout, FrequencyFilter, LayerNorm, add_row, binary_cross_entropy},
 };
 
 /// FMLP-Rec's settings.
@@ -64,12 +64,12 @@ impl Baseline for FmlpConfig {
 
     fn parameters(&self, list: &mut ParameterList) {
         let (d, length) = (self.inputs.item_dim(), self.inputs.limits.recommendations);
-        list.xavier("position_embeddings.weight".into(), &[length, d]);
+        list.add("position_embeddings.weight".into(), &[length, d], SMALL);
         list.norm("LayerNorm", d);
         for block in 0..self.num_blocks {
             let layer = format!("item_encoder.layer.{block}");
             let shape = [1, FrequencyFilter::frequencies(length), d, 2];
-            list.add(format!("{layer}.filterlayer.complex_weight"), &shape, Initial::Normal(0.02));
+            list.add(format!("{layer}.filterlayer.complex_weight"), &shape, SMALL);
             list.norm(&format!("{layer}.filterlayer.LayerNorm"), d);
             FeedForward::parameters(list, &format!("{layer}.intermediate"), d);
         }

@@ -12,8 +12,13 @@ use crate::{
         Architecture, BatchPlan, Embeddings, HistoryVectors, InputConfig, ItemRows, Losses, ModelError, Parameter,
         ParameterList, RankingModel, TrainableModel, TrainingBatch, Weights,
     },
-    nn::{Dropout, RowZero, batch_matmul_transposed, binary_cross_entropy, cross_entropy, gather_rows},
+    nn::{Dropout, Initial, RowZero, batch_matmul_transposed, binary_cross_entropy, cross_entropy, gather_rows},
 };
+
+/// How weights of attention and filter blocks begin, positions included (SASRec's and FMLP-Rec's releases). Positions have to
+/// begin as small as the items that they are added to: under Xavier's, with a hundred times the items' variance, a model
+/// doesn't see the items for many epochs.
+pub(super) const SMALL: Initial = Initial::Normal(0.02);
 
 /// A model's configuration.
 pub trait Baseline: Clone + std::fmt::Debug + Send + Sync + 'static {

@@ -4,7 +4,10 @@
 use candle_core::{Result, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::{Baseline, Candidates, Network, Objective, Step, dot, network::check_attention};
+use super::{
+    Baseline, Candidates, Network, Objective, Step, dot,
+    network::{SMALL, check_attention},
+};
 use crate::{
     data::{HistoryBatch, HistoryLimits},
     model::{BatchPlan, Examples, HistoryVectors, InputConfig, Losses, ModelError, ParameterList, Weights},
@@ -76,8 +79,8 @@ impl Baseline for QuerySeqRecConfig {
 
     fn parameters(&self, list: &mut ParameterList) {
         let (d, limits) = (self.inputs.item_dim(), self.inputs.limits);
-        list.xavier("type_emb.weight".into(), &[2, d]);
-        list.xavier("pos_emb.weight".into(), &[limits.recommendations + limits.searches, d]);
+        list.add("type_emb.weight".into(), &[2, d], SMALL);
+        list.add("pos_emb.weight".into(), &[limits.recommendations + limits.searches, d], SMALL);
         for n in 0..self.num_blocks {
             list.norm(&format!("attention_layernorms.{n}"), d);
             for part in ["linear_layers.0", "linear_layers.1", "linear_layers.2", "output_linear"] {

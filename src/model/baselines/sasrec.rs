@@ -4,7 +4,11 @@
 use candle_core::{Result, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::{Baseline, Candidates, Network, Objective, Step, dot, feed_forward::FeedForward, network::check_attention};
+use super::{
+    Baseline, Candidates, Network, Objective, Step, dot,
+    feed_forward::FeedForward,
+    network::{SMALL, check_attention},
+};
 use crate::{
     model::{BatchPlan, Examples, HistoryVectors, InputConfig, Losses, ModelError, ParameterList, Weights},
     nn::{CausalAttention, Dropout, LayerNorm, RowZero, gather_rows, newest, real_positions, softplus},
@@ -81,12 +85,12 @@ impl Baseline for SasRecConfig {
 
     fn parameters(&self, list: &mut ParameterList) {
         let d = self.inputs.item_dim();
-        list.xavier("position_embeddings.weight".into(), &[self.inputs.limits.recommendations, d]);
+        list.add("position_embeddings.weight".into(), &[self.inputs.limits.recommendations, d], SMALL);
         list.norm("LayerNorm", d);
         for block in 0..self.num_blocks {
             let layer = format!("item_encoder.layer.{block}");
             for part in ["query", "key", "value", "dense"] {
-                list.linear(&format!("{layer}.attention.{part}"), d, d);
+                list.linear_from(&format!("{layer}.attention.{part}"), d, d, SMALL);
             }
             list.norm(&format!("{layer}.attention.LayerNorm"), d);
             FeedForward::parameters(list, &format!("{layer}.intermediate"), d);
