@@ -78,7 +78,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let losses_done = start.elapsed();
         let gradients = losses.total.backward()?;
         let gradients_done = start.elapsed();
-        adam.step(&gradients)?;
+        adam.step(&gradients.into())?;
         let done = start.elapsed();
         // The first steps warm caches and threads up.
         if step >= 3 {

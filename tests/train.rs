@@ -40,6 +40,7 @@ fn one_step_from_the_golden_gradients_gives_the_golden_weights() {
             beta1: constant("/adam/betas/0"),
             beta2: constant("/adam/betas/1"),
             epsilon: constant("/adam/eps"),
+            lazy: false,
         };
         let parameters = Parameters::from_tensors(&load("weights.safetensors")).unwrap();
         let (gradients, expected) = (load("gradients.safetensors"), load("weights_after_adam_step.safetensors"));
@@ -48,7 +49,7 @@ fn one_step_from_the_golden_gradients_gives_the_golden_weights() {
         for (name, var) in parameters.iter() {
             store.insert(var.as_tensor(), gradients[name].clone());
         }
-        Adam::new(&parameters, options).unwrap().step(&store).unwrap();
+        Adam::new(&parameters, options).unwrap().step(&store.into()).unwrap();
         assert_eq!(parameters.iter().len(), expected.len());
         for (name, var) in parameters.iter() {
             let difference = (var.as_tensor() - &expected[name]).unwrap().abs().unwrap().flatten_all().unwrap();

@@ -6,6 +6,7 @@ use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Tensor, b
 
 use super::{
     host,
+    row_gradients::{Destination, Scatter, scattered},
     vector::{self, vectorized},
 };
 
@@ -89,19 +90,24 @@ impl CustomOp1 for Gather {
     fn bwd(&self, table: &Tensor, _: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
         let gradient = gradient.contiguous()?;
         let (storage, layout) = gradient.storage_and_layout();
-        let (values, d) = (host::stored(&storage, layout)?, table.dim(1)?);
-        let mut out = vec![0.0; table.elem_count()];
-        vectorized(
-            #[inline(always)]
-            || {
-                for (&id, values) in self.ids.iter().zip(values.chunks_exact(d)) {
-                    if id != 0 || self.row_zero == RowZero::Learns {
-                        vector::add_scaled(&mut out[id as usize * d..(id as usize + 1) * d], values, 1.0);
-                    }
-                }
-            },
-        );
-        Ok(Some(Tensor::from_vec(out, table.shape(), table.device())?))
+        scattered(table, GatherGradient { gather: self, values: host::stored(&storage, layout)?, d: table.dim(1)? })
+    }
+}
+
+struct GatherGradient<'a> {
+    gather: &'a Gather,
+    values: &'a [f32],
+    d: usize,
+}
+
+impl Scatter for GatherGradient<'_> {
+    #[inline(always)]
+    fn scatter(&self, destination: &mut impl Destination) {
+        for (&id, values) in self.gather.ids.iter().zip(self.values.chunks_exact(self.d)) {
+            if id != 0 || self.gather.row_zero == RowZero::Learns {
+                vector::add_scaled(destination.row(id, self.d), values, 1.0);
+            }
+        }
     }
 }
 
@@ -149,19 +155,23 @@ impl CustomOp1 for Mean {
     fn bwd(&self, table: &Tensor, _: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
         let gradient = gradient.contiguous()?;
         let (storage, layout) = gradient.storage_and_layout();
-        let (values, d) = (host::stored(&storage, layout)?, table.dim(1)?);
-        let mut out = vec![0.0; table.elem_count()];
-        vectorized(
+        scattered(table, MeanGradient { mean: self, values: host::stored(&storage, layout)?, d: table.dim(1)? })
+    }
+}
+
+struct MeanGradient<'a> {
+    mean: &'a Mean,
+    values: &'a [f32],
+    d: usize,
+}
+
+impl Scatter for MeanGradient<'_> {
+    #[inline(always)]
+    fn scatter(&self, destination: &mut impl Destination) {
+        let (values, d) = (self.values, self.d);
+        self.mean.for_each(
             #[inline(always)]
-            || {
-                self.for_each(
-                    #[inline(always)]
-                    |n, id, weight| {
-                        vector::add_scaled(&mut out[id * d..(id + 1) * d], &values[n * d..(n + 1) * d], weight);
-                    },
-                )
-            },
+            |n, id, weight| vector::add_scaled(destination.row(id as u32, d), &values[n * d..(n + 1) * d], weight),
         );
-        Ok(Some(Tensor::from_vec(out, table.shape(), table.device())?))
     }
 }

@@ -2,14 +2,14 @@
 //!
 //! candle-nn's `AdamW` decouples weight decay, which is another algorithm, and composes each step from tensor operations
 //! that allocate: on embedding tables of millions of values that costs more than the model. On the CPU a step here is one
-//! pass over each parameter, in place.
+//! pass over each parameter, in place; or, where it is [lazy](AdamOptions::lazy), over the rows that were looked up.
 
 use std::{collections::HashMap, sync::Mutex};
 
-use candle_core::{CpuStorage, DType, InplaceOp1, Layout, Storage, Tensor, Var, backprop::GradStore};
+use candle_core::{CpuStorage, DType, InplaceOp1, Layout, Storage, Tensor, Var};
 use rayon::prelude::*;
 
-use super::Parameters;
+use super::{Gradients, Parameters, row_gradients::RowGradient};
 
 /// Values that one task updates: four streams of 128 kB, which stay in a core's second-level cache.
 const CHUNK: usize = 32 * 1024;
@@ -45,11 +45,14 @@ pub struct AdamOptions {
     /// Times the weight, added to its gradient; also where the gradient is zero, as for the rows of an embedding table
     /// that a batch doesn't use.
     pub l2: f64,
+    /// Rows of tables that a step doesn't look up stay as they are, moments and all (`torch.optim.SparseAdam`); without it
+    /// they go on moving by their moments, and every step passes over all of them. On the CPU only.
+    pub lazy: bool,
 }
 
 impl Default for AdamOptions {
     fn default() -> Self {
-        Self { learning_rate: 1e-3, beta1: 0.9, beta2: 0.999, epsilon: 1e-8, l2: 0.0 }
+        Self { learning_rate: 1e-3, beta1: 0.9, beta2: 0.999, epsilon: 1e-8, l2: 0.0, lazy: false }
     }
 }
 
@@ -107,22 +110,43 @@ impl Adam {
         self.step
     }
 
+    /// The gradients of a loss as [`step`](Self::step) wants them: by row where it is lazy.
+    pub fn backward(&self, loss: &Tensor) -> candle_core::Result<Gradients> {
+        if self.options.lazy {
+            Gradients::by_rows(loss, self.parameters.iter().map(|(_, var)| var.as_tensor()))
+        } else {
+            Ok(loss.backward()?.into())
+        }
+    }
+
     /// Moves every parameter against its gradient.
     ///
     /// # Errors
     /// If a parameter has no gradient or one that is not finite; nothing is changed then.
-    pub fn step(&mut self, gradients: &GradStore) -> Result<(), OptimizerError> {
+    pub fn step(&mut self, gradients: &Gradients) -> Result<(), OptimizerError> {
         let gradients = self.gradients(gradients)?;
         self.step += 1;
         let constants = Constants::at_step(self.options, self.step);
         for (((_, var), moments), gradient) in self.parameters.iter().zip(&mut self.moments).zip(&gradients) {
             match moments {
                 Moments::Host { first, second } => {
-                    let (storage, layout) = gradient.storage_and_layout();
-                    let gradient = host_slice(&storage, layout)?;
-                    var.inplace_op1(&HostStep { constants, gradient, moments: Mutex::new((first, second)) })?;
+                    let moments = Mutex::new((first, second));
+                    match gradient {
+                        Gradient::Dense(gradient) => {
+                            let (storage, layout) = gradient.storage_and_layout();
+                            let gradient = host_slice(&storage, layout)?;
+                            var.inplace_op1(&HostStep { constants, gradient, rows: None, moments })?;
+                        }
+                        Gradient::Rows(of) => {
+                            let (rows, gradient) = (Some(of.rows()), of.values());
+                            var.inplace_op1(&HostStep { constants, gradient, rows, moments })?;
+                        }
+                    }
                 }
-                Moments::Device { first, second } => device_step(constants, var, gradient, (first, second))?,
+                Moments::Device { first, second } => {
+                    let Gradient::Dense(gradient) = gradient else { unreachable!("by row on the CPU only") };
+                    device_step(constants, var, gradient, (first, second))?;
+                }
             }
         }
         Ok(())
@@ -177,22 +201,39 @@ impl Adam {
     }
 
     /// Every parameter's gradient, contiguous and finite, in the parameters' order.
-    fn gradients(&self, gradients: &GradStore) -> Result<Vec<Tensor>, OptimizerError> {
-        let found: Vec<Tensor> = self
+    fn gradients<'a>(&self, gradients: &'a Gradients) -> Result<Vec<Gradient<'a>>, OptimizerError> {
+        let found: Vec<Gradient<'a>> = self
             .parameters
             .iter()
-            .map(|(name, var)| match gradients.get(var.as_tensor()) {
-                Some(gradient) => Ok(gradient.contiguous()?),
-                None => Err(OptimizerError::MissingGradient(name.to_owned())),
+            .map(|(name, var)| match (gradients.dense(var), gradients.rows(var)) {
+                (Some(dense), None) => Ok(Gradient::Dense(dense.contiguous()?)),
+                (None, Some(rows)) => Ok(Gradient::Rows(rows)),
+                (Some(dense), Some(rows)) => {
+                    let mut sum: Vec<f32> = dense.flatten_all()?.to_vec1()?;
+                    rows.add_to(&mut sum);
+                    Ok(Gradient::Dense(Tensor::from_vec(sum, dense.shape(), dense.device())?))
+                }
+                (None, None) => Err(OptimizerError::MissingGradient(name.to_owned())),
             })
             .collect::<Result<_, OptimizerError>>()?;
         for ((name, _), gradient) in self.parameters.iter().zip(&found) {
-            if !is_finite(gradient)? {
+            let finite = match gradient {
+                Gradient::Dense(gradient) => is_finite(gradient)?,
+                Gradient::Rows(rows) => all_finite(rows.values()),
+            };
+            if !finite {
                 return Err(OptimizerError::NonFinite(name.to_owned()));
             }
         }
         Ok(found)
     }
+}
+
+/// One parameter's.
+enum Gradient<'a> {
+    Dense(Tensor),
+    /// Zero but for these rows, which alone are stepped.
+    Rows(&'a RowGradient),
 }
 
 /// What one step multiplies with.
@@ -213,7 +254,7 @@ struct Constants {
 
 impl Constants {
     fn at_step(options: AdamOptions, step: u64) -> Self {
-        let AdamOptions { learning_rate, beta1, beta2, epsilon, l2 } = options;
+        let AdamOptions { learning_rate, beta1, beta2, epsilon, l2, lazy: _ } = options;
         Self {
             l2: l2 as f32,
             first_rate: (1.0 - beta1) as f32,
@@ -230,6 +271,8 @@ impl Constants {
 struct HostStep<'a> {
     constants: Constants,
     gradient: &'a [f32],
+    /// The rows that `gradient` is of; `None` if it is of all values.
+    rows: Option<&'a [u32]>,
     /// candle hands an operation out by shared reference; the lock is never contended.
     moments: Mutex<(&'a mut Vec<f32>, &'a mut Vec<f32>)>,
 }
@@ -247,7 +290,16 @@ impl InplaceOp1 for HostStep<'_> {
         let mut moments = self.moments.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let (first, second) = &mut *moments;
         let arch = pulp::Arch::new();
-        if weights.len() <= CHUNK {
+        if let Some(rows) = self.rows {
+            let Some(d) = self.gradient.len().checked_div(rows.len()) else { return Ok(()) };
+            arch.dispatch(|| {
+                for (&row, gradient) in rows.iter().zip(self.gradient.chunks_exact(d)) {
+                    let at = row as usize * d..(row as usize + 1) * d;
+                    let moments = (&mut first[at.clone()], &mut second[at.clone()]);
+                    update(self.constants, &mut weights[at], gradient, moments);
+                }
+            });
+        } else if weights.len() <= CHUNK {
             arch.dispatch(|| update(self.constants, weights, self.gradient, (first, second)));
         } else {
             let chunks = weights.par_chunks_mut(CHUNK).zip(self.gradient.par_chunks(CHUNK));
@@ -293,13 +345,16 @@ fn is_finite(tensor: &Tensor) -> candle_core::Result<bool> {
         return Ok((tensor * 0.0)?.sum_all()?.to_scalar::<f32>()? == 0.0);
     }
     let (storage, layout) = tensor.storage_and_layout();
-    let values = host_slice(&storage, layout)?;
+    Ok(all_finite(host_slice(&storage, layout)?))
+}
+
+fn all_finite(values: &[f32]) -> bool {
     let arch = pulp::Arch::new();
     // Of the bits without the sign, those of infinities and NaN are the largest: an integer maximum, which vectorises.
     let largest = |chunk: &[f32]| {
         arch.dispatch(|| chunk.iter().fold(0, |largest: u32, value| largest.max(value.to_bits() & 0x7fff_ffff)))
     };
-    Ok(values.par_chunks(CHUNK).all(|chunk| largest(chunk) < 0x7f80_0000))
+    values.par_chunks(CHUNK).all(|chunk| largest(chunk) < 0x7f80_0000)
 }
 
 fn host_slice<'a>(storage: &'a Storage, layout: &Layout) -> candle_core::Result<&'a [f32]> {
@@ -313,9 +368,10 @@ fn host_slice<'a>(storage: &'a Storage, layout: &Layout) -> candle_core::Result<
 
 #[cfg(test)]
 mod tests {
-    use candle_core::Device;
+    use candle_core::{Device, backprop::GradStore};
 
     use super::*;
+    use crate::nn::{RowZero, gather_rows};
 
     fn parameters(tensors: &[(&str, Tensor)]) -> Parameters {
         let tensors = tensors.iter().map(|(name, tensor)| ((*name).to_owned(), tensor.clone())).collect();
@@ -337,7 +393,7 @@ mod tests {
         let mut adam = Adam::new(&parameters, options).unwrap();
         let mut expected: Vec<(f64, f64, f64)> = start.iter().map(|&x| (f64::from(x), 0.0, 0.0)).collect();
         for step in 1..=5 {
-            adam.step(&half_square(&parameters)).unwrap();
+            adam.step(&half_square(&parameters).into()).unwrap();
             for (x, m, v) in &mut expected {
                 let g = *x + 0.1 * *x;
                 *m = 0.9 * *m + 0.1 * g;
@@ -361,7 +417,7 @@ mod tests {
         let zeros = || start.zeros_like().unwrap();
         let (mut first, mut second) = (zeros(), zeros());
         for step in 1..=3 {
-            adam.step(&half_square(&fused)).unwrap();
+            adam.step(&half_square(&fused).into()).unwrap();
             let constants = Constants::at_step(options, step);
             let gradient = composed.as_detached_tensor().copy().unwrap();
             device_step(constants, &composed, &gradient, (&mut first, &mut second)).unwrap();
@@ -376,7 +432,7 @@ mod tests {
         let parameters = parameters(&[("lost", tensor.clone()), ("kept", tensor)]);
         let kept = parameters.get("kept").unwrap();
         let gradients = kept.sum_all().unwrap().backward().unwrap();
-        let error = Adam::new(&parameters, AdamOptions::default()).unwrap().step(&gradients).unwrap_err();
+        let error = Adam::new(&parameters, AdamOptions::default()).unwrap().step(&gradients.into()).unwrap_err();
         assert!(matches!(&error, OptimizerError::MissingGradient(name) if name == "lost"), "{error}");
         assert_eq!(kept.to_vec1::<f32>().unwrap(), [1.0, 2.0]);
     }
@@ -389,7 +445,7 @@ mod tests {
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             let mut gradients = half_square(&parameters);
             gradients.insert(var.as_tensor(), Tensor::new(&[0f32, bad], &Device::Cpu).unwrap());
-            assert!(matches!(adam.step(&gradients), Err(OptimizerError::NonFinite(name)) if name == "x"));
+            assert!(matches!(adam.step(&gradients.into()), Err(OptimizerError::NonFinite(name)) if name == "x"));
         }
         assert_eq!((adam.steps(), var.to_vec1::<f32>().unwrap()), (0, vec![1.0, 0.0]));
     }
@@ -399,15 +455,42 @@ mod tests {
         let start = Tensor::new(&[[1f32, -2.0], [0.5, 3.0]], &Device::Cpu).unwrap();
         let (straight, resumed) = (parameters(&[("x", start.clone())]), parameters(&[("x", start)]));
         let mut adam = Adam::new(&straight, AdamOptions::default()).unwrap();
-        (0..4).for_each(|_| adam.step(&half_square(&straight)).unwrap());
+        (0..4).for_each(|_| adam.step(&half_square(&straight).into()).unwrap());
         let mut before = Adam::new(&resumed, AdamOptions::default()).unwrap();
-        (0..2).for_each(|_| before.step(&half_square(&resumed)).unwrap());
+        (0..2).for_each(|_| before.step(&half_square(&resumed).into()).unwrap());
         let mut after = Adam::new(&resumed, AdamOptions::default()).unwrap();
         after.restore(&before.state().unwrap()).unwrap();
-        (0..2).for_each(|_| after.step(&half_square(&resumed)).unwrap());
+        (0..2).for_each(|_| after.step(&half_square(&resumed).into()).unwrap());
         let values = |p: &Parameters| p.get("x").unwrap().to_vec2::<f32>().unwrap();
         assert_eq!(values(&straight), values(&resumed));
         let error = after.restore(&HashMap::new()).unwrap_err();
         assert_eq!(error.to_string(), "optimizer state: step is missing");
+    }
+
+    /// Where every step looks up the same rows, lazy or not is one; a row that is not looked up moves by its moments or
+    /// stays.
+    #[test]
+    fn lazy_steps_move_the_rows_that_were_looked_up() {
+        let start = Tensor::from_vec((0..12).map(|n| n as f32 / 5.0 - 1.0).collect(), (4, 3), &Device::Cpu).unwrap();
+        let table = |lazy, batches: &[&[u32]]| {
+            let parameters = parameters(&[("x", start.clone())]);
+            let mut adam = Adam::new(&parameters, AdamOptions { lazy, l2: 0.01, ..AdamOptions::default() }).unwrap();
+            for ids in batches {
+                let rows = gather_rows(parameters.get("x").unwrap(), ids, RowZero::Learns).unwrap();
+                let gradients = adam.backward(&rows.sqr().unwrap().sum_all().unwrap()).unwrap();
+                adam.step(&gradients).unwrap();
+            }
+            parameters.get("x").unwrap().to_vec2::<f32>().unwrap()
+        };
+        let same: [&[u32]; 3] = [&[2, 1, 2], &[1, 2], &[2, 1]];
+        let (lazy, every) = (table(true, &same), table(false, &same));
+        assert_eq!(lazy[1..3], every[1..3]);
+        let start = start.to_vec2::<f32>().unwrap();
+        assert_eq!((&lazy[0], &lazy[3]), (&start[0], &start[3]));
+        assert_ne!(every[0], start[0], "moved by the regularisation");
+        let changing: [&[u32]; 2] = [&[1], &[2]];
+        let (lazy, every) = (table(true, &changing), table(false, &changing));
+        assert_eq!(lazy[1], table(true, &changing[..1])[1]);
+        assert_ne!(lazy[1], every[1], "moved by its moments");
     }
 }

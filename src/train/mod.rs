@@ -23,7 +23,9 @@ mod trainer;
 pub use checkpoint::{Candidates, Checkpoint, Position};
 pub use error::TrainingError;
 pub use progress::Reporting;
-pub use recipe::{NegativeSampling, Order, OwnClicks, Recipe, RecipeError, Schedule, Selection, TrainingTargets};
+pub use recipe::{
+    NegativeSampling, Optimizer, Order, OwnClicks, Recipe, RecipeError, Schedule, Selection, TrainingTargets,
+};
 pub use schedule::{EarlyStop, ReduceOnPlateau, cosine};
 pub use tensorboard::EventWriter;
 pub use trainer::{Best, Ending, EpochReport, Outcome, Trainer, TrainingFiles};

@@ -348,7 +348,7 @@ impl<'a> Run<'a> {
             self.state.learning_rate = cosine(self.state.steps, all, recipe.learning_rate, recipe.min_learning_rate);
             self.adam.set_learning_rate(self.state.learning_rate);
         }
-        let gradients = losses.total.backward().map_err(ModelError::from)?;
+        let gradients = self.adam.backward(&losses.total).map_err(ModelError::from)?;
         match self.adam.step(&gradients) {
             Ok(()) => Ok(values),
             Err(OptimizerError::NonFinite(name)) => {

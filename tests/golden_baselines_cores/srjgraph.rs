@@ -104,6 +104,7 @@ fn srjgraph() {
     let inputs = InputConfig {
         item_attributes: attribute(14),
         item_width: None,
+        item_projection: true,
         user_attributes: attribute(10),
         query_features: Some(QueryFeatures { id: table, search_source: None, word_segs: table }),
         limits: HistoryLimits { recommendations: 6, searches: 1, words: 1, clicks: 1 },

@@ -39,6 +39,7 @@ pub fn inputs_of(d: usize, u: usize) -> InputConfig {
     InputConfig {
         item_attributes: vec![table(d)],
         item_width: None,
+        item_projection: true,
         user_attributes: if u > 0 { vec![table(u)] } else { vec![] },
         query_features: None,
         limits: HistoryLimits { recommendations: LENGTH, searches: 0, words: 0, clicks: 0 },

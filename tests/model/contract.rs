@@ -116,7 +116,7 @@ fn one_batch_can_be_learned_by_heart() {
         let mut adam = Adam::new(model.parameters(), options).unwrap();
         let mut step = || {
             let losses = model.losses(&batch, &mut Dropout::off()).unwrap();
-            adam.step(&losses.total.backward().unwrap()).unwrap();
+            adam.step(&losses.total.backward().unwrap().into()).unwrap();
             losses.parts[0].1.to_scalar::<f32>().unwrap()
         };
         let first = step();

@@ -102,7 +102,7 @@ fn without_clicks_alignment_is_zero_and_training_goes_on() {
     assert_eq!(losses.parts[1].0, "align");
     assert_eq!(losses.parts[1].1.to_scalar::<f32>().unwrap(), 0.0);
     let options = AdamOptions { learning_rate: 1e-3, ..AdamOptions::default() };
-    Adam::new(model.parameters(), options).unwrap().step(&losses.total.backward().unwrap()).unwrap();
+    Adam::new(model.parameters(), options).unwrap().step(&losses.total.backward().unwrap().into()).unwrap();
 }
 
 #[test]
@@ -121,7 +121,7 @@ fn it_overfits_one_batch() {
         for _ in 0..60 {
             let losses = model.losses(&batch(&users), &mut Dropout::off()).unwrap();
             last = prediction(&losses);
-            adam.step(&losses.total.backward().unwrap()).unwrap();
+            adam.step(&losses.total.backward().unwrap().into()).unwrap();
         }
         assert!(last < 0.2 * first, "{loss}: from {first} to {last}");
     }

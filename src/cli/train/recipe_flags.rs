@@ -3,7 +3,7 @@
 use super::{Loss, Preset};
 use crate::{
     model::{ModelKind, Setting},
-    train::{NegativeSampling, Order, OwnClicks, Recipe, Schedule, Selection, TrainingTargets},
+    train::{NegativeSampling, Optimizer, Order, OwnClicks, Recipe, Schedule, Selection, TrainingTargets},
 };
 
 /// A model's training and, for SESRec, its architecture as a whole; single flags change single values of it.
@@ -101,6 +101,10 @@ pub struct RecipeFlags {
     /// stamp and srjgraph 0, gru4rec 0.3, sasrec and fmlp 0.5, query-seqrec 0.6; best: sesrec 0.3]
     #[arg(long)]
     dropout: Option<f64>,
+    /// Which rows of embedding tables a step moves: all, or those that its batch uses, which is faster on large catalogues and
+    /// learns slightly differently.
+    #[arg(long, value_enum, default_value_t)]
+    optimizer: Optimizer,
     /// Adam's step size at the start.
     #[arg(long, default_value_t = 1e-3)]
     learning_rate: f64,
@@ -173,6 +177,7 @@ impl RecipeFlags {
             negative_sampling: self.negative_sampling.unwrap_or(base.negative_sampling),
             alignment_negatives: self.alignment_negatives,
             dropout: self.dropout.unwrap_or(base.dropout),
+            optimizer: self.optimizer,
             learning_rate: self.learning_rate,
             schedule: self.schedule.unwrap_or(base.schedule),
             l2: self.l2.unwrap_or(base.l2),

@@ -10,7 +10,7 @@ const THEIRS: &str = "item_embeddings.weight";
 const OURS: &str = "query_item_feat.item_feat.item_id_emb.weight";
 const PROJECTION: &str = "query_item_feat.item_trans";
 
-/// Gives such weights the projection that items here go through: the identity. Others are left as they are.
+/// Gives such weights the projection that items here go through, where the configuration has one: the identity. Others are left as they are.
 pub fn with_projection(
     config: &ModelConfig,
     mut tensors: HashMap<String, Tensor>,
@@ -21,8 +21,11 @@ pub fn with_projection(
         let message = "is a table of items alone; item_attributes of the configuration must be [\"id\"]";
         return Err(ModelError::Weights { name: THEIRS.into(), message: message.into() });
     }
-    let identity: Vec<f32> = (0..d * d).map(|n| f32::from(u8::from(n / d == n % d))).collect();
     tensors.insert(OURS.into(), table);
+    if !config.inputs().item_projection {
+        return Ok(tensors);
+    }
+    let identity: Vec<f32> = (0..d * d).map(|n| f32::from(u8::from(n / d == n % d))).collect();
     tensors.insert(format!("{PROJECTION}.weight"), Tensor::from_vec(identity, (d, d), &Device::Cpu)?);
     tensors.insert(format!("{PROJECTION}.bias"), Tensor::zeros(d, candle_core::DType::F32, &Device::Cpu)?);
     Ok(tensors)

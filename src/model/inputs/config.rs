@@ -15,6 +15,10 @@ pub struct InputConfig {
     /// d, where it is not the sum of the item attributes' dimensions: what the concatenated attributes are projected to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub item_width: Option<usize>,
+    /// Whether the concatenated attributes pass a learned projection (SESRec's eq. 2). Publications that read items' ids alone
+    /// have none.
+    #[serde(default = "yes")]
+    pub item_projection: bool,
     /// Embedding tables of users, likewise; none for models that know users by their histories alone.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub user_attributes: Vec<AttributeConfig>,
@@ -24,6 +28,10 @@ pub struct InputConfig {
     /// How much of a history is seen.
     #[serde(flatten)]
     pub limits: HistoryLimits,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// The item attribute that is no value but a list: the mean over the words of the item's caption, in the table that the
@@ -105,6 +113,7 @@ impl InputConfig {
         Self {
             item_attributes,
             item_width: None,
+            item_projection: true,
             user_attributes: attributes(&catalogue.users, sizes.user),
             query_features: Some(QueryFeatures {
                 id: table(&catalogue.queries, sizes.query.0),
@@ -163,6 +172,10 @@ impl InputConfig {
         }
         if self.item_width == Some(0) {
             return fail("item_width must not be 0".into());
+        }
+        let (d, attributes) = (self.item_dim(), self.item_attributes_dim());
+        if !self.item_projection && d != attributes {
+            return fail(format!("item_width is {d}, without item_projection it must be the attributes' {attributes}"));
         }
         for (kind, attributes) in
             [("item_attributes", &self.item_attributes), ("user_attributes", &self.user_attributes)]

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use candle_core::{Device, Result, Tensor, bail};
+use candle_core::{DType, Device, Result, Tensor, bail};
 
 use super::{ITEM_WORDS, InputConfig, QueryFeatures};
 use crate::{
@@ -97,9 +97,14 @@ impl Embeddings {
                 sources: sources.transpose()?,
             })
         };
+        let items: Vec<Table> = items.collect::<std::result::Result<_, ModelError>>()?;
         Ok(Self {
-            items: items.collect::<std::result::Result<_, ModelError>>()?,
-            item_trans: weights.linear("query_item_feat.item_trans")?,
+            item_trans: if config.item_projection {
+                weights.linear("query_item_feat.item_trans")?
+            } else {
+                identity(config.item_dim(), items[0].weight.device())?
+            },
+            items,
             users: users.collect::<std::result::Result<_, ModelError>>()?,
             queries: config.query_features.map(queries).transpose()?,
             word_len: config.limits.words,
@@ -124,7 +129,9 @@ impl Embeddings {
             }
             list.linear("query_item_feat.query_trans", d, id.dim + word_segs.dim);
         }
-        list.linear("query_item_feat.item_trans", d, config.item_attributes_dim());
+        if config.item_projection {
+            list.linear("query_item_feat.item_trans", d, config.item_attributes_dim());
+        }
     }
 
     /// Computes E of every item of the catalogue once: later lookups are gathers.
@@ -162,7 +169,7 @@ impl Embeddings {
         let Queries { ids, words: table, trans, .. } = self.query_tables()?;
         let ids = gather_rows(ids, queries, RowZero::Frozen)?;
         let words = if word_len == 0 {
-            Tensor::zeros((queries.len(), table.dim(1)?), candle_core::DType::F32, self.device())?
+            Tensor::zeros((queries.len(), table.dim(1)?), DType::F32, self.device())?
         } else {
             mean_rows(table, words, word_len)?
         };
@@ -206,7 +213,7 @@ impl Embeddings {
     /// Concatenated user embeddings `[B, u]`; u is 0 where the model knows users by their histories alone.
     pub fn users(&self, users: &[UserRow]) -> Result<Tensor> {
         if self.users.is_empty() {
-            return Tensor::zeros((users.len(), 0), candle_core::DType::F32, self.device());
+            return Tensor::zeros((users.len(), 0), DType::F32, self.device());
         }
         let known: Vec<u32> = users.iter().map(|user| if let UserRow::Known(row) = user { *row } else { 0 }).collect();
         let embedded = concatenated(&self.users, &self.catalogue.users, &known, RowZero::Learns)?;
@@ -222,7 +229,7 @@ impl Embeddings {
     /// rows weighted by how many users have them.
     pub fn mean_user(&self) -> Result<Tensor> {
         if self.users.is_empty() {
-            return Tensor::zeros((1, 0), candle_core::DType::F32, self.device());
+            return Tensor::zeros((1, 0), DType::F32, self.device());
         }
         let table = &self.catalogue.users;
         let count = table.ids.len().max(1) as f32;
@@ -248,6 +255,11 @@ impl Embeddings {
     pub fn device(&self) -> &Device {
         self.item_trans.weight().device()
     }
+}
+
+/// What leaves vectors of width `d` as they are.
+fn identity(d: usize, device: &Device) -> Result<Linear> {
+    Ok(Linear::new(Tensor::eye(d, DType::F32, device)?, Tensor::zeros(d, DType::F32, device)?))
 }
 
 /// The attributes' embeddings side by side: `[n]` rows of `entities` → `[n, Σ dim]`. `id_zero` is about the id table

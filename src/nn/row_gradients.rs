@@ -1,0 +1,206 @@
+//! Gradients of tables by row: what a training step costs then depends on the rows that its batch looked up, not on how
+//! many the table has.
+
+use std::{cell::RefCell, collections::HashMap};
+
+use candle_core::{Result, Tensor, TensorId, backprop::GradStore};
+
+use super::vector::{self, vectorized};
+
+/// Gradients of a loss by parameter.
+#[derive(Debug)]
+pub struct Gradients {
+    dense: GradStore,
+    rows: HashMap<TensorId, RowGradient>,
+}
+
+impl From<GradStore> for Gradients {
+    fn from(dense: GradStore) -> Self {
+        Self { dense, rows: HashMap::new() }
+    }
+}
+
+impl Gradients {
+    /// Runs the backward pass of `loss`; what lookups bring to one of `tables` is kept by row. On devices other than the
+    /// CPU all gradients are dense.
+    pub fn by_rows<'a>(loss: &Tensor, tables: impl IntoIterator<Item = &'a Tensor>) -> Result<Self> {
+        let tables = tables.into_iter().map(|table| (table.id(), RowGradient::default())).collect();
+        let collection = Collection::begin(tables);
+        let dense = loss.backward()?;
+        let mut rows = collection.end();
+        rows.retain(|_, gradient| gradient.looked_up);
+        Ok(Self { dense, rows })
+    }
+
+    /// What reached a parameter in other ways than by lookups.
+    pub(super) fn dense(&self, parameter: &Tensor) -> Option<&Tensor> {
+        self.dense.get(parameter)
+    }
+
+    /// What lookups brought to it.
+    pub(super) fn rows(&self, parameter: &Tensor) -> Option<&RowGradient> {
+        self.rows.get(&parameter.id())
+    }
+}
+
+/// A table's gradient: zero but for these rows.
+#[derive(Debug, Default)]
+pub struct RowGradient {
+    rows: Vec<u32>,
+    values: Vec<f32>,
+    places: hashbrown::HashMap<u32, usize>,
+    looked_up: bool,
+}
+
+impl RowGradient {
+    /// Distinct rows.
+    pub(super) fn rows(&self) -> &[u32] {
+        &self.rows
+    }
+
+    /// `[rows, d]`.
+    pub(super) fn values(&self) -> &[f32] {
+        &self.values
+    }
+
+    /// Adds it to a dense one `[table's rows, d]`.
+    pub(super) fn add_to(&self, dense: &mut [f32]) {
+        let d = self.values.len().checked_div(self.rows.len()).unwrap_or(0);
+        for (&row, values) in self.rows.iter().zip(self.values.chunks_exact(d.max(1))) {
+            vector::add_scaled(&mut dense[row as usize * d..(row as usize + 1) * d], values, 1.0);
+        }
+    }
+}
+
+/// Where a lookup's gradient goes to.
+pub(super) trait Destination {
+    /// The gradient of a row of width `d`, to be added to.
+    fn row(&mut self, row: u32, d: usize) -> &mut [f32];
+}
+
+/// All rows.
+impl Destination for Vec<f32> {
+    #[inline(always)]
+    fn row(&mut self, row: u32, d: usize) -> &mut [f32] {
+        &mut self[row as usize * d..(row as usize + 1) * d]
+    }
+}
+
+impl Destination for RowGradient {
+    #[inline(always)]
+    fn row(&mut self, row: u32, d: usize) -> &mut [f32] {
+        let next = self.rows.len();
+        let place = *self.places.entry(row).or_insert(next);
+        if place == next {
+            self.rows.push(row);
+            self.values.resize((next + 1) * d, 0.0);
+        }
+        &mut self.values[place * d..(place + 1) * d]
+    }
+}
+
+/// The backward pass of a lookup in `table`: `scatter` adds every looked-up row's gradient to its destination. `None` if
+/// they are kept by row.
+pub(super) fn scattered(table: &Tensor, scatter: impl Scatter) -> Result<Option<Tensor>> {
+    let by_rows = COLLECTING.with_borrow_mut(|tables| match tables.as_mut().and_then(|t| t.get_mut(&table.id())) {
+        Some(rows) => {
+            rows.looked_up = true;
+            vectorized(
+                #[inline(always)]
+                || scatter.scatter(rows),
+            );
+            true
+        }
+        None => false,
+    });
+    if by_rows {
+        return Ok(None);
+    }
+    let mut dense = vec![0.0; table.elem_count()];
+    vectorized(
+        #[inline(always)]
+        || scatter.scatter(&mut dense),
+    );
+    Ok(Some(Tensor::from_vec(dense, table.shape(), table.device())?))
+}
+
+/// A closure over any destination.
+pub(super) trait Scatter {
+    /// Adds every row's gradient. Inlined, to be compiled for the machine's widest vectors.
+    fn scatter(&self, destination: &mut impl Destination);
+}
+
+thread_local! {
+    /// The backward pass that is under way on this thread: candle gives its operators no context.
+    static COLLECTING: RefCell<Option<HashMap<TensorId, RowGradient>>> = const { RefCell::new(None) };
+}
+
+/// Collects until it is dropped, also where a backward pass fails.
+struct Collection;
+
+impl Collection {
+    fn begin(tables: HashMap<TensorId, RowGradient>) -> Self {
+        COLLECTING.set(Some(tables));
+        Self
+    }
+
+    fn end(self) -> HashMap<TensorId, RowGradient> {
+        COLLECTING.take().unwrap_or_default()
+    }
+}
+
+impl Drop for Collection {
+    fn drop(&mut self) {
+        COLLECTING.set(None);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{Device, Var};
+
+    use super::*;
+    use crate::nn::{RowZero, gather_rows, mean_rows};
+
+    fn table() -> Var {
+        let values: Vec<f32> = (0..40).map(|n| (n as f32 * 0.7).sin()).collect();
+        Var::from_tensor(&Tensor::from_vec(values, (10, 4), &Device::Cpu).unwrap()).unwrap()
+    }
+
+    /// Several lookups of some rows, of padding, and once the table as a whole.
+    fn loss(table: &Tensor, dense: bool) -> Tensor {
+        let looked_up = gather_rows(table, &[3, 0, 3, 7], RowZero::Frozen).unwrap();
+        let means = mean_rows(table, &[7, 2, 0, 0, 0, 9], 3).unwrap();
+        let sum = (looked_up.sqr().unwrap().sum_all().unwrap() + means.sqr().unwrap().sum_all().unwrap()).unwrap();
+        if dense { (sum + table.sqr().unwrap().sum_all().unwrap()).unwrap() } else { sum }
+    }
+
+    #[test]
+    fn rows_are_those_of_the_dense_gradient() {
+        let table = table();
+        let expected = loss(&table, false).backward().unwrap();
+        let expected = expected.get(&table).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let gradients = Gradients::by_rows(&loss(&table, false), [table.as_tensor()]).unwrap();
+        assert!(gradients.dense(&table).is_none());
+        let rows = gradients.rows(&table).unwrap();
+        let mut sorted = rows.rows().to_vec();
+        sorted.sort_unstable();
+        assert_eq!(sorted, [2, 3, 7, 9], "padding learns nothing");
+        let mut found = vec![0.0; 40];
+        rows.add_to(&mut found);
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn other_ways_than_lookups_stay_dense_and_the_next_pass_is_free() {
+        let table = table();
+        let gradients = Gradients::by_rows(&loss(&table, true), [table.as_tensor()]).unwrap();
+        let mut found: Vec<f32> = gradients.dense(&table).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+        gradients.rows(&table).unwrap().add_to(&mut found);
+        let expected = loss(&table, true).backward().unwrap();
+        let expected: Vec<f32> = expected.get(&table).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+        for (found, expected) in found.iter().zip(&expected) {
+            assert!((found - expected).abs() < 1e-6, "{found} {expected}");
+        }
+    }
+}
