@@ -74,7 +74,7 @@ impl Runner<'_> {
         let candidates = Candidates::of(&targets, self.negatives, self.dataset)?;
         let bars = Bars::new(self.progress, plan.variants.len() * plan.seeds.len());
         let mut finished = Finished { runs: vec![vec![]; plan.variants.len()], ..Finished::default() };
-        'all: for &seed in plan.seeds {
+        for &seed in plan.seeds {
             for (variant, runs) in plan.variants.iter().zip(&mut finished.runs) {
                 let config = RunConfig {
                     model: variant.model.clone(),
@@ -94,9 +94,10 @@ impl Runner<'_> {
                     Found::Damaged(message) => bars.say(&format!("{name}: run again, {message}")),
                     Found::Nothing => {}
                 }
+                // The loop goes on: what is finished further on belongs in the table, too.
                 if self.stop.load(Ordering::Relaxed) {
                     finished.interrupted = true;
-                    break 'all;
+                    continue;
                 }
                 bars.begin(&name);
                 match self.make(config, &self.store.partial(&key), &bars) {
@@ -108,7 +109,7 @@ impl Runner<'_> {
                     }
                     Ok(None) => {
                         finished.interrupted = true;
-                        break 'all;
+                        continue;
                     }
                     Err(error) => {
                         bars.say(&format!("{name}: failed: {error}"));
