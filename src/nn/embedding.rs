@@ -88,24 +88,16 @@ impl CustomOp1 for Gather {
     }
 
     fn bwd(&self, table: &Tensor, _: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
-        let gradient = gradient.contiguous()?;
-        let (storage, layout) = gradient.storage_and_layout();
-        scattered(table, GatherGradient { gather: self, values: host::stored(&storage, layout)?, d: table.dim(1)? })
+        scattered(self, table, gradient)
     }
 }
 
-struct GatherGradient<'a> {
-    gather: &'a Gather,
-    values: &'a [f32],
-    d: usize,
-}
-
-impl Scatter for GatherGradient<'_> {
+impl Scatter for Gather {
     #[inline(always)]
-    fn scatter(&self, destination: &mut impl Destination) {
-        for (&id, values) in self.gather.ids.iter().zip(self.values.chunks_exact(self.d)) {
-            if id != 0 || self.gather.row_zero == RowZero::Learns {
-                vector::add_scaled(destination.row(id, self.d), values, 1.0);
+    fn scatter(&self, values: &[f32], d: usize, destination: &mut impl Destination) {
+        for (&id, values) in self.ids.iter().zip(values.chunks_exact(d)) {
+            if id != 0 || self.row_zero == RowZero::Learns {
+                vector::add_scaled(destination.row(id, d), values, 1.0);
             }
         }
     }
@@ -153,23 +145,14 @@ impl CustomOp1 for Mean {
     }
 
     fn bwd(&self, table: &Tensor, _: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
-        let gradient = gradient.contiguous()?;
-        let (storage, layout) = gradient.storage_and_layout();
-        scattered(table, MeanGradient { mean: self, values: host::stored(&storage, layout)?, d: table.dim(1)? })
+        scattered(self, table, gradient)
     }
 }
 
-struct MeanGradient<'a> {
-    mean: &'a Mean,
-    values: &'a [f32],
-    d: usize,
-}
-
-impl Scatter for MeanGradient<'_> {
+impl Scatter for Mean {
     #[inline(always)]
-    fn scatter(&self, destination: &mut impl Destination) {
-        let (values, d) = (self.values, self.d);
-        self.mean.for_each(
+    fn scatter(&self, values: &[f32], d: usize, destination: &mut impl Destination) {
+        self.for_each(
             #[inline(always)]
             |n, id, weight| vector::add_scaled(destination.row(id as u32, d), &values[n * d..(n + 1) * d], weight),
         );

@@ -5,7 +5,10 @@ use std::{cell::RefCell, collections::HashMap};
 
 use candle_core::{Result, Tensor, TensorId, backprop::GradStore};
 
-use super::vector::{self, vectorized};
+use super::{
+    host,
+    vector::{self, vectorized},
+};
 
 /// Gradients of a loss by parameter.
 #[derive(Debug)]
@@ -99,35 +102,36 @@ impl Destination for RowGradient {
     }
 }
 
-/// The backward pass of a lookup in `table`: `scatter` adds every looked-up row's gradient to its destination. `None` if
-/// they are kept by row.
-pub(super) fn scattered(table: &Tensor, scatter: impl Scatter) -> Result<Option<Tensor>> {
-    let by_rows = COLLECTING.with_borrow_mut(|tables| match tables.as_mut().and_then(|t| t.get_mut(&table.id())) {
-        Some(rows) => {
-            rows.looked_up = true;
-            vectorized(
-                #[inline(always)]
-                || scatter.scatter(rows),
-            );
-            true
-        }
-        None => false,
+/// An operator that looks rows of a table up.
+pub(super) trait Scatter {
+    /// Adds what `values`, the gradient of the result, are for every looked-up row of width `d`. Inlined, to be compiled for
+    /// the machine's widest vectors.
+    fn scatter(&self, values: &[f32], d: usize, destination: &mut impl Destination);
+}
+
+/// The backward pass of a lookup in `table [rows, d]`; `None` where its rows' gradients are collected.
+pub(super) fn scattered(lookup: &impl Scatter, table: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
+    let gradient = gradient.contiguous()?;
+    let (storage, layout) = gradient.storage_and_layout();
+    let (values, d) = (host::stored(&storage, layout)?, table.dim(1)?);
+    let collected = COLLECTING.with_borrow_mut(|tables| {
+        let rows = tables.as_mut()?.get_mut(&table.id())?;
+        rows.looked_up = true;
+        vectorized(
+            #[inline(always)]
+            || lookup.scatter(values, d, rows),
+        );
+        Some(())
     });
-    if by_rows {
+    if collected.is_some() {
         return Ok(None);
     }
     let mut dense = vec![0.0; table.elem_count()];
     vectorized(
         #[inline(always)]
-        || scatter.scatter(&mut dense),
+        || lookup.scatter(values, d, &mut dense),
     );
     Ok(Some(Tensor::from_vec(dense, table.shape(), table.device())?))
-}
-
-/// A closure over any destination.
-pub(super) trait Scatter {
-    /// Adds every row's gradient. Inlined, to be compiled for the machine's widest vectors.
-    fn scatter(&self, destination: &mut impl Destination);
 }
 
 thread_local! {
