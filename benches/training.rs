@@ -98,6 +98,7 @@ fn batch(seed: u64) -> TrainingBatch {
         history: HistoryBatch::padded_to_longest(&users, InputSizes::KUAISHOU.limits),
         positives: rows(USERS),
         negatives: rows(4 * USERS),
+        original_items: vec![],
         history_negatives: vec![],
         alignment_items: rows(1024),
         alignment_queries: rows(1024),

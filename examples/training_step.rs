@@ -66,6 +66,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         history: HistoryBatch::padded_to_longest(&users, limits),
         positives: rows(BATCH, ITEMS),
         negatives: rows(4 * BATCH, ITEMS),
+        original_items: vec![],
         history_negatives: vec![],
         alignment_items: rows(NEGATIVES, ITEMS),
         alignment_queries: rows(NEGATIVES, QUERIES),

@@ -106,6 +106,7 @@ impl Golden {
             history: HistoryBatch::padded_to_limits(&self.users(), self.config.inputs.limits),
             positives: self.input("train_positive"),
             negatives: self.input("train_negatives"),
+            original_items: vec![],
             history_negatives: vec![],
             alignment_items: self.input("align_negative_items"),
             alignment_queries: self.input("align_negative_queries"),

@@ -13,6 +13,8 @@ use crate::{
 pub struct TrainingBatch {
     /// Histories, [B] users.
     pub history: HistoryBatch,
+    /// The histories' items `[B, Lr]` as they were before some were substituted; empty where none are.
+    pub original_items: Vec<u32>,
     /// The clicked item of each example `[B]`.
     pub positives: Vec<u32>,
     /// Sampled items of each example `[B, N]`.
@@ -77,7 +79,7 @@ impl SearchExamples {
 }
 
 /// What a model's losses need of a batch; nothing else is made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct BatchPlan {
     /// How long histories are.
     pub padding: HistoryPadding,
@@ -112,7 +114,7 @@ pub enum Examples {
 }
 
 /// What some models learn from besides.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub enum Extras {
     /// Nothing.
     #[default]
@@ -125,6 +127,18 @@ pub enum Extras {
     SearchesWithHistories,
     /// `history_negatives`: one per position, every item that the user had not clicked as likely as any other.
     HistoryNegatives,
+    /// Other events in place of some of the histories'.
+    Substitutes(Substitution),
+}
+
+/// How many events of training histories are replaced by others.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Substitution {
+    /// The share that is.
+    pub share: f64,
+    /// The share of these for which a related event stands, by the clicks of training searches: an item that shares a
+    /// query, a query that leads to the item that comes next. For the others it is any.
+    pub related: f64,
 }
 
 /// A step's losses, all scalars.

@@ -201,3 +201,14 @@ pub(super) fn on_device(
 ) -> Result<HashMap<String, Tensor>, ModelError> {
     tensors.iter().map(|(name, tensor)| Ok((name.clone(), tensor.detach().to_device(device)?))).collect()
 }
+
+/// A time as two rows of a table, which holds numbers of 32 bits.
+pub fn time_words(time: i64) -> [u32; 2] {
+    let time = time.cast_unsigned();
+    [(time >> 32) as u32, time as u32]
+}
+
+/// The time of [`time_words`].
+pub fn time_from_words([high, low]: [u32; 2]) -> i64 {
+    ((u64::from(high) << 32) | u64::from(low)).cast_signed()
+}

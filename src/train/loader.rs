@@ -8,6 +8,7 @@ use rand_chacha::ChaCha8Rng;
 use super::{
     NegativeSampling, Order, OwnClicks, Recipe, TrainingError, TrainingTargets,
     randomness::{Purpose, generator},
+    substitution::Substitutes,
 };
 use crate::{
     data::{Dataset, Featurizer, HistoryBatch, PopularitySampler, RowSearch, Split, Target, UserFeatures},
@@ -34,6 +35,7 @@ pub(super) struct Loader<'a> {
     recipe: &'a Recipe,
     plan: BatchPlan,
     searches: Vec<ClickedSearch>,
+    substitutes: Option<Substitutes<'a>>,
 }
 
 /// A clicked item of a search before its user's validation interaction.
@@ -83,7 +85,11 @@ impl<'a> Loader<'a> {
                     .into(),
             ));
         }
-        Ok(Self { dataset, featurizer, sampler, targets, recipe, plan, searches })
+        let substitutes = match plan.extras {
+            Extras::Substitutes(rates) => Some(Substitutes::new(dataset, rates, featurizer.limits().words)),
+            _ => None,
+        };
+        Ok(Self { dataset, featurizer, sampler, targets, recipe, plan, searches, substitutes })
     }
 
     /// Targets of an epoch.
@@ -144,18 +150,25 @@ impl<'a> Loader<'a> {
     }
 
     fn batch(&self, targets: &[Target], epoch: usize, step: usize) -> TrainingBatch {
-        let features: Vec<UserFeatures> =
+        let mut features: Vec<UserFeatures> =
             targets.iter().map(|&target| self.dataset.features(target, &self.featurizer)).collect();
         let limits = self.featurizer.limits();
-        let history = match self.plan.padding {
-            HistoryPadding::Longest => HistoryBatch::padded_to_longest(&features, limits),
-            HistoryPadding::Limits => HistoryBatch::padded_to_limits(&features, limits),
+        let padded = |features: &[UserFeatures]| match self.plan.padding {
+            HistoryPadding::Longest => HistoryBatch::padded_to_longest(features, limits),
+            HistoryPadding::Limits => HistoryBatch::padded_to_limits(features, limits),
         };
+        let (mut history, mut original_items) = (padded(&features), vec![]);
+        if let Some(substitutes) = &self.substitutes {
+            let mut rng = generator(self.recipe.seed, Purpose::Substitutes, epoch, step);
+            features.iter_mut().for_each(|user| substitutes.apply(user, &mut rng));
+            original_items = std::mem::replace(&mut history, padded(&features)).rec_items;
+        }
         let negatives = self.negatives(targets, &history, epoch, step);
         let history_negatives = self.history_negatives(targets, &history, epoch, step);
         let (alignment_items, alignment_queries) = self.alignment(epoch, step);
         TrainingBatch {
             history,
+            original_items,
             positives: targets.iter().map(|&target| self.dataset.item(target)).collect(),
             negatives,
             history_negatives,
@@ -294,7 +307,10 @@ mod tests {
     use std::{collections::HashSet, sync::Arc};
 
     use super::*;
-    use crate::data::{HistoryLimits, UserRow, fixture};
+    use crate::{
+        data::{HistoryLimits, UserRow, fixture},
+        model::Substitution,
+    };
 
     const LIMITS: HistoryLimits = HistoryLimits { recommendations: 3, searches: 2, words: 2, clicks: 1 };
 
@@ -469,6 +485,24 @@ mod tests {
             batches.iter().map(|batch| batch.history_negatives.clone()).collect()
         };
         assert_eq!(negatives(&batches[1..]), negatives(&all(1)), "the same from any step on");
+    }
+
+    #[test]
+    fn substituted_histories_come_with_the_original_items() {
+        let dataset = dataset();
+        let recipe = Recipe { batch_size: 8, ..Recipe::default() };
+        let plan = BatchPlan { extras: Extras::Substitutes(Substitution { share: 0.5, related: 0.5 }), ..PLAN };
+        let featurizer = Featurizer::new(Arc::clone(&dataset.catalogue), LIMITS);
+        let loader = Loader::new(&dataset, featurizer, &recipe, plan).unwrap();
+        let all = |step| loader.stream(2, step, |receiver| receiver.into_iter().collect::<Vec<_>>());
+        let (substituted, plain) = (all(0), batches(&dataset, &recipe, 2, 0));
+        for (substituted, plain) in substituted.iter().zip(&plain) {
+            assert_eq!(substituted.original_items, plain.history.rec_items);
+            assert_ne!(substituted.history.rec_items, plain.history.rec_items);
+            assert_eq!((&substituted.positives, &substituted.negatives), (&plain.positives, &plain.negatives));
+        }
+        let rest: Vec<HistoryBatch> = all(1).into_iter().map(|batch| batch.history).collect();
+        assert!(substituted[1..].iter().map(|batch| &batch.history).eq(&rest), "the same from any step on");
     }
 
     #[test]

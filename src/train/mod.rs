@@ -15,6 +15,7 @@ mod randomness;
 mod recipe;
 mod refit;
 mod schedule;
+mod substitution;
 mod tensorboard;
 #[cfg(test)]
 mod tests;

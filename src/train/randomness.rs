@@ -13,6 +13,7 @@ pub(super) enum Purpose {
     ValidationUsers = 5,
     Searches = 6,
     HistoryNegatives = 7,
+    Substitutes = 8,
 }
 
 /// The generator for a purpose at a place. The 256-bit key holds all four, so no two places share numbers.

@@ -88,6 +88,7 @@ pub fn batch(users: &[UserFeatures]) -> TrainingBatch {
     let rows = |rows: u32, step: u32, count: u32| (0..count).map(|n| 1 + (n * step) % rows).collect();
     let history = HistoryBatch::padded_to_longest(users, LIMITS);
     TrainingBatch {
+        original_items: vec![],
         history_negatives: rows(ITEMS, 11, history.rec_items.len() as u32),
         history,
         positives: (0..count).map(|n| 1 + n).collect(),

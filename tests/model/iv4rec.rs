@@ -3,7 +3,10 @@
 use candle_core::Device;
 use sesrec::{
     data::{Dataset, UserLog},
-    model::{ModelConfig, baselines::Iv4RecConfig},
+    model::{
+        ModelConfig, Weights,
+        baselines::{Baseline, Iv4RecConfig},
+    },
 };
 
 use crate::fixture::{ITEMS, catalogue, inputs};
@@ -16,14 +19,14 @@ fn user(searches: &[(i64, u32, &[u32])]) -> UserLog {
     UserLog { recommendations: CLICKS.to_vec(), searches }
 }
 
-/// By item row, two query rows.
+/// By item row, the two queries that are known of it at the end.
 fn instruments(users: &[UserLog]) -> Vec<Vec<u32>> {
     let config = ModelConfig::Iv4Rec(Iv4RecConfig { instruments: 2, ..Iv4RecConfig::new(inputs().0) });
     let dataset = Dataset::from_logs(catalogue(), users.iter().cloned());
-    let model = config.new_trainable(&dataset, 3, &Device::Cpu).unwrap();
-    let table = model.parameters().snapshot().unwrap()["instruments"].to_vec2::<u32>().unwrap();
-    assert_eq!(table.len(), ITEMS as usize + 1);
-    table
+    let tensors = config.new_trainable(&dataset, 3, &Device::Cpu).unwrap().parameters().snapshot().unwrap();
+    let ModelConfig::Iv4Rec(config) = config else { unreachable!() };
+    let network = config.network(&Weights::new(&tensors)).unwrap();
+    (0..=ITEMS).map(|item| network.instruments.of(item).unwrap().to_vec()).collect()
 }
 
 #[test]

@@ -8,6 +8,7 @@ use sesrec::{
         ModelConfig, ModelKind, RankingModel,
         baselines::{Sequences, srjgraph::Graph},
     },
+    nn::Dropout,
 };
 
 use crate::{
@@ -74,27 +75,34 @@ fn ranker(dataset: &Dataset, config: &ModelConfig) -> Box<dyn RankingModel> {
 fn no_model_sees_them() {
     let (clean, planted) = (clean(), planted());
     let items = [CLICKED, 3, 13, 22, 40];
-    // IV4Rec's instruments are those of the whole training part; they have a test of their own.
-    for &kind in ModelKind::all().iter().filter(|&&kind| kind != ModelKind::Iv4Rec) {
+    for &kind in ModelKind::all() {
         let config = config(kind);
         let seen = features(&planted, &config);
         assert_eq!(seen, features(&clean, &config), "{}", config.kind());
         let scores =
             [&clean, &planted].map(|dataset| score(&*ranker(dataset, &config), std::slice::from_ref(&seen), &items));
         assert_eq!(scores[0], scores[1], "{}", config.kind());
+        let batch = HistoryBatch::padded_to_limits([&seen], config.limits());
+        let logits = [&clean, &planted].map(|dataset| {
+            let model = config.new_trainable(dataset, 7, &Device::Cpu).unwrap();
+            model.logits(&batch, &items, &mut Dropout::off()).unwrap().to_vec2::<f32>().unwrap()
+        });
+        assert_eq!(logits[0], logits[1], "{} in training", config.kind());
     }
 }
 
-/// The plant is worth something: asked later, or without a moment, the graph tells.
+/// The plant is worth something: asked later, or without a moment, the graph tells, and so do the item's queries.
 #[test]
 fn they_would_pay() {
     let (clean, planted) = (clean(), planted());
-    let config = config(ModelKind::SrjGraph);
-    let seen = features(&planted, &config);
-    for later in [seen.clone().as_of(WHEN + 1), UserFeatures { as_of: None, ..seen }] {
-        let scores = [&clean, &planted]
-            .map(|dataset| score(&*ranker(dataset, &config), std::slice::from_ref(&later), &[CLICKED]));
-        assert!((scores[0][0][0] - scores[1][0][0]).abs() > 1e-6, "{later:?}: {scores:?}");
+    for kind in [ModelKind::SrjGraph, ModelKind::Iv4Rec] {
+        let config = config(kind);
+        let seen = features(&planted, &config);
+        for later in [seen.clone().as_of(WHEN + 1), UserFeatures { as_of: None, ..seen }] {
+            let scores = [&clean, &planted]
+                .map(|dataset| score(&*ranker(dataset, &config), std::slice::from_ref(&later), &[CLICKED]));
+            assert!((scores[0][0][0] - scores[1][0][0]).abs() > 1e-6, "{kind:?}, {later:?}: {scores:?}");
+        }
     }
 }
 
@@ -138,6 +146,17 @@ fn a_damaged_graph_is_refused() {
     tensors.insert("graph.edges".into(), Tensor::full(99_u32, (2, 5), &Device::Cpu).unwrap());
     let error = config.check_weights(&tensors).unwrap_err().to_string();
     assert!(error.contains("graph.edges: edge 0 has user 99"), "{error}");
+}
+
+#[test]
+fn damaged_instruments_are_refused() {
+    let config = config(ModelKind::Iv4Rec);
+    let mut tensors = config.new_trainable(&planted(), 7, &Device::Cpu).unwrap().parameters().snapshot().unwrap();
+    for (click, wrong) in [([99_u32, 1, 0, 0], "item 99"), ([1, 99, 0, 0], "query 99")] {
+        tensors.insert("instruments.clicks".into(), Tensor::new(&[click], &Device::Cpu).unwrap());
+        let error = config.check_weights(&tensors).unwrap_err().to_string();
+        assert!(error.contains("instruments.clicks: click 0 has") && error.contains(wrong), "{error}");
+    }
 }
 
 #[test]

@@ -30,7 +30,7 @@
 //!   part of the data set. They travel in `model.safetensors`, are checked by [`Baseline::check_tables`], and come back
 //!   through [`Weights::get`](super::Weights::get).
 //! - *Item vectors that are more than the embedding*: [`Network::items`]. It is called for a batch's distinct items in
-//!   training, and once for all items when a model is loaded.
+//!   training, and once for all items when a model is loaded. [`Network::item_as_of`] where they change with time.
 //! - *What else can be computed once per load*: [`Network::loaded`].
 //! - *Running statistics*: [`ParameterList::statistic`](super::ParameterList::statistic). They arrive as variables:
 //!   `Var::from_tensor(&tensor)` is the variable itself, and `set` changes what is saved.
@@ -64,7 +64,7 @@ pub use dien::{Dien, DienConfig, DienUsers, Evolution};
 pub use din::{Din, DinConfig, DinUsers, Interest};
 pub use fmlp::{FilteredStates, Fmlp, FmlpConfig};
 pub use gru4rec::{Gru4Rec, Gru4RecConfig};
-pub use iv4rec::{Iv4Rec, Iv4RecConfig, Rewritten};
+pub use iv4rec::{Instruments, Iv4Rec, Iv4RecConfig, Rewritten};
 pub use jsr::{ItemWords, Jsr, JsrConfig, ProductMlp, QueryClicks, SearchTask};
 pub use network::{Baseline, Candidates, Network, Objective, Step, Users, dot};
 pub use nrhub::{Nrhub, NrhubConfig, Views};

@@ -74,6 +74,12 @@ pub trait Network: std::fmt::Debug + Send + Sync + Sized + 'static {
         embeddings.project_items(rows)
     }
 
+    /// What [`Self::items`] knows an item by as it was at a moment, for networks whose items' vectors change with what
+    /// happens: rows behind those of the items are for earlier states. An item's own row is what it is now.
+    fn item_as_of(&self, item: u32, _moment: i64) -> u32 {
+        item
+    }
+
     /// The same network, with what follows from the weights alone computed once. `items` are all items' vectors.
     fn loaded(self, _embeddings: &Embeddings, _items: &Tensor) -> Result<Self> {
         Ok(self)
@@ -120,6 +126,27 @@ pub struct Candidates<'a> {
 /// A tower's logits: users `[B, d]`, candidates `[B, C, d]` → `[B, C]`.
 pub fn dot(users: &Tensor, candidates: &Tensor) -> Result<Tensor> {
     batch_matmul_transposed(&users.unsqueeze(1)?, candidates)?.squeeze(1)
+}
+
+/// The items of B users' histories and `[B · C]` candidates, in this order, each by the row that the network knows it by at
+/// its user's moment.
+pub(super) fn items_as_of<N: Network, T>(
+    network: &N,
+    history: &HistoryBatch,
+    candidates: &[u32],
+    embed: impl FnOnce(&[&[u32]; 3]) -> T,
+) -> T {
+    let lists = [&history.rec_items[..], &history.src_clicks, candidates].map(|items| {
+        let mut rows = items.to_vec();
+        let per_user = (items.len() / history.users().max(1)).max(1);
+        for (rows, moment) in rows.chunks_mut(per_user).zip(&history.as_of) {
+            if let Some(moment) = moment {
+                rows.iter_mut().for_each(|row| *row = network.item_as_of(*row, *moment));
+            }
+        }
+        rows
+    });
+    embed(&[&lists[0], &lists[1], &lists[2]])
 }
 
 /// Checks the settings of a model that is made of attention blocks of width `d`.
@@ -174,8 +201,9 @@ impl<'a, N: Network> Step<'a, N> {
         candidates: &[u32],
         dropout: &mut Dropout,
     ) -> Result<ItemRows> {
-        let lists = [&history.rec_items[..], &history.src_clicks, candidates];
-        ItemRows::distinct(&lists, |rows| network.items(embeddings, rows, dropout))
+        items_as_of(network, history, candidates, |lists| {
+            ItemRows::distinct(lists, |rows| network.items(embeddings, rows, dropout))
+        })
     }
 
     /// The batch's searches in place of its clicks: the searchers' histories, each clicked item with its negatives.

@@ -10,7 +10,10 @@ use super::{
 };
 use crate::{
     data::{HistoryBatch, HistoryLimits},
-    model::{BatchPlan, Examples, HistoryVectors, InputConfig, Losses, ModelError, ParameterList, Weights},
+    model::{
+        BatchPlan, Examples, Extras, HistoryVectors, InputConfig, Losses, ModelError, ParameterList, Substitution,
+        TrainingBatch, Weights,
+    },
     nn::{CausalAttention, Dropout, LayerNorm, Linear, RowZero, cross_entropy, gather_rows, newest, relu},
 };
 
@@ -29,6 +32,12 @@ pub struct QuerySeqRecConfig {
     /// Layer norm's epsilon.
     #[serde(default = "layer_norm_eps")]
     pub layer_norm_eps: f64,
+    /// Share of a training history's events that are replaced by others; not the last where it is a search.
+    #[serde(default = "substituted")]
+    pub substituted: f64,
+    /// Share of these that are replaced by related ones, by the clicks of training searches.
+    #[serde(default = "related")]
+    pub related: f64,
     /// `own`: softmax cross-entropy over all items, wherever an item comes next.
     #[serde(default)]
     pub loss: Objective,
@@ -45,6 +54,8 @@ impl QuerySeqRecConfig {
             num_blocks: two(),
             num_heads: two(),
             layer_norm_eps: layer_norm_eps(),
+            substituted: substituted(),
+            related: related(),
             loss: Objective::default(),
         }
     }
@@ -56,6 +67,14 @@ fn two() -> usize {
 
 fn layer_norm_eps() -> f64 {
     1e-8
+}
+
+fn substituted() -> f64 {
+    0.25
+}
+
+fn related() -> f64 {
+    0.2
 }
 
 impl Baseline for QuerySeqRecConfig {
@@ -73,6 +92,11 @@ impl Baseline for QuerySeqRecConfig {
             let message = "query-seqrec reads searches: max_src_history must not be 0, and query_features needs \
                            search_source";
             return Err(ModelError::Config(message.into()));
+        }
+        for (name, share) in [("substituted", self.substituted), ("related", self.related)] {
+            if !(0.0..=1.0).contains(&share) {
+                return Err(ModelError::Config(format!("{name} is {share}; it is a share, from 0 to 1")));
+            }
         }
         Ok(())
     }
@@ -99,7 +123,11 @@ impl Baseline for QuerySeqRecConfig {
             Objective::Bce => Examples::Clicks,
             Objective::Own => Examples::Sequences,
         };
-        BatchPlan { examples, ..BatchPlan::default() }
+        let extras = match self.substituted {
+            0.0 => Extras::None,
+            share => Extras::Substitutes(Substitution { share, related: self.related }),
+        };
+        BatchPlan { examples, extras, ..BatchPlan::default() }
     }
 
     fn network(&self, weights: &Weights<'_>) -> std::result::Result<QuerySeqRec, ModelError> {
@@ -229,8 +257,11 @@ impl Network for QuerySeqRec {
         if self.loss == Objective::Bce {
             return step.binary_cross_entropy(dropout);
         }
-        let (states, sequences) = self.states(&step.history(), dropout)?;
-        let (places, next) = sequences.followed_by_items(step.history().batch(), &step.batch().positives);
+        let history = step.history();
+        let (states, sequences) = self.states(&history, dropout)?;
+        let TrainingBatch { original_items, positives, .. } = step.batch();
+        let clicked = if original_items.is_empty() { &history.batch().rec_items } else { original_items };
+        let (places, next) = sequences.followed_by_items(history.batch(), clicked, positives);
         let loss = Self::next_item_loss(&states, &step.all_items(dropout)?, &places, &next)?;
         Ok(Losses { total: loss.clone(), parts: vec![("next_item", loss)] })
     }
@@ -277,8 +308,8 @@ impl Sequences {
         Self { length, lengths, events, types }
     }
 
-    /// The places after which an item comes, and its row: `last` is what each user clicked after the history.
-    fn followed_by_items(&self, batch: &HistoryBatch, last: &[u32]) -> (Vec<u32>, Vec<u32>) {
+    /// The places after which an item comes, and its row, from all `clicked [B, Lr]` in the history and the `last`, after it.
+    fn followed_by_items(&self, batch: &HistoryBatch, clicked: &[u32], last: &[u32]) -> (Vec<u32>, Vec<u32>) {
         let (mut places, mut next) = (vec![], vec![]);
         for (user, &length) in self.lengths.iter().enumerate() {
             let first = user * self.length;
@@ -287,7 +318,7 @@ impl Sequences {
                     Some(last[user])
                 } else {
                     let at = self.events[place + 1] as usize - user * (batch.rec_len + batch.src_len);
-                    batch.rec_items[user * batch.rec_len..][..batch.rec_len].get(at).copied()
+                    clicked[user * batch.rec_len..][..batch.rec_len].get(at).copied()
                 };
                 if let Some(item) = item {
                     places.push(place as u32);

@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use candle_core::{Device, Result, Tensor};
 
-use super::{Baseline, Candidates, Network, Users};
+use super::{Baseline, Candidates, Network, Users, network::items_as_of};
 use crate::{
     data::{Catalogue, HistoryBatch, HistoryLimits, UserFeatures},
     domain::{HistoryWeights, ItemAttention},
@@ -12,7 +12,7 @@ use crate::{
         Embeddings, HistoryPadding, HistoryVectors, ItemRows, ModelError, RankingModel, ScoreRequest, UserState,
         Weights, weights,
     },
-    nn::{Dropout, RowZero, gather_rows, sigmoid},
+    nn::{Dropout, sigmoid},
 };
 
 /// A network on a device.
@@ -24,6 +24,12 @@ pub struct NetworkRanker<N> {
     items: Tensor,
     limits: HistoryLimits,
     padding: HistoryPadding,
+}
+
+/// A user as the network encoded it, and the moment that is asked about.
+struct Encoded<U> {
+    user: U,
+    as_of: Option<i64>,
 }
 
 impl<N: Network> NetworkRanker<N> {
@@ -48,35 +54,48 @@ impl<N: Network> NetworkRanker<N> {
         })
     }
 
+    /// Looked up where the items' current vectors are asked for.
+    fn item_rows(&self, lists: &[&[u32]]) -> Result<ItemRows> {
+        let current = self.embeddings.item_rows() as u32;
+        if lists.iter().copied().flatten().all(|&row| row < current) {
+            return Ok(ItemRows::of_all(self.items.clone(), lists));
+        }
+        ItemRows::distinct(lists, |rows| self.network.items(&self.embeddings, rows, &mut Dropout::off()))
+    }
+
     fn encode_batch(&self, users: &[&UserFeatures]) -> Result<Vec<UserState>> {
         let batch = match self.padding {
             HistoryPadding::Limits => HistoryBatch::padded_to_limits(users.iter().copied(), self.limits),
             HistoryPadding::Longest => HistoryBatch::padded_to_longest(users.iter().copied(), self.limits),
         };
         let batch = &*batch.at_least_one_position();
-        let items = ItemRows::of_all(self.items.clone(), &[&batch.rec_items, &batch.src_clicks]);
+        let items = items_as_of(&self.network, batch, &[], |lists| self.item_rows(lists))?;
         let history = HistoryVectors::new(batch, &self.embeddings, &items);
         let encoded = self.network.encode(&history, &mut Dropout::off())?;
-        let states = (0..users.len()).map(|n| {
+        let states = batch.as_of.iter().enumerate().map(|(n, &as_of)| {
             let user = encoded.user(n)?;
             let bytes = user.bytes();
-            Ok(UserState::new(user, bytes))
+            Ok(UserState::new(Encoded { user, as_of }, bytes))
         });
         states.collect()
     }
 
     fn score_batch(&self, requests: &[ScoreRequest<'_>]) -> Result<Vec<Vec<f32>>> {
-        let rows: Vec<u32> = requests.iter().flat_map(|request| request.items).copied().collect();
+        let rows = requests.iter().flat_map(|request| {
+            let as_of = request.state.get::<Encoded<N::Users>>().as_of;
+            request.items.iter().map(move |&item| as_of.map_or(item, |moment| self.network.item_as_of(item, moment)))
+        });
+        let rows: Vec<u32> = rows.collect();
         if rows.is_empty() {
             return Ok(vec![vec![]; requests.len()]);
         }
-        let vectors = gather_rows(&self.items, &rows, RowZero::Learns)?; // [ΣC, d]
+        let vectors = self.item_rows(&[&rows])?.list(0)?; // [ΣC, d]
         let (mut logits, mut start) = (vec![], 0);
         for request in requests.iter().filter(|request| !request.items.is_empty()) {
             let count = request.items.len();
             let vectors = vectors.narrow(0, start, count)?.unsqueeze(0)?; // [1, C, d]
             let candidates = Candidates { rows: request.items, vectors, embeddings: &self.embeddings };
-            let user = request.state.get::<N::Users>();
+            let Encoded { user, .. } = request.state.get::<Encoded<N::Users>>();
             logits.push(self.network.logits(user, &candidates, &mut Dropout::off())?.flatten_all()?);
             start += count;
         }

@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use candle_core::{Device, Tensor};
 
-use super::{Baseline, Candidates, Network, NetworkRanker, Step};
+use super::{Baseline, Candidates, Network, NetworkRanker, Step, network::items_as_of};
 use crate::{
     data::{Catalogue, HistoryBatch},
     model::{
@@ -58,8 +58,9 @@ impl<B: Baseline> TrainableModel for NetworkTrainable<B> {
 
     fn logits(&self, history: &HistoryBatch, candidates: &[u32], dropout: &mut Dropout) -> Result<Tensor, ModelError> {
         let history = history.at_least_one_position();
-        let lists = [&history.rec_items[..], &history.src_clicks, candidates];
-        let items = ItemRows::distinct(&lists, |rows| self.network.items(&self.embeddings, rows, dropout))?;
+        let items = items_as_of(&self.network, &history, candidates, |lists| {
+            ItemRows::distinct(lists, |rows| self.network.items(&self.embeddings, rows, dropout))
+        })?;
         let users = self.network.encode(&HistoryVectors::new(&history, &self.embeddings, &items), dropout)?;
         let vectors = items.list(2)?;
         let vectors = vectors.reshape((history.users(), (), vectors.dim(1)?))?;

@@ -4,7 +4,7 @@ use candle_core::{Device, Tensor};
 
 use crate::{
     data::{Dataset, RowSearch},
-    model::ModelError,
+    model::{ModelError, time_from_words, time_words},
 };
 
 /// A click.
@@ -58,8 +58,8 @@ impl Graph {
     /// `[edges, 5]`.
     pub fn table(edges: &[Edge]) -> candle_core::Result<Tensor> {
         let rows = edges.iter().flat_map(|&Edge { user, item, query, time }| {
-            let time = time.cast_unsigned();
-            [user, item, query, (time >> 32) as u32, time as u32]
+            let [high, low] = time_words(time);
+            [user, item, query, high, low]
         });
         Tensor::from_vec(rows.collect::<Vec<u32>>(), (edges.len(), Self::WIDTH), &Device::Cpu)
     }
@@ -73,10 +73,7 @@ impl Graph {
         let values = table.flatten_all()?.to_vec1::<u32>()?;
         let edges: Vec<Edge> = values
             .chunks_exact(Self::WIDTH)
-            .map(|row| {
-                let time = ((u64::from(row[3]) << 32) | u64::from(row[4])).cast_signed();
-                Edge { user: row[0], item: row[1], query: row[2], time }
-            })
+            .map(|row| Edge { user: row[0], item: row[1], query: row[2], time: time_from_words([row[3], row[4]]) })
             .collect();
         for (n, edge) in edges.iter().enumerate() {
             let ends = [("user", edge.user), ("item", edge.item), ("query", edge.query)];

@@ -1,9 +1,16 @@
 //! IV4Rec (Si et al., WWW 2022) over DIN: queries are instrumental variables of the items that they led to. An item's vector
 //! is split into what its queries explain and the rest, and put together anew; DIN ranks by what comes out.
+//!
+//! A query counts from the moment on at which it led to a click: an item's vector is that of
+//! [`UserFeatures::as_of`](crate::data::UserFeatures), in training and evaluation alike. That an item has a query at all
+//! would otherwise tell that somebody is going to click it. In serving the moment is now, and items are put together once
+//! per load.
+
+mod instruments;
 
 use std::collections::HashMap;
 
-use candle_core::{Device, Result, Tensor, bail};
+use candle_core::{Result, Tensor, bail};
 use candle_nn::ops::sigmoid;
 use serde::{Deserialize, Serialize};
 
@@ -13,6 +20,8 @@ use crate::{
     model::{Embeddings, HistoryVectors, InputConfig, ItemRows, Losses, ModelError, ParameterList, Weights},
     nn::{Dropout, Linear, batch_matmul, ridge_inverse, tanh},
 };
+
+pub use instruments::Instruments;
 
 /// IV4Rec's settings.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -58,6 +67,12 @@ impl Iv4RecConfig {
         [d * (1 + self.instruments)].iter().chain(&self.gate_units).chain(&[1]).copied().collect()
     }
 
+    fn read_instruments(&self, clicks: &Tensor) -> std::result::Result<Instruments, ModelError> {
+        let queries = self.din.inputs.query_features.map_or(0, |features| features.id.rows);
+        let rows = [self.din.inputs.item_attributes[0].rows, queries];
+        Instruments::from_table(CLICKS, clicks, self.instruments, rows)
+    }
+
     fn treatment_sizes(&self) -> Vec<usize> {
         vec![self.din.inputs.item_dim(); 1 + self.treatment_layers]
     }
@@ -83,8 +98,8 @@ fn l2_weight() -> f64 {
     1e-8
 }
 
-/// Query rows `[items, N]`, 0 for none.
-const INSTRUMENTS: &str = "instruments";
+/// What led to items, and when.
+const CLICKS: &str = "instruments.clicks";
 
 impl Baseline for Iv4RecConfig {
     type Network = Iv4Rec;
@@ -119,16 +134,19 @@ impl Baseline for Iv4RecConfig {
         TanhMlp::parameters(list, "alpha", &self.gate_sizes());
         TanhMlp::parameters(list, "beta", &self.gate_sizes());
         Baseline::parameters(&self.din, list);
-        list.table(INSTRUMENTS.into(), &[self.din.inputs.item_attributes[0].rows, self.instruments]);
+        list.list(CLICKS.into(), Instruments::WIDTH);
     }
 
     fn tables(&self, dataset: &Dataset) -> std::result::Result<HashMap<String, Tensor>, ModelError> {
-        let rows = self.din.inputs.item_attributes[0].rows;
-        let instruments = most_frequent_queries(dataset, rows, self.instruments);
-        if instruments.iter().all(|&query| query == 0) {
+        let clicks = Instruments::table(dataset)?;
+        if self.read_instruments(&clicks)?.is_empty() {
             tracing::warn!("no training search led to a click: iv4rec has no instruments, and ranks as DIN does");
         }
-        Ok([(INSTRUMENTS.into(), Tensor::from_vec(instruments, (rows, self.instruments), &Device::Cpu)?)].into())
+        Ok([(CLICKS.into(), clicks)].into())
+    }
+
+    fn check_tables(&self, tensors: &HashMap<String, Tensor>) -> std::result::Result<(), ModelError> {
+        tensors.get(CLICKS).map_or(Ok(()), |clicks| self.read_instruments(clicks).map(|_| ()))
     }
 
     fn network(&self, weights: &Weights<'_>) -> std::result::Result<Iv4Rec, ModelError> {
@@ -137,36 +155,11 @@ impl Baseline for Iv4RecConfig {
             keep: TanhMlp::new(weights, "alpha", self.gate_units.len() + 1)?,
             explain: TanhMlp::new(weights, "beta", self.gate_units.len() + 1)?,
             din: self.din.network(weights)?,
-            instruments: weights.get(INSTRUMENTS)?.flatten_all()?.to_vec1()?,
-            per_item: self.instruments,
+            instruments: self.read_instruments(&weights.get(CLICKS)?)?,
             ridge: self.ridge,
             l2_weight: self.l2_weight,
         })
     }
-}
-
-/// Of every item row the `most` queries that most often led to a click of it, in searches before their users' validation
-/// interactions; the smaller row first where they are equally frequent. `[rows, most]`, 0 for none.
-fn most_frequent_queries(dataset: &Dataset, rows: usize, most: usize) -> Vec<u32> {
-    let mut counts: HashMap<(u32, u32), u32> = HashMap::new();
-    for user in 0..dataset.users() as u32 {
-        for search in
-            dataset.searches(user).iter().take(dataset.training_searches(user)).filter(|search| search.query != 0)
-        {
-            for &item in search.clicks {
-                *counts.entry((item, search.query)).or_default() += 1;
-            }
-        }
-    }
-    let mut counts: Vec<_> = counts.into_iter().collect();
-    counts.sort_unstable_by_key(|&((item, query), count)| (item, std::cmp::Reverse(count), query));
-    let mut instruments = vec![0; rows * most];
-    for queries in counts.chunk_by(|((a, _), _), ((b, _), _)| a == b) {
-        let item = queries[0].0.0 as usize;
-        let places = instruments[item * most..].iter_mut().take(most);
-        places.zip(queries).for_each(|(place, ((_, query), _))| *place = *query);
-    }
-    instruments
 }
 
 /// Linear layers with tanh after each, the last included, and dropout after that.
@@ -206,9 +199,8 @@ pub struct Iv4Rec {
     explain: TanhMlp,
     /// What ranks the rewritten items.
     pub din: Din,
-    /// Query rows `[items, N]`.
-    instruments: Vec<u32>,
-    per_item: usize,
+    /// What led to the items.
+    pub instruments: Instruments,
     ridge: f64,
     l2_weight: f64,
 }
@@ -241,21 +233,20 @@ impl Iv4Rec {
         Ok(Rewritten { treatment, explained, gates: [keep, explain], items })
     }
 
-    /// `[n]` item rows → the vectors of their instruments `[n, N, d]`.
+    /// `[n]` rows of [`Instruments`] → these as vectors `[n, N, d]`.
     fn instruments(&self, embeddings: &Embeddings, rows: &[u32]) -> Result<Tensor> {
-        let n = self.per_item;
-        let mut queries = Vec::with_capacity(rows.len() * n);
+        let mut queries = vec![];
         for &row in rows {
-            match self.instruments.get(row as usize * n..(row as usize + 1) * n) {
+            match self.instruments.of(row) {
                 Some(instruments) => queries.extend(instruments),
-                None => bail!("row {row} of a table of {} items' instruments", self.instruments.len() / n),
+                None => bail!("item {row} has no instruments"),
             }
         }
         let real: Vec<f32> = queries.iter().map(|&query| f32::from(u8::from(query != 0))).collect();
         let real = Tensor::from_vec(real, (queries.len(), 1), embeddings.device())?;
         let vectors = ItemRows::distinct(&[&queries], |queries| embeddings.catalogue_queries(queries))?.list(0)?;
         let d = vectors.dim(1)?;
-        vectors.broadcast_mul(&real)?.reshape((rows.len(), n, d))
+        vectors.broadcast_mul(&real)?.reshape((rows.len(), (), d))
     }
 
     /// The sum of the squares of treatment's and gates' weights.
@@ -280,7 +271,12 @@ impl Network for Iv4Rec {
     fn items(&self, embeddings: &Embeddings, rows: &[u32], dropout: &mut Dropout) -> Result<Tensor> {
         let instruments = self.instruments(embeddings, rows)?;
         let inverse = ridge_inverse(&instruments, self.ridge)?;
-        Ok(self.rewrite(&embeddings.project_items(rows)?, (&instruments, &inverse), dropout)?.items)
+        let items: Vec<u32> = rows.iter().map(|&row| self.instruments.item_of(row)).collect();
+        Ok(self.rewrite(&embeddings.project_items(&items)?, (&instruments, &inverse), dropout)?.items)
+    }
+
+    fn item_as_of(&self, item: u32, moment: i64) -> u32 {
+        self.instruments.as_of(item, moment)
     }
 
     fn losses(&self, step: &Step<'_, Self>, dropout: &mut Dropout) -> Result<Losses> {
