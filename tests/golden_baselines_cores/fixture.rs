@@ -74,7 +74,8 @@ impl Fixture {
         parameters(&mut list);
         let list = list.into_parameters();
         // Rows of a catalogue: a core's folder has vectors in their place.
-        let (tables, list): (Vec<_>, Vec<_>) = list.into_iter().partition(|p| matches!(p.role, Role::Table | Role::List));
+        let (tables, list): (Vec<_>, Vec<_>) =
+            list.into_iter().partition(|p| matches!(p.role, Role::Table | Role::List));
         let listed: BTreeMap<&str, &[usize]> = list.iter().map(|p| (p.name.as_str(), p.shape.as_slice())).collect();
         let given: BTreeMap<&str, &[usize]> =
             self.weights.iter().map(|(name, var)| (name.as_str(), var.dims())).collect();

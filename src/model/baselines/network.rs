@@ -74,10 +74,13 @@ pub trait Network: std::fmt::Debug + Send + Sync + Sized + 'static {
         embeddings.project_items(rows)
     }
 
-    /// What [`Self::items`] knows an item by as it was at a moment, for networks whose items' vectors change with what
-    /// happens: rows behind those of the items are for earlier states. An item's own row is what it is now.
-    fn item_as_of(&self, item: u32, _moment: i64) -> u32 {
-        item
+    /// Whether items' vectors change with what happens: [`Self::item_as_of`].
+    const ITEMS_CHANGE: bool = false;
+
+    /// What [`Self::items`] knows an item by as it was at a moment, or now: rows behind those of the items are for earlier
+    /// states. An error for what is no item.
+    fn item_as_of(&self, item: u32, _moment: Option<i64>) -> Result<u32> {
+        Ok(item)
     }
 
     /// The same network, with what follows from the weights alone computed once. `items` are all items' vectors.
@@ -130,23 +133,23 @@ pub fn dot(users: &Tensor, candidates: &Tensor) -> Result<Tensor> {
 
 /// The items of B users' histories and `[B · C]` candidates, in this order, each by the row that the network knows it by at
 /// its user's moment.
-pub(super) fn items_as_of<N: Network, T>(
+pub(super) fn items_as_of<N: Network>(
     network: &N,
     history: &HistoryBatch,
     candidates: &[u32],
-    embed: impl FnOnce(&[&[u32]; 3]) -> T,
-) -> T {
-    let lists = [&history.rec_items[..], &history.src_clicks, candidates].map(|items| {
-        let mut rows = items.to_vec();
-        let per_user = (items.len() / history.users().max(1)).max(1);
-        for (rows, moment) in rows.chunks_mut(per_user).zip(&history.as_of) {
-            if let Some(moment) = moment {
-                rows.iter_mut().for_each(|row| *row = network.item_as_of(*row, *moment));
-            }
-        }
-        rows
-    });
-    embed(&[&lists[0], &lists[1], &lists[2]])
+    embed: impl FnOnce(&[&[u32]; 3]) -> Result<ItemRows>,
+) -> Result<ItemRows> {
+    let lists = [&history.rec_items[..], &history.src_clicks, candidates];
+    if !N::ITEMS_CHANGE {
+        return embed(&lists);
+    }
+    let at_their_moments = |items: &[u32]| -> Result<Vec<u32>> {
+        let per_user = items.len() / history.users().max(1);
+        let moments = history.as_of.iter().flat_map(|&as_of| std::iter::repeat_n(as_of, per_user));
+        items.iter().zip(moments).map(|(&item, moment)| network.item_as_of(item, moment)).collect()
+    };
+    let [recommended, clicked, candidates] = lists.map(at_their_moments);
+    embed(&[&recommended?, &clicked?, &candidates?])
 }
 
 /// Checks the settings of a model that is made of attention blocks of width `d`.

@@ -57,7 +57,7 @@ impl<N: Network> NetworkRanker<N> {
     /// Looked up where the items' current vectors are asked for.
     fn item_rows(&self, lists: &[&[u32]]) -> Result<ItemRows> {
         let current = self.embeddings.item_rows() as u32;
-        if lists.iter().copied().flatten().all(|&row| row < current) {
+        if !N::ITEMS_CHANGE || lists.iter().copied().flatten().all(|&row| row < current) {
             return Ok(ItemRows::of_all(self.items.clone(), lists));
         }
         ItemRows::distinct(lists, |rows| self.network.items(&self.embeddings, rows, &mut Dropout::off()))
@@ -83,9 +83,9 @@ impl<N: Network> NetworkRanker<N> {
     fn score_batch(&self, requests: &[ScoreRequest<'_>]) -> Result<Vec<Vec<f32>>> {
         let rows = requests.iter().flat_map(|request| {
             let as_of = request.state.get::<Encoded<N::Users>>().as_of;
-            request.items.iter().map(move |&item| as_of.map_or(item, |moment| self.network.item_as_of(item, moment)))
+            request.items.iter().map(move |&item| self.network.item_as_of(item, as_of))
         });
-        let rows: Vec<u32> = rows.collect();
+        let rows = rows.collect::<Result<Vec<u32>>>()?;
         if rows.is_empty() {
             return Ok(vec![vec![]; requests.len()]);
         }

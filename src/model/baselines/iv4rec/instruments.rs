@@ -108,13 +108,20 @@ impl Instruments {
         self.queries.iter().all(|&query| query == 0)
     }
 
-    /// The row that says what was known of an item by clicks older than a moment.
-    pub fn as_of(&self, item: u32, moment: i64) -> u32 {
-        let next = self.changes.partition_point(|change| (change.item, change.time) < (item, moment));
-        match self.changes.get(next) {
-            Some(change) if change.item == item => (self.items + next) as u32,
-            _ => item,
+    /// How many items there are.
+    pub(super) fn items(&self) -> usize {
+        self.items
+    }
+
+    /// The row that says what was known of an item by clicks older than a moment, or now; nothing for what is no item.
+    pub fn as_of(&self, item: u32, moment: Option<i64>) -> Option<u32> {
+        if item as usize >= self.items {
+            return None;
         }
+        let Some(moment) = moment else { return Some(item) };
+        let next = self.changes.partition_point(|change| (change.item, change.time) < (item, moment));
+        let changed_later = self.changes.get(next).is_some_and(|change| change.item == item);
+        Some(if changed_later { (self.items + next) as u32 } else { item })
     }
 
     /// Whose row it is.
@@ -124,7 +131,7 @@ impl Instruments {
 
     /// The N queries of a row, 0 for none; nothing of a row that there isn't.
     pub fn of(&self, row: u32) -> Option<&[u32]> {
-        self.queries.get(row as usize * self.most..(row as usize + 1) * self.most)
+        self.queries.get(row as usize * self.most..)?.get(..self.most)
     }
 }
 
@@ -191,10 +198,12 @@ mod tests {
                 clicks.into_iter().map(|(item, time, query)| Click { item, time, query }).collect();
             clicks.sort_unstable();
             let instruments = Instruments::new(&clicks, ITEMS, MOST);
+            prop_assert_eq!(instruments.as_of(ITEMS as u32, Some(3)), None);
             for item in 0..ITEMS as u32 {
                 prop_assert_eq!(instruments.of(item).unwrap(), by_counting(&clicks, item, None));
+                prop_assert_eq!(instruments.as_of(item, None), Some(item));
                 for moment in -4..11 {
-                    let row = instruments.as_of(item, moment);
+                    let row = instruments.as_of(item, Some(moment)).unwrap();
                     prop_assert_eq!(instruments.item_of(row), item);
                     prop_assert_eq!(instruments.of(row).unwrap(), by_counting(&clicks, item, Some(moment)));
                 }

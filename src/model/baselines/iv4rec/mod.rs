@@ -275,8 +275,13 @@ impl Network for Iv4Rec {
         Ok(self.rewrite(&embeddings.project_items(&items)?, (&instruments, &inverse), dropout)?.items)
     }
 
-    fn item_as_of(&self, item: u32, moment: i64) -> u32 {
-        self.instruments.as_of(item, moment)
+    const ITEMS_CHANGE: bool = true;
+
+    fn item_as_of(&self, item: u32, moment: Option<i64>) -> Result<u32> {
+        match self.instruments.as_of(item, moment) {
+            Some(row) => Ok(row),
+            None => bail!("row {item} of a table of {} items", self.instruments.items()),
+        }
     }
 
     fn losses(&self, step: &Step<'_, Self>, dropout: &mut Dropout) -> Result<Losses> {
