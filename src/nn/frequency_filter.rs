@@ -16,9 +16,8 @@ pub struct FrequencyFilter {
     forward: Tensor,
     /// `[2F, L]`: C, then -S, inner frequencies twice.
     backward: Tensor,
-    /// `[d, F]` each: the parts of W.
-    real: Tensor,
-    imaginary: Tensor,
+    /// `[1, F, d, 2]`: W as it is learned. Nothing is computed from it before it is used: training changes it.
+    weight: Tensor,
 }
 
 impl FrequencyFilter {
@@ -44,24 +43,24 @@ impl FrequencyFilter {
             }
         }
         let device = weight.device();
-        let part = |n: usize| weight.squeeze(0)?.narrow(2, n, 1)?.squeeze(2)?.t()?.contiguous();
         Ok(Self {
             forward: Tensor::from_vec(forward, (length, 2 * count), device)?,
             backward: Tensor::from_vec(backward, (2 * count, length), device)?,
-            real: part(0)?,
-            imaginary: part(1)?,
+            weight: weight.clone(),
         })
     }
 
     /// `h [B, L, d]` → `[B, L, d]`.
     pub fn forward(&self, h: &Tensor) -> Result<Tensor> {
         let (users, length, d) = h.dims3()?;
-        let count = self.real.dim(1)?;
+        let count = self.weight.dim(1)?;
+        let part = |n: usize| self.weight.squeeze(0)?.narrow(2, n, 1)?.squeeze(2)?.t()?.contiguous(); // [d, F]
+        let (weight_real, weight_imaginary) = (part(0)?, part(1)?);
         let by_channel = h.transpose(1, 2)?.contiguous()?.reshape((users * d, length))?;
         let spectrum = by_channel.matmul(&self.forward)?.reshape((users, d, 2 * count))?;
         let (real, imaginary) = (spectrum.narrow(2, 0, count)?, spectrum.narrow(2, count, count)?);
-        let filtered_real = (real.broadcast_mul(&self.real)? - imaginary.broadcast_mul(&self.imaginary)?)?;
-        let filtered_imaginary = (imaginary.broadcast_mul(&self.real)? + real.broadcast_mul(&self.imaginary)?)?;
+        let filtered_real = (real.broadcast_mul(&weight_real)? - imaginary.broadcast_mul(&weight_imaginary)?)?;
+        let filtered_imaginary = (imaginary.broadcast_mul(&weight_real)? + real.broadcast_mul(&weight_imaginary)?)?;
         let filtered = Tensor::cat(&[filtered_real, filtered_imaginary], 2)?.reshape((users * d, 2 * count))?;
         filtered.matmul(&self.backward)?.reshape((users, d, length))?.transpose(1, 2)?.contiguous()
     }

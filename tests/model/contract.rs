@@ -171,10 +171,18 @@ fn any_history_has_scores() {
     }
 }
 
+/// After some steps: whatever a network derives from its tensors, it derives from what they have become.
 #[test]
 fn what_is_trained_is_what_is_served() {
     for config in models() {
         let model = trainable(&config);
+        let batch = batch_for(&config, &*model, &some_users());
+        let options = AdamOptions { learning_rate: 1e-2, ..AdamOptions::default() };
+        let mut adam = Adam::new(model.parameters(), options).unwrap();
+        for step in 0..5 {
+            let losses = model.losses(&batch, &mut Dropout::seeded(0.1, step)).unwrap();
+            adam.step(&adam.backward(&losses.total).unwrap()).unwrap();
+        }
         let users: Vec<_> = some_users().iter().map(|user| as_seen_by(&config, user)).collect();
         let items = [3, 1, 40, 7];
         let candidates: Vec<u32> = users.iter().flat_map(|_| items).collect();
