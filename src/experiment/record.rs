@@ -28,16 +28,20 @@ pub struct RunConfig {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct RunKey(String);
 
-/// Settings that came later than the first finished runs, with the values that those had: left out of the hash, so that
-/// a new version finds the runs of an old one.
+/// Settings that came later than the first finished runs, with the values that those had.
 const LATER: [&str; 2] = [r#""item_projection":true,"#, r#""optimizer":"adam","#];
+
+/// The first 20 digits of a hash of something's JSON without [`LATER`], so that a new version finds the runs of an old one.
+pub(super) fn hash<T: Serialize>(value: &T) -> String {
+    let json = serde_json::to_string(value).expect("configurations and records have string keys only");
+    let json = LATER.iter().fold(json, |json, setting| json.replace(setting, ""));
+    blake3::hash(json.as_bytes()).to_hex()[..20].to_owned()
+}
 
 impl RunConfig {
     /// Equal for equal configurations.
     pub fn key(&self) -> RunKey {
-        let json = serde_json::to_string(self).expect("a configuration has string keys only");
-        let json = LATER.iter().fold(json, |json, setting| json.replace(setting, ""));
-        RunKey(blake3::hash(json.as_bytes()).to_hex()[..20].to_owned())
+        RunKey(hash(self))
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{ExperimentError, RunConfig, RunKey, RunRecord};
+use super::{ExperimentError, RunConfig, RunKey, RunRecord, record::hash};
 use crate::eval::Metrics;
 
 /// Grows when the format changes; runs of another one are made anew.
@@ -78,7 +78,7 @@ impl RunStore {
     /// If it can't be written; then there is no file of that name.
     pub fn keep(&self, run: RunRecord, key: &RunKey) -> Result<(), ExperimentError> {
         let path = self.file(key);
-        let file = RunFile { format: FORMAT, checksum: checksum(&run), run };
+        let file = RunFile { format: FORMAT, checksum: hash(&run), run };
         let json = serde_json::to_vec_pretty(&file).expect("a record has string keys only");
         write_whole(&path, &json).map_err(ExperimentError::io(&path))?;
         let partial = self.partial(key);
@@ -111,15 +111,10 @@ fn check(json: &[u8], config: &RunConfig) -> Result<RunRecord, String> {
     if run.config != *config {
         return Err("is about another run".into());
     }
-    if checksum(&run) != expected || Metrics::of(run.ranks.iter().copied()) != run.test {
+    if hash(&run) != expected || Metrics::of(run.ranks.iter().copied()) != run.test {
         return Err("does not match its checksum".into());
     }
     Ok(run)
-}
-
-fn checksum(run: &RunRecord) -> String {
-    let json = serde_json::to_vec(run).expect("a record has string keys only");
-    blake3::hash(&json).to_hex()[..20].to_owned()
 }
 
 /// Whole or not at all.

@@ -7,7 +7,7 @@ use crate::{
     data::{Dataset, EvaluationNegatives, Split, fixture},
     eval::{Metrics, Rank, UserRank},
     model::{InputConfig, InputSizes, ModelConfig, ModelKind, Setting},
-    train::{Candidates, Recipe},
+    train::{Candidates, Optimizer, Recipe},
 };
 
 fn dataset() -> Dataset {
@@ -178,6 +178,27 @@ fn the_store_gives_back_what_it_was_given_and_nothing_else() {
         let Found::Damaged(message) = store.find(&run.config, &key) else { panic!("{reason} went unnoticed") };
         assert!(message.contains(reason) && message.contains(&key.to_string()), "{message}");
     }
+}
+
+/// A run that a version without these settings wrote, under the name that it gave it.
+#[test]
+fn runs_of_a_version_with_fewer_settings_are_found() {
+    let (dataset, directory) = (dataset(), tempfile::tempdir().unwrap());
+    let run = record(&dataset, 1);
+    let fewer = |json: String| json.replace("\"item_projection\":true,", "").replace("\"optimizer\":\"adam\",", "");
+    let old = fewer(serde_json::to_string(&run).unwrap());
+    assert_ne!(old, serde_json::to_string(&run).unwrap());
+    let hash = |json: &str| blake3::hash(json.as_bytes()).to_hex()[..20].to_owned();
+    let key = run.config.key();
+    assert_eq!(key.to_string(), hash(&fewer(serde_json::to_string(&run.config).unwrap())));
+    let store = RunStore::open(directory.path()).unwrap();
+    let file = format!("{{\"format\":1,\"checksum\":\"{}\",\"run\":{old}}}", hash(&old));
+    fs::write(directory.path().join(format!("runs/{key}.json")), file).unwrap();
+    let Found::Run(found) = store.find(&run.config, &key) else { panic!("it is not found") };
+    assert_eq!(*found, run);
+    // Other values are another run.
+    let lazy = RunConfig { recipe: Recipe { optimizer: Optimizer::LazyAdam, ..run.config.recipe }, ..run.config };
+    assert_ne!(lazy.key(), key);
 }
 
 fn row(name: &str, ranks: impl IntoIterator<Item = u32>) -> Row {
