@@ -14,6 +14,7 @@ use super::{
     ingest_rejects::DeadLetters,
     ingest_source::{Checkpoint, Input, Source},
     ingest_stream::{StreamArgs, StreamSource},
+    signals::StopSignals,
 };
 use crate::engine::parse_duration;
 
@@ -57,10 +58,11 @@ pub struct Args {
 pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     let streaming = StreamSource::is_stream(&args.input);
     let mut flow = Flow::new(args.plan().await?);
+    let mut stop = StopSignals::listen();
     let ended = tokio::select! {
         ended = send_all(&args, &mut flow) => ended,
         // For a stream that is the usual end: what is not acknowledged is read again.
-        () = stop_signal() => if streaming { Ok(()) } else { Err(anyhow::anyhow!("interrupted")) },
+        _ = stop.next() => if streaming { Ok(()) } else { Err(anyhow::anyhow!("interrupted")) },
     };
     let summary = flow.finish().await?;
     summary.print();
@@ -102,19 +104,6 @@ impl Args {
             dead_letters: self.dead_letter.as_deref().map(DeadLetters::open).transpose()?,
         })
     }
-}
-
-/// SIGINT, or SIGTERM as service managers send it.
-async fn stop_signal() {
-    #[cfg(unix)]
-    if let Ok(mut terminate) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = tokio::signal::ctrl_c() => {}
-        }
-        return;
-    }
-    let _ = tokio::signal::ctrl_c().await;
 }
 
 fn judge(summary: &Summary, allow_rejects: bool) -> anyhow::Result<()> {

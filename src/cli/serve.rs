@@ -6,7 +6,10 @@ use anyhow::{Context, bail};
 use candle_core::Device;
 use tokio::net::TcpListener;
 
-use super::serve_args::{MetricsListen, ServeArgs, ServeOptions, shown};
+use super::{
+    serve_args::{MetricsListen, ServeArgs, ServeOptions, shown},
+    signals::{Signals, StopSignals},
+};
 use crate::{
     data::HistoryLimits,
     engine::{Engine, LoadedModel, ModelSlot},
@@ -21,7 +24,7 @@ use crate::{
 pub type Args = ServeArgs;
 
 /// Ports that are bound already, so that callers know the address before anything is loaded.
-pub struct Listeners {
+pub(super) struct Listeners {
     /// gRPC.
     pub grpc: TcpListener,
     /// Metrics and probes, if wanted.
@@ -32,6 +35,10 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     logging::init(&args.log)?;
     let options = args.options()?;
     let traces = trace::export(&args.traces)?;
+    // Before the ports: who sees them open may send signals.
+    let (stop, hangups) = (StopSignals::listen(), Signals::hangups());
+    // On its own, so that a second one ends the process while the model is loaded, too.
+    let stopping = tokio::spawn(stop_signal(stop));
     let listeners = Listeners {
         grpc: bind("--listen", &args.listen).await?,
         metrics: match &args.metrics_listen {
@@ -39,15 +46,19 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
             MetricsListen::At(address) => Some(bind("--metrics-listen", address).await?),
         },
     };
-    let served = serve_until(options, listeners, stop_signal()?).await;
+    let stopped = async {
+        let _ = stopping.await;
+    };
+    let served = serve_until(options, listeners, hangups, stopped).await;
     traces.close().await;
     served
 }
 
-/// Serves until `shutdown` ends, then drains.
-pub async fn serve_until(
+/// Serves until `shutdown` ends, then drains. What comes of `hangups` while the model is loaded, counts when it is.
+pub(super) async fn serve_until(
     options: ServeOptions,
     listeners: Listeners,
+    hangups: Signals,
     shutdown: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
     let device = options.device.open().with_context(|| format!("--device {}", options.device))?;
@@ -74,7 +85,7 @@ pub async fn serve_until(
     let service = RankingServer::new(store, engine, slot.clone(), metrics, service_options);
     let tokens = options.server.security.tokens.clone();
     let reload = Reload { slot, directory: options.model, device, ranker, history_options, tokens };
-    let reloading = tokio::spawn(reload_on_hangup(reload));
+    let reloading = tokio::spawn(reload_on_hangup(reload, hangups));
 
     let security = &options.server.security;
     tracing::info!(
@@ -134,26 +145,19 @@ struct Reload {
 }
 
 /// On SIGHUP reads the tokens, and loads the bundle beside the live one and swaps. What can't be read changes nothing.
-async fn reload_on_hangup(reload: Reload) {
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        let mut hangups = match signal(SignalKind::hangup()) {
-            Ok(hangups) => hangups,
-            Err(error) => return tracing::warn!(%error, "SIGHUP will not reload the bundle"),
-        };
-        while hangups.recv().await.is_some() {
-            // First: a token that has leaked must not wait for a model.
-            match reload.tokens.as_ref().map(|tokens| tokens.reload()) {
-                Some(Ok(tokens)) => tracing::info!(tokens, "tokens read anew"),
-                Some(Err(error)) => tracing::error!(%error, "the tokens stay as they were"),
-                None => {}
-            }
-            tracing::info!(directory = %reload.directory.display(), "loading the bundle anew");
-            match load(&reload.directory, &reload.device, reload.ranker).await {
-                Ok(model) => reload.swap(model),
-                Err(error) => tracing::error!(error = format!("{error:#}"), "the live model stays"),
-            }
+async fn reload_on_hangup(reload: Reload, mut hangups: Signals) {
+    loop {
+        hangups.next().await;
+        // First: a token that has leaked must not wait for a model.
+        match reload.tokens.as_ref().map(|tokens| tokens.reload()) {
+            Some(Ok(tokens)) => tracing::info!(tokens, "tokens read anew"),
+            Some(Err(error)) => tracing::error!(%error, "the tokens stay as they were"),
+            None => {}
+        }
+        tracing::info!(directory = %reload.directory.display(), "loading the bundle anew");
+        match load(&reload.directory, &reload.device, reload.ranker).await {
+            Ok(model) => reload.swap(model),
+            Err(error) => tracing::error!(error = format!("{error:#}"), "the live model stays"),
         }
     }
 }
@@ -183,29 +187,13 @@ async fn bind(flag: &str, address: &str) -> anyhow::Result<TcpListener> {
     }
 }
 
-/// SIGTERM or SIGINT. A second one does not wait for the drain.
-fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
-    #[cfg(unix)]
-    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-    let mut next = async move || {
-        #[cfg(unix)]
-        tokio::select! {
-            _ = terminate.recv() => "SIGTERM",
-            _ = tokio::signal::ctrl_c() => "SIGINT",
-        }
-        #[cfg(not(unix))]
-        {
-            let _ = tokio::signal::ctrl_c().await;
-            "SIGINT"
-        }
-    };
-    Ok(async move {
-        let signal = next().await;
-        tracing::info!(signal, "stopping; once more stops at once");
-        tokio::spawn(async move {
-            let signal = next().await;
-            tracing::warn!(signal, "stopped at once");
-            std::process::exit(130);
-        });
-    })
+/// Ends with the first of them. A second one does not wait for the drain.
+async fn stop_signal(mut stop: StopSignals) {
+    let signal = stop.next().await;
+    tracing::info!(signal, "stopping; once more stops at once");
+    tokio::spawn(async move {
+        let signal = stop.next().await;
+        tracing::warn!(signal, "stopped at once");
+        std::process::exit(130);
+    });
 }

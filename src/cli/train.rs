@@ -21,7 +21,7 @@ use model_flags::ModelFlags;
 pub use recipe_flags::{RecipeFlags, RecipeName};
 pub use size_flags::{Preset, SizeFlags};
 
-use super::ctrl_c::CtrlC;
+use super::signals::StopSignals;
 use crate::{
     data::{Dataset, EvaluationNegatives, Featurizer, Split, Statistics},
     eval::{Evaluator, Metrics, MetricsRow, metrics_table, popularity_ranks},
@@ -134,24 +134,10 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
 
 /// The first signal, from now on, ends the run in order, the second at once.
 pub(super) fn stop_on_signal(stop: Arc<AtomicBool>) -> tokio::task::JoinHandle<()> {
-    let mut ctrl_c = CtrlC::listen();
-    #[cfg(unix)]
-    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).ok();
+    let mut signals = StopSignals::listen();
     tokio::spawn(async move {
         loop {
-            #[cfg(unix)]
-            let terminated = async {
-                match &mut terminate {
-                    Some(signal) => signal.recv().await,
-                    None => std::future::pending().await,
-                }
-            };
-            #[cfg(not(unix))]
-            let terminated = std::future::pending::<Option<()>>();
-            tokio::select! {
-                () = ctrl_c.pressed() => {}
-                _ = terminated => {}
-            }
+            signals.next().await;
             if stop.swap(true, Ordering::Relaxed) {
                 std::process::exit(130);
             }

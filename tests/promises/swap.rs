@@ -68,6 +68,20 @@ async fn live(server: &Server) -> String {
     server.client().get_model_info(v1::GetModelInfoRequest {}).await.unwrap().into_inner().version
 }
 
+/// The ports are open before the model is loaded, so that somebody may send signals from then on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hangup_while_the_model_is_loaded_counts_when_it_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("bundle");
+    bundle::write(&path, 1);
+    let mut server = Server::start(directory.path(), &path, "memory", &[]);
+    until("its port is open", async || tokio::net::TcpStream::connect(("127.0.0.1", server.port())).await.is_ok())
+        .await;
+    server.signal("HUP");
+    server.ready().await;
+    server.logged("model swapped", 0).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn swaps_under_load_fail_nobody() {
     let directory = tempfile::tempdir().unwrap();

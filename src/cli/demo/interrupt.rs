@@ -3,7 +3,7 @@
 
 use tokio::sync::watch;
 
-use crate::cli::ctrl_c::CtrlC;
+use crate::cli::signals::Signals;
 
 /// Whether Ctrl-C was pressed. Pressed again, it ends the process at once.
 #[derive(Clone)]
@@ -13,11 +13,11 @@ impl Interrupt {
     /// Listens from now on.
     pub(super) fn listen() -> Self {
         let (pressed, receiver) = watch::channel(false);
-        let mut ctrl_c = CtrlC::listen();
+        let mut ctrl_c = Signals::interrupts();
         tokio::spawn(async move {
-            ctrl_c.pressed().await;
+            ctrl_c.next().await;
             pressed.send_replace(true);
-            ctrl_c.pressed().await;
+            ctrl_c.next().await;
             std::process::exit(EXIT_CODE);
         });
         Self(receiver)

@@ -25,6 +25,7 @@ use crate::{
     cli::{
         Cli, Command,
         serve::{Listeners, serve_until},
+        signals::Signals,
     },
     data::Dataset,
     proto::v1::{GetModelInfoRequest, ranking_service_client::RankingServiceClient},
@@ -135,7 +136,7 @@ async fn serve(stages: &Stages, grpc: TcpListener) -> anyhow::Result<Served> {
     let patience = options.server.drain_notice + options.server.drain_timeout + Duration::from_secs(10);
     let (stop, stopped) = oneshot::channel();
     let shutdown = async { drop(stopped.await) };
-    let server = tokio::spawn(serve_until(options, Listeners { grpc, metrics: None }, shutdown));
+    let server = tokio::spawn(serve_until(options, Listeners { grpc, metrics: None }, Signals::hangups(), shutdown));
     Ok(Served { stop, server, patience })
 }
 
