@@ -16,7 +16,7 @@ import onnxruntime
 import torch
 from safetensors.torch import load_file
 
-from sesrec_torch import SesRec, WithItemTables
+from sesrec_torch import SesRec, WithItemTables, history
 
 TOLERANCE = 1e-5
 
@@ -67,21 +67,6 @@ class Python:
         for _ in range(repeats):
             self.rank(candidates)
         return time.perf_counter() - start, processor_time(os.getpid()) - before
-
-
-def history(case, limits):
-    def padded(rows, length):
-        return rows + [0] * (length - len(rows))
-
-    searches = case["searches"]
-    return (
-        torch.tensor(case["user"]),
-        torch.tensor(case["recommendations"]),
-        torch.tensor([search["query"] for search in searches]),
-        torch.tensor([padded(search["words"], limits["max_query_words"]) for search in searches]),
-        torch.tensor([search["source"] for search in searches]),
-        torch.tensor([padded(search["clicks"], limits["max_clicked_items"]) for search in searches]),
-    )
 
 
 def onnx_session(model, inputs, candidates, path, threads):

@@ -152,3 +152,20 @@ class WithItemTables(nn.Module):
         for layer in model.rest:
             x = layer(torch.relu(x))
         return torch.sigmoid(x.squeeze(-1))
+
+
+def history(case, limits):
+    """The inputs of `encode`, from the case that the peer binary wrote."""
+
+    def padded(rows, length):
+        return rows + [0] * (length - len(rows))
+
+    searches = case["searches"]
+    return (
+        torch.tensor(case["user"]),
+        torch.tensor(case["recommendations"]),
+        torch.tensor([search["query"] for search in searches]),
+        torch.tensor([padded(search["words"], limits["max_query_words"]) for search in searches]),
+        torch.tensor([search["source"] for search in searches]),
+        torch.tensor([padded(search["clicks"], limits["max_clicked_items"]) for search in searches]),
+    )

@@ -108,6 +108,21 @@ pub struct Target {
     pub position: u32,
 }
 
+/// A click on a result of a search.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SearchClick {
+    /// User row.
+    pub user: u32,
+    /// Which of the user's searches, the oldest first.
+    pub search: u32,
+    /// When it was asked, in milliseconds since 1970.
+    pub time: i64,
+    /// Query row.
+    pub query: u32,
+    /// Item row.
+    pub item: u32,
+}
+
 /// Interactions by user, oldest first, in compressed sparse rows: 16 bytes per recommendation and about 30 per search.
 #[derive(Debug, Clone)]
 pub struct Dataset {
@@ -191,6 +206,20 @@ impl Dataset {
         let times = self.recommendation_times(user);
         let end = times.get(self.learned(user)).copied().unwrap_or(i64::MAX);
         self.search_times(user).partition_point(|&time| time < end)
+    }
+
+    /// The clicks of all users' training searches that have a query.
+    pub fn training_search_clicks(&self) -> impl Iterator<Item = SearchClick> {
+        let of_user = move |user: u32| {
+            let first = range(&self.src_ends, user as usize).start;
+            let searches = (0..self.training_searches(user)).map(move |n| (n, first + n));
+            let with_query = searches.filter(|&(_, at)| self.src_queries[at] != 0);
+            with_query.flat_map(move |(n, at)| {
+                let (search, time, query) = (n as u32, self.src_times[at], self.src_queries[at]);
+                self.clicked(at).iter().map(move |&item| SearchClick { user, search, time, query, item })
+            })
+        };
+        (0..self.users() as u32).flat_map(of_user)
     }
 
     /// What the model sees when it predicts the target.

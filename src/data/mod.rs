@@ -27,7 +27,7 @@ pub use batch::HistoryBatch;
 pub use catalogue::{Attribute, Catalogue, EntityTable, WordLists};
 pub use catalogue_io::CATALOGUE_FORMAT_VERSION;
 pub use checksum::FileChecksum;
-pub use dataset::{Dataset, DatasetError, Split, Statistics, Target};
+pub use dataset::{Dataset, DatasetError, SearchClick, Split, Statistics, Target};
 pub use dataset_io::{AttributeValues, DATASET_FORMAT_VERSION, LogNames};
 pub use featurize::{
     Featurized, Featurizer, HistoryLimits, RowHistory, RowSearch, SearchFeatures, UserFeatures, UserRow,

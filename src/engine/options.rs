@@ -36,6 +36,10 @@ pub struct EngineOptions {
     /// arithmetic per candidate.
     #[arg(long, default_value = "4GiB", value_parser = parse_bytes, value_name = "BYTES")]
     pub item_table_bytes: u64,
+    /// On a GPU, compute SESRec's prediction layers in TF32: faster where batches are full; scores move by less than a
+    /// thousandth.
+    #[arg(long)]
+    pub reduced_precision: bool,
     /// Threads that call the model. One is right for a GPU, and for a CPU too: each call uses all cores already, and a
     /// second thread would compete for them. More of them help only where requests are so small that a call can't.
     #[arg(long, default_value_t = EngineOptions::default().device_threads, value_name = "N")]
@@ -59,6 +63,7 @@ impl Default for EngineOptions {
             max_delay: Duration::ZERO,
             user_cache_bytes: 512 << 20,
             item_table_bytes: RankerOptions::default().item_table_bytes,
+            reduced_precision: false,
             device_threads: count(1),
             max_explained: 100,
         }
@@ -68,7 +73,7 @@ impl Default for EngineOptions {
 impl EngineOptions {
     /// Those that concern the model itself.
     pub fn ranker(&self) -> RankerOptions {
-        RankerOptions { item_table_bytes: self.item_table_bytes }
+        RankerOptions { item_table_bytes: self.item_table_bytes, reduced_precision: self.reduced_precision }
     }
 
     /// The budget of a batch on this kind of device.

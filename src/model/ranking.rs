@@ -34,11 +34,13 @@ pub struct RankerOptions {
     /// Host memory for vectors that are precomputed by item; a catalogue that takes more has them computed with each
     /// request.
     pub item_table_bytes: u64,
+    /// On a GPU, the prediction layers' products in TF32 (10 bits of mantissa) instead of f32.
+    pub reduced_precision: bool,
 }
 
 impl Default for RankerOptions {
     fn default() -> Self {
-        Self { item_table_bytes: 4 << 30 }
+        Self { item_table_bytes: 4 << 30, reduced_precision: false }
     }
 }
 

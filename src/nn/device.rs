@@ -21,13 +21,52 @@ impl DeviceChoice {
     pub fn open(self) -> candle_core::Result<Device> {
         match self {
             Self::Cpu => Ok(Device::Cpu),
-            Self::Cuda(ordinal) => Device::new_cuda(ordinal),
+            Self::Cuda(ordinal) => open_cuda(ordinal),
             Self::Auto if !candle_core::utils::cuda_is_available() => Ok(Device::Cpu),
-            Self::Auto => Ok(Device::new_cuda(0).unwrap_or_else(|error| {
+            Self::Auto => Ok(open_cuda(0).unwrap_or_else(|error| {
                 tracing::warn!(%error, "no usable CUDA device: using the CPU");
                 Device::Cpu
             })),
         }
+    }
+}
+
+/// With one stream for all threads: candle's default is a stream per thread, and a model is loaded by another thread
+/// than the one that computes.
+fn open_cuda(ordinal: usize) -> candle_core::Result<Device> {
+    let device = Device::new_cuda_with_stream(ordinal)?;
+    #[cfg(feature = "cuda")]
+    if let Device::Cuda(cuda) = &device {
+        one_stream::prepare(cuda, ordinal)?;
+    }
+    Ok(device)
+}
+
+#[cfg(feature = "cuda")]
+mod one_stream {
+    //! What makes small kernels cheap where everything goes to one stream.
+    #![allow(unsafe_code)] // The driver's interface.
+
+    use candle_core::cuda_backend::{
+        CudaDevice, WrapErr,
+        cudarc::driver::{result, sys::CUmemPool_attribute},
+    };
+
+    /// Freed memory that the process keeps; what is beyond goes back to the driver at the next synchronisation.
+    const KEPT_BYTES: u64 = 2 << 30;
+
+    pub(super) fn prepare(cuda: &CudaDevice, ordinal: usize) -> candle_core::Result<()> {
+        let ordinal = i32::try_from(ordinal).map_err(candle_core::Error::wrap)?;
+        let mut kept = KEPT_BYTES;
+        // SAFETY: the device exists, since it was opened; the attribute is a 64-bit number that is read during the call.
+        unsafe {
+            let pool = result::device::get_default_mem_pool(result::device::get(ordinal).w()?).w()?;
+            let threshold = CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
+            result::mem_pool::set_attribute(pool, threshold, (&raw mut kept).cast()).w()?;
+        }
+        // SAFETY: events would order the uses of a tensor on several streams; all of ours go to one.
+        unsafe { cuda.disable_event_tracking() };
+        Ok(())
     }
 }
 

@@ -38,7 +38,8 @@ pub fn project(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
     let mut shape = x.dims().to_vec();
     let width = shape.pop().unwrap_or(1);
     shape.push(weight.dim(0)?);
-    x.reshape(((), width))?.matmul(&weight.t()?)?.reshape(shape)
+    // Some columns of a larger weight are no matrix to cuBLAS.
+    x.reshape(((), width))?.matmul(&weight.contiguous()?.t()?)?.reshape(shape)
 }
 
 /// Adds `row [d]` to every row of `x [.., d]`. Its backward is a column sum; candle's goes element by element.

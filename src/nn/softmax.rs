@@ -69,9 +69,18 @@ pub fn masked_softmax(x: &Tensor, mask: &Mask) -> Result<Tensor> {
     if x.device().is_cpu() {
         return x.contiguous()?.apply_op1(MaskedSoftmax { mask: mask.clone() });
     }
+    composed_softmax(x, mask)
+}
+
+/// The same by tensor operations, for devices without a fused kernel.
+fn composed_softmax(x: &Tensor, mask: &Mask) -> Result<Tensor> {
     let (_, exp) = masked_exponentials(x, mask)?;
-    // An empty row's sum is 0; dividing by the smallest normal number keeps it 0.
-    exp.broadcast_div(&exp.sum_keepdim(candle_core::D::Minus1)?.maximum(f64::from(f32::MIN_POSITIVE))?)
+    // An empty row's sum is 0. A tiny divisor would keep the row 0, too, but not its gradient, which divides by the square.
+    let empty = (0..mask.groups()).map(|group| if mask.count(group) == 0 { 1.0_f32 } else { 0.0 }).collect::<Vec<_>>();
+    let mut shape = vec![1; x.rank()];
+    shape[0] = mask.groups();
+    let empty = Tensor::from_vec(empty, shape, x.device())?;
+    exp.broadcast_div(&exp.sum_keepdim(candle_core::D::Minus1)?.broadcast_add(&empty)?)
 }
 
 /// Of the kept positions, by tensor operations: the maximum of each row, a constant to the gradient, and `e^(x - maximum)`,
@@ -89,13 +98,19 @@ fn masked_exponentials(x: &Tensor, mask: &Mask) -> Result<(Tensor, Tensor)> {
 /// The logarithm of the mean of `e^x` over the kept positions of each row: `x [groups, rows, length]` →
 /// `[groups, rows, 1]`. A row without any kept position gets 0.
 pub fn masked_log_mean_exp(x: &Tensor, mask: &Mask) -> Result<Tensor> {
-    let (groups, rows, length) = x.dims3()?;
+    let (groups, _, length) = x.dims3()?;
     if (groups, length) != (mask.groups(), mask.length) {
         bail!("logarithm of means of {:?} with a mask of {} x {}", x.shape(), mask.groups(), mask.length)
     }
     if x.device().is_cpu() {
         return x.contiguous()?.apply_op1(MaskedLogMeanExp { mask: mask.clone() });
     }
+    composed_log_mean_exp(x, mask)
+}
+
+/// The same by tensor operations.
+fn composed_log_mean_exp(x: &Tensor, mask: &Mask) -> Result<Tensor> {
+    let (groups, rows, _) = x.dims3()?;
     let (max, exp) = masked_exponentials(x, mask)?;
     let counts: Vec<f32> = (0..groups).map(|group| mask.count(group) as f32).collect();
     let present: Vec<f32> = counts.iter().map(|count| count.min(1.0)).collect();
@@ -246,5 +261,35 @@ impl CustomOp1 for MaskedSoftmax {
             )
         });
         Ok(Some(Tensor::from_vec(out, result.shape(), result.device())?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{Device, Var};
+
+    use super::*;
+
+    /// On a CPU the composed ones run nowhere else: a GPU has nothing else.
+    #[test]
+    fn fused_equals_composed_with_gradients() -> Result<()> {
+        let x = Var::randn(0f32, 3f32, (3, 2, 5), &Device::Cpu)?;
+        // Some, none and one of the positions.
+        let kept =
+            [true, false, true, true, false, false, false, false, false, false, false, false, true, false, false];
+        let mask = Mask::new(kept.to_vec(), 5);
+        let compare = |fused: Tensor, composed: Tensor| -> Result<()> {
+            let weights = Tensor::randn(0f32, 1f32, fused.shape(), &Device::Cpu)?;
+            let values = |y: Tensor| -> Result<Vec<f32>> {
+                let gradient = (&y * &weights)?.sum_all()?.backward()?.remove(&x).expect("a gradient");
+                Ok([y.flatten_all()?.to_vec1::<f32>()?, gradient.flatten_all()?.to_vec1::<f32>()?].concat())
+            };
+            for (fused, composed) in values(fused)?.into_iter().zip(values(composed)?) {
+                assert!((fused - composed).abs() < 1e-6, "{fused} and {composed}");
+            }
+            Ok(())
+        };
+        compare(masked_softmax(&x, &mask)?, composed_softmax(&x, &mask)?)?;
+        compare(masked_log_mean_exp(&x, &mask)?, composed_log_mean_exp(&x, &mask)?)
     }
 }

@@ -11,7 +11,7 @@ use super::{
     substitution::Substitutes,
 };
 use crate::{
-    data::{Dataset, Featurizer, HistoryBatch, PopularitySampler, RowSearch, Split, Target, UserFeatures},
+    data::{Dataset, Featurizer, HistoryBatch, PopularitySampler, SearchClick, Split, Target, UserFeatures},
     model::{BatchPlan, Examples, Extras, HistoryPadding, SearchExamples, TrainingBatch},
 };
 
@@ -34,18 +34,8 @@ pub(super) struct Loader<'a> {
     targets: Vec<Target>,
     recipe: &'a Recipe,
     plan: BatchPlan,
-    searches: Vec<ClickedSearch>,
+    searches: Vec<SearchClick>,
     substitutes: Option<Substitutes<'a>>,
-}
-
-/// A clicked item of a search before its user's validation interaction.
-#[derive(Debug, Clone, Copy)]
-struct ClickedSearch {
-    user: u32,
-    /// Of the user's.
-    search: u32,
-    query: u32,
-    item: u32,
 }
 
 impl<'a> Loader<'a> {
@@ -77,7 +67,7 @@ impl<'a> Loader<'a> {
             }));
         }
         let from_searches = matches!(plan.extras, Extras::Searches | Extras::SearchesWithHistories);
-        let searches = if from_searches { clicked_searches(dataset) } else { vec![] };
+        let searches = if from_searches { dataset.training_search_clicks().collect() } else { vec![] };
         if from_searches && searches.is_empty() {
             return Err(TrainingError::NoTargets(
                 "this model learns from clicks of searches, and the data set has none before the validation \
@@ -256,7 +246,7 @@ impl<'a> Loader<'a> {
         let mut rng = generator(self.recipe.seed, Purpose::Searches, epoch, step);
         let mut histories = vec![];
         for _ in 0..count {
-            let ClickedSearch { user, search, query, item } = self.searches[rng.random_range(0..self.searches.len())];
+            let SearchClick { user, search, query, item, .. } = self.searches[rng.random_range(0..self.searches.len())];
             examples.queries.push(query);
             examples.clicked.push(item);
             self.sampler.sample(&[item], self.recipe.negatives, &mut rng, &mut examples.negatives);
@@ -286,20 +276,6 @@ fn examples(dataset: &Dataset, examples: Examples) -> Vec<Target> {
         }
     }
     targets
-}
-
-/// Every click of a training search: what comes later is to be predicted.
-fn clicked_searches(dataset: &Dataset) -> Vec<ClickedSearch> {
-    let users = 0..dataset.users() as u32;
-    let of_user = |user: u32| {
-        let mut searches = dataset.searches(user);
-        searches.truncate(dataset.training_searches(user));
-        let clicks = |(search, RowSearch { query, clicks, .. }): (u32, RowSearch<'_>)| -> Vec<ClickedSearch> {
-            clicks.iter().map(|&item| ClickedSearch { user, search, query, item }).collect()
-        };
-        (0..).zip(searches).filter(|(_, search)| search.query != 0).flat_map(clicks).collect::<Vec<_>>()
-    };
-    users.flat_map(of_user).collect()
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use rand::{RngExt, seq::IndexedRandom};
 use rand_chacha::ChaCha8Rng;
 
 use crate::{
-    data::{Dataset, RowSearch, UserFeatures},
+    data::{Dataset, SearchClick, UserFeatures},
     model::Substitution,
 };
 
@@ -27,14 +27,9 @@ impl<'a> Substitutes<'a> {
     /// For queries of at most `max_words`.
     pub fn new(dataset: &'a Dataset, rates: Substitution, max_words: usize) -> Self {
         let (mut clicked, mut asked) = (HashMap::<u32, Vec<u32>>::new(), HashMap::<u32, Vec<u32>>::new());
-        for user in 0..dataset.users() as u32 {
-            let searches = dataset.searches(user).into_iter().take(dataset.training_searches(user));
-            for RowSearch { query, clicks, .. } in searches.filter(|search| search.query != 0) {
-                for &item in clicks {
-                    clicked.entry(query).or_default().push(item);
-                    asked.entry(item).or_default().push(query);
-                }
-            }
+        for SearchClick { query, item, .. } in dataset.training_search_clicks() {
+            clicked.entry(query).or_default().push(item);
+            asked.entry(item).or_default().push(query);
         }
         let pool = |of: &HashMap<u32, Vec<u32>>| {
             let mut rows: Vec<u32> = of.keys().copied().collect();

@@ -1,8 +1,8 @@
-//! What holds for every model, whatever its weights and its loss.
+//! What holds for every model, whatever its weights and its loss. `SESREC_TEST_DEVICE` says where (default `cpu`).
 
 use std::collections::{HashMap, HashSet};
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Tensor};
 use proptest::prelude::*;
 use sesrec::{
     data::UserFeatures,
@@ -13,7 +13,7 @@ use sesrec::{
     nn::{Adam, AdamOptions, Dropout},
 };
 
-use crate::fixture::{ITEMS, any_user, batch, catalogue, dataset, inputs, some_users};
+use crate::fixture::{ITEMS, any_user, batch, catalogue, dataset, inputs, some_users, test_device};
 
 /// Every model, with every loss that it has and with what it can do without.
 pub fn models() -> Vec<ModelConfig> {
@@ -42,7 +42,7 @@ pub fn models() -> Vec<ModelConfig> {
 }
 
 pub fn trainable(config: &ModelConfig) -> Box<dyn TrainableModel> {
-    config.new_trainable(&dataset(), 3, &Device::Cpu).unwrap()
+    config.new_trainable(&dataset(), 3, test_device()).unwrap()
 }
 
 /// What the loader would make for the model: users as they can be in histories of this model, negatives as it asks.
@@ -226,7 +226,7 @@ fn bundles_come_back() {
         bundle.write(&dir.path().join("model")).unwrap();
         let read = Bundle::read(&dir.path().join("model")).unwrap();
         assert_eq!(read.config, config);
-        assert_eq!(score(&*read.ranker(&Device::Cpu).unwrap(), &users, &[1, 2, 3]), before);
+        assert_eq!(score(&*read.ranker(test_device()).unwrap(), &users, &[1, 2, 3]), before);
         refuses_wrong_weights(&config, &tensors);
     }
 }

@@ -19,7 +19,7 @@ use sesrec::{
     nn::{Adam, AdamOptions, Dropout},
 };
 
-use crate::fixture::{ITEMS, LIMITS, USERS, any_user, batch, catalogue, some_users, user};
+use crate::fixture::{ITEMS, LIMITS, USERS, any_user, batch, catalogue, some_users, test_device, user};
 
 fn config() -> SesRecConfig {
     let sizes = InputSizes { item: (12, 4), user: (6, 2), query: (6, 5), heads: 2, limits: LIMITS };
@@ -63,6 +63,18 @@ fn weights(config: &SesRecConfig) -> HashMap<String, Tensor> {
 
 fn ranker(config: &SesRecConfig) -> SesRecRanker {
     SesRecRanker::new(config.clone(), catalogue(), &weights(config), &Device::Cpu).unwrap()
+}
+
+/// Every number of the explanations of some items to each user, one after another.
+fn explanations(ranker: &SesRecRanker, users: &[UserFeatures], items: &[u32]) -> Vec<f32> {
+    let states = ranker.encode(&users.iter().collect::<Vec<_>>()).unwrap();
+    let explained = states.iter().flat_map(|state| {
+        let (weights, attention) = ranker.explain(state, items).unwrap();
+        let events = [weights.recommendations, weights.searches].concat().into_iter().map(|event| event.coattention);
+        let sides = attention.into_iter().flat_map(|item| [item.recommendations, item.searches]);
+        events.chain(sides.flat_map(|side| [side.all, side.similar, side.dissimilar].concat())).collect::<Vec<_>>()
+    });
+    explained.collect()
 }
 
 fn score(ranker: &SesRecRanker, users: &[UserFeatures], items: &[u32]) -> Vec<Vec<f32>> {
@@ -188,8 +200,9 @@ fn wrong_rows_are_errors() {
     assert_eq!(ranker.score(&[ScoreRequest { state: &states[0], items: &[] }]).unwrap(), vec![Vec::<f32>::new()]);
 }
 
-/// The CPU's own way, with and without item tables, gives what the network of tensors gives: for short histories, whose
-/// events meet the first layer directly, for long ones that are pooled, for undivided and one-sided ones.
+/// The CPU's own way, with and without item tables, and a GPU's where `SESREC_TEST_DEVICE` names one, give what the network
+/// of tensors gives: for short histories, whose events meet the first layer directly, for long ones that are pooled, for
+/// undivided and one-sided ones.
 #[test]
 fn every_way_to_rank_gives_the_same_scores() {
     let (include, exclude) = (CoattentionPadding::Include, CoattentionPadding::Exclude);
@@ -220,14 +233,24 @@ fn every_way_to_rank_gives_the_same_scores() {
             ..users[0].clone()
         });
         let items: Vec<u32> = (0..150).map(|n| 1 + n % ITEMS).collect();
-        let cpu = &Device::Cpu;
+        let (cpu, device) = (Device::Cpu, test_device().clone());
         let within = |item_table_bytes| {
-            let options = RankerOptions { item_table_bytes };
-            SesRecRanker::with_options(config.clone(), catalogue(), &weights, cpu, options).unwrap()
+            let options = RankerOptions { item_table_bytes, ..RankerOptions::default() };
+            SesRecRanker::with_options(config.clone(), catalogue(), &weights, &cpu, options).unwrap()
         };
-        let by_tensors = SesRecRanker::of_tensors(config.clone(), catalogue(), &weights, cpu).unwrap();
+        let by_tensors = |device| SesRecRanker::of_tensors(config.clone(), catalogue(), &weights, device).unwrap();
+        let mut rankers = vec![within(u64::MAX), within(0)];
+        if !device.is_cpu() {
+            rankers.push(by_tensors(&device));
+            rankers.push(SesRecRanker::new(config.clone(), catalogue(), &weights, &device).unwrap());
+        }
+        let by_tensors = by_tensors(&cpu);
         let expected = score(&by_tensors, &users, &items);
-        for ranker in [within(u64::MAX), within(0)] {
+        let explained = explanations(&by_tensors, &users, &items[..3]);
+        for ranker in rankers {
+            for (found, expected) in explanations(&ranker, &users, &items[..3]).iter().zip(&explained) {
+                assert!((found - expected).abs() < 2e-6, "{found} instead of {expected}");
+            }
             for (found, expected) in score(&ranker, &users, &items).iter().flatten().zip(expected.iter().flatten()) {
                 assert!((found - expected).abs() < 2e-6, "{found} instead of {expected}");
             }

@@ -12,7 +12,7 @@ use crate::{
         Embeddings, HistoryPadding, HistoryVectors, ItemRows, ModelError, RankingModel, ScoreRequest, UserState,
         Weights, weights,
     },
-    nn::{Dropout, sigmoid},
+    nn::{Dropout, RowZero, gather_rows, sigmoid},
 };
 
 /// A network on a device.
@@ -80,16 +80,26 @@ impl<N: Network> NetworkRanker<N> {
         states.collect()
     }
 
-    fn score_batch(&self, requests: &[ScoreRequest<'_>]) -> Result<Vec<Vec<f32>>> {
-        let rows = requests.iter().flat_map(|request| {
+    /// The vectors of all requests' candidates `[ΣC, d]`, one request after another; nothing if there are none.
+    fn candidates(&self, requests: &[ScoreRequest<'_>]) -> Result<Option<Tensor>> {
+        let of_request = |request: &ScoreRequest<'_>| {
             let as_of = request.state.get::<Encoded<N::Users>>().as_of;
-            request.items.iter().map(move |&item| self.network.item_as_of(item, as_of))
-        });
-        let rows = rows.collect::<Result<Vec<u32>>>()?;
-        if rows.is_empty() {
-            return Ok(vec![vec![]; requests.len()]);
+            request.items.iter().map(|&item| self.network.item_as_of(item, as_of)).collect::<Result<Vec<_>>>()
+        };
+        let rows = if N::ITEMS_CHANGE {
+            requests.iter().map(of_request).collect::<Result<Vec<_>>>()?.concat()
+        } else {
+            requests.iter().flat_map(|request| request.items).copied().collect()
+        };
+        match rows.is_empty() {
+            true => Ok(None),
+            false if N::ITEMS_CHANGE => Ok(Some(self.item_rows(&[&rows])?.list(0)?)),
+            false => Ok(Some(gather_rows(&self.items, &rows, RowZero::Learns)?)),
         }
-        let vectors = self.item_rows(&[&rows])?.list(0)?; // [ΣC, d]
+    }
+
+    fn score_batch(&self, requests: &[ScoreRequest<'_>]) -> Result<Vec<Vec<f32>>> {
+        let Some(vectors) = self.candidates(requests)? else { return Ok(vec![vec![]; requests.len()]) };
         let (mut logits, mut start) = (vec![], 0);
         for request in requests.iter().filter(|request| !request.items.is_empty()) {
             let count = request.items.len();

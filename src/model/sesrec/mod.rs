@@ -8,6 +8,8 @@ mod architecture;
 mod co_attention;
 mod config;
 mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod explain;
 mod interests;
 mod losses;

@@ -4,6 +4,8 @@ use std::{collections::HashMap, sync::Arc};
 
 use candle_core::{Device, Tensor};
 
+#[cfg(feature = "cuda")]
+use super::cuda::CudaRanker;
 use super::{Network, SesRecConfig, check, cpu::CpuRanker, tensors::TensorRanker};
 use crate::{
     data::{Catalogue, HistoryLimits, UserFeatures},
@@ -22,6 +24,8 @@ pub struct SesRecRanker {
 
 enum Backend {
     Cpu(Box<CpuRanker>),
+    #[cfg(feature = "cuda")]
+    Cuda(Box<CudaRanker>),
     Tensors(TensorRanker),
 }
 
@@ -36,7 +40,7 @@ impl SesRecRanker {
         Self::with_options(config, catalogue, weights, device, RankerOptions::default())
     }
 
-    /// The same within bounds; they are for the CPU alone.
+    /// The same within bounds.
     pub fn with_options(
         config: SesRecConfig,
         catalogue: Arc<Catalogue>,
@@ -44,6 +48,13 @@ impl SesRecRanker {
         device: &Device,
         options: RankerOptions,
     ) -> Result<Self, ModelError> {
+        #[cfg(feature = "cuda")]
+        if device.is_cuda() && CudaRanker::supports(&config) {
+            let on_host = network(config.clone(), catalogue.clone(), weights, &Device::Cpu)?;
+            let mut network = network(config, catalogue, weights, device)?;
+            let ranker = CudaRanker::new(&mut network, &on_host, options.reduced_precision)?;
+            return Ok(Self { network, backend: Backend::Cuda(Box::new(ranker)) });
+        }
         if !device.is_cpu() {
             return Self::of_tensors(config, catalogue, weights, device);
         }
@@ -52,7 +63,8 @@ impl SesRecRanker {
         Ok(Self { network, backend })
     }
 
-    /// Computes with tensor operations, as on a GPU, whatever the device: slower on a CPU, to compare with.
+    /// Computes with tensor operations, whatever the device and the sizes: what is left where there is no faster way, and
+    /// what the faster ways are compared with.
     pub fn of_tensors(
         config: SesRecConfig,
         catalogue: Arc<Catalogue>,
@@ -95,6 +107,8 @@ impl RankingModel for SesRecRanker {
         match &self.backend {
             _ if users.is_empty() => Ok(vec![]),
             Backend::Cpu(cpu) => cpu.encode(users),
+            #[cfg(feature = "cuda")]
+            Backend::Cuda(cuda) => cuda.encode(users),
             Backend::Tensors(tensors) => Ok(tensors.encode(&self.network, users)?),
         }
     }
@@ -102,6 +116,8 @@ impl RankingModel for SesRecRanker {
     fn score(&self, requests: &[ScoreRequest<'_>]) -> Result<Vec<Vec<f32>>, ModelError> {
         Ok(match &self.backend {
             Backend::Cpu(cpu) => cpu.score(requests)?,
+            #[cfg(feature = "cuda")]
+            Backend::Cuda(cuda) => cuda.score(requests)?,
             Backend::Tensors(tensors) => tensors.score(&self.network, requests)?,
         })
     }
@@ -109,6 +125,8 @@ impl RankingModel for SesRecRanker {
     fn explain(&self, state: &UserState, items: &[u32]) -> Result<(HistoryWeights, Vec<ItemAttention>), ModelError> {
         Ok(match &self.backend {
             Backend::Cpu(cpu) => cpu.explain(state, items)?,
+            #[cfg(feature = "cuda")]
+            Backend::Cuda(cuda) => cuda.explain(state, items)?,
             Backend::Tensors(tensors) => tensors.explain(state, items)?,
         })
     }

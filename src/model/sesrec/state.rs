@@ -61,6 +61,15 @@ impl Sets {
         order.extend(dissimilar);
         Self::Divided { similar, order }
     }
+
+    /// How many rows are similar events, where the sets are told apart.
+    #[cfg(feature = "cuda")]
+    pub(super) fn similar(&self) -> Option<usize> {
+        match self {
+            Self::Divided { similar, .. } => Some(*similar),
+            Self::Undivided => None,
+        }
+    }
 }
 
 /// What encodings are held in.

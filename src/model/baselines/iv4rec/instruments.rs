@@ -1,14 +1,11 @@
 //! The queries that led to items, as they were known at any moment.
 
-use std::{
-    cmp::Reverse,
-    collections::{HashMap, hash_map::Entry},
-};
+use std::{cmp::Reverse, collections::HashMap};
 
 use candle_core::{Device, Result, Tensor};
 
 use crate::{
-    data::Dataset,
+    data::{Dataset, SearchClick},
     model::{ModelError, time_from_words, time_words},
 };
 
@@ -48,14 +45,11 @@ impl Instruments {
 
     /// The clicks of searches before their users' validation interactions: `[clicks, 4]`.
     pub(super) fn table(dataset: &Dataset) -> Result<Tensor> {
-        let mut rows = vec![];
-        for user in 0..dataset.users() as u32 {
-            let searches = dataset.searches(user).into_iter().zip(dataset.search_times(user));
-            for (search, &time) in searches.take(dataset.training_searches(user)).filter(|(s, _)| s.query != 0) {
-                let [high, low] = time_words(time);
-                rows.extend(search.clicks.iter().flat_map(|&item| [item, search.query, high, low]));
-            }
-        }
+        let row = |SearchClick { item, query, time, .. }| {
+            let [high, low] = time_words(time);
+            [item, query, high, low]
+        };
+        let rows: Vec<u32> = dataset.training_search_clicks().flat_map(row).collect();
         let clicks = rows.len() / Self::WIDTH;
         Tensor::from_vec(rows, (clicks, Self::WIDTH), &Device::Cpu)
     }
@@ -150,13 +144,9 @@ impl MostFrequent {
     }
 
     fn count(&mut self, query: u32) {
-        let count = match self.counts.entry(query) {
-            Entry::Occupied(mut entry) => {
-                *entry.get_mut() += 1;
-                *entry.get()
-            }
-            Entry::Vacant(entry) => *entry.insert(1),
-        };
+        let count = self.counts.entry(query).or_default();
+        *count += 1;
+        let count = *count;
         self.best.retain(|&(_, best)| best != query);
         self.best.push((Reverse(count), query));
         self.best.sort_unstable();

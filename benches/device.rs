@@ -1,0 +1,278 @@
+//! Ranking on one device, usually a GPU, beside what the device can do: `cargo bench --features cuda --bench device`.
+//!
+//! Kuaishou's dimensions (d = 48, 150 + 25 events, head 364-200-80-1), random weights, 100,000 items. `SESREC_BENCH_DEVICE`
+//! names the device (default `auto`); a CPU is measured in the same way with smaller batches. With `SESREC_BENCH_ONCE=1` it
+//! only scores one full batch, for a profiler: `ncu --metrics gpu__time_duration.sum …`.
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, anyhow};
+use candle_core::{DType, Device, Tensor};
+use sesrec::{
+    data::UserFeatures,
+    domain::{Deadline, HistoryVersion, UserId},
+    engine::{Engine, EngineOptions, Explain, LoadedModel, ModelSlot, RankJob},
+    model::{Bundle, ModelConfig, RankerOptions, RankingModel, ScoreRequest, UserState, random, sesrec::SesRecRanker},
+    nn::{DeviceChoice, device_name},
+    telemetry::Metrics,
+};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const ITEMS: usize = 100_000;
+/// Users that take turns.
+const USERS: usize = 256;
+/// As the model is written, per candidate: see `stages.rs`.
+const FLOP_PER_CANDIDATE: f64 = (2 * (2 * 175 * 48 + 6 * 48 * 200 + 200 * 80 + 80)) as f64;
+
+fn main() -> Result<()> {
+    // `cargo test --benches` and `--list` only ask whether it runs.
+    if !std::env::args().any(|argument| argument == "--bench") {
+        return Ok(());
+    }
+    let choice = std::env::var("SESREC_BENCH_DEVICE").unwrap_or_else(|_| "auto".into());
+    let device = choice.parse::<DeviceChoice>().map_err(|error| anyhow!(error))?.open()?;
+    println!("device {}, {} threads for encoding\n", device_name(&device), rayon::current_num_threads());
+    let bundle = random::bundle(ITEMS)?;
+    let exact = bundle.ranker(&device)?;
+    let users: Vec<UserFeatures> = (0..USERS as u64).map(|seed| random::user(ITEMS, seed)).collect();
+    if std::env::var_os("SESREC_BENCH_ONCE").is_some() {
+        let states = exact.encode(&users.iter().collect::<Vec<_>>())?;
+        let batch = Batch::new(131, 1_000);
+        for _ in 0..2 {
+            batch.score(&*exact, &states)?;
+        }
+        return Ok(());
+    }
+    let reduced_options = RankerOptions { reduced_precision: true, ..RankerOptions::default() };
+    let reduced = bundle.ranker_with(&device, reduced_options)?;
+    let by_tensors = by_tensors(&bundle, &device)?;
+
+    ceilings(&device)?;
+    parity(&bundle, &[("f32", &*exact), ("TF32", &*reduced), ("tensors", &by_tensors)], &users)?;
+    scoring(&device, &*exact, &*reduced, &by_tensors, &users)?;
+    encoding(&*exact, &by_tensors, &users)?;
+    engine(&bundle, &device, &users)
+}
+
+fn by_tensors(bundle: &Bundle, device: &Device) -> Result<SesRecRanker> {
+    let ModelConfig::Sesrec(config) = bundle.config.clone() else { anyhow::bail!("the random bundle is SESRec's") };
+    Ok(SesRecRanker::of_tensors(config, bundle.catalogue.clone(), &bundle.tensors, device)?)
+}
+
+/// Requests with other candidates each, and other ones in the next call.
+struct Batch {
+    requests: usize,
+    lists: Vec<Vec<u32>>,
+}
+
+impl Batch {
+    fn new(requests: usize, candidates: usize) -> Self {
+        Self { requests, lists: (0..requests as u64).map(|seed| random::candidates(ITEMS, candidates, seed)).collect() }
+    }
+
+    fn candidates(&self) -> usize {
+        self.lists.iter().map(Vec::len).sum()
+    }
+
+    fn score(&self, model: &dyn RankingModel, states: &[UserState]) -> Result<Vec<Vec<f32>>> {
+        let requests = (0..self.requests)
+            .map(|n| ScoreRequest { state: &states[n % states.len()], items: &self.lists[n] })
+            .collect::<Vec<_>>();
+        Ok(model.score(&requests)?)
+    }
+}
+
+/// Calls until enough time has passed; sorted durations.
+fn repeated(least: usize, mut call: impl FnMut() -> Result<()>) -> Result<Vec<Duration>> {
+    const BUDGET: Duration = Duration::from_millis(400);
+    (0..3).try_for_each(|_| call())?;
+    let (mut times, begun) = (vec![], Instant::now());
+    while times.len() < least || (begun.elapsed() < BUDGET && times.len() < 1000) {
+        let started = Instant::now();
+        call()?;
+        times.push(started.elapsed());
+    }
+    times.sort();
+    Ok(times)
+}
+
+fn quantile(sorted: &[Duration], part: f64) -> Duration {
+    sorted[((sorted.len() - 1) as f64 * part).round() as usize]
+}
+
+fn median(sorted: &[Duration]) -> f64 {
+    quantile(sorted, 0.5).as_secs_f64()
+}
+
+/// Waits for everything that was sent to the device.
+fn finish(tensor: &Tensor) -> Result<()> {
+    tensor.device().synchronize()?;
+    Ok(())
+}
+
+fn ceilings(device: &Device) -> Result<()> {
+    let small = device.is_cpu();
+    let values: usize = if small { 1 << 24 } else { 1 << 28 };
+    let a = Tensor::zeros(values, DType::F32, device)?;
+    let copy = repeated(5, || finish(&a.copy()?))?;
+    println!("copy of {} MiB: {:.0} GB/s read and written", values >> 18, 8.0 * values as f64 / median(&copy) / 1e9);
+    let side = if small { 1024 } else { 8192 };
+    let matrix = || Tensor::randn(0f32, 1f32, (side, side), device);
+    let (a, b) = (matrix()?, matrix()?);
+    for (name, reduced) in [("f32", false), ("TF32", true)] {
+        if small && reduced {
+            continue;
+        }
+        candle_core::cuda::set_gemm_reduced_precision_f32(reduced);
+        let product = repeated(5, || finish(&a.matmul(&b)?))?;
+        candle_core::cuda::set_gemm_reduced_precision_f32(false);
+        println!(
+            "product of {side}² matrices, {name}: {:.1} TFLOP/s",
+            2.0 * (side as f64).powi(3) / median(&product) / 1e12
+        );
+    }
+    Ok(())
+}
+
+/// The largest difference from the CPU's scores.
+fn parity(bundle: &Bundle, rankers: &[(&str, &dyn RankingModel)], users: &[UserFeatures]) -> Result<()> {
+    let on_cpu = bundle.ranker(&Device::Cpu)?;
+    let batch = Batch::new(16, 1_000);
+    let users: Vec<&UserFeatures> = users.iter().take(16).collect();
+    let expected = batch.score(&*on_cpu, &on_cpu.encode(&users)?)?.concat();
+    let lowest = expected.iter().copied().fold(f32::INFINITY, f32::min);
+    let highest = expected.iter().copied().fold(0.0, f32::max);
+    println!("\n{} scores from {lowest:.3} to {highest:.3}; largest difference from the CPU's:", expected.len());
+    for (name, ranker) in rankers {
+        let scores = batch.score(*ranker, &ranker.encode(&users)?)?.concat();
+        let far = scores.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        println!("    {name}: {far:.1e}");
+    }
+    Ok(())
+}
+
+fn scoring(
+    device: &Device,
+    exact: &dyn RankingModel,
+    reduced: &dyn RankingModel,
+    by_tensors: &dyn RankingModel,
+    users: &[UserFeatures],
+) -> Result<()> {
+    println!("\nscoring encoded users, host to host: median time, candidates/s, TFLOP/s as the model is written");
+    println!("{:>20} {:>32} {:>32} {:>24}", "requests × candidates", "f32", "TF32", "by tensor operations");
+    let users: Vec<&UserFeatures> = users.iter().collect();
+    let states = [exact.encode(&users)?, reduced.encode(&users)?, by_tensors.encode(&users)?];
+    let mut sizes = vec![(1, 10), (1, 100), (1, 1_000), (1, 10_000), (8, 1_000), (32, 1_000)];
+    if !device.is_cpu() {
+        sizes.extend([(131, 1_000), (256, 1_000), (1024, 1_000)]);
+    }
+    for (requests, candidates) in sizes {
+        let batch = Batch::new(requests, candidates);
+        print!("{:>20}", format!("{requests} × {candidates}"));
+        for (n, model) in [exact, reduced, by_tensors].into_iter().enumerate() {
+            if n == 1 && device.is_cpu() || n == 2 && requests > 131 {
+                print!(" {:>32}", "");
+                continue;
+            }
+            let times = repeated(3, || batch.score(model, &states[n]).map(drop))?;
+            let rate = batch.candidates() as f64 / median(&times);
+            let speed = if n == 2 { String::new() } else { format!(" {:5.2} T", rate * FLOP_PER_CANDIDATE / 1e12) };
+            print!(" {:>32}", format!("{:9.1} us {:7.2} M/s{speed}", 1e6 * median(&times), rate / 1e6));
+        }
+        println!();
+    }
+    Ok(())
+}
+
+fn encoding(exact: &dyn RankingModel, by_tensors: &dyn RankingModel, users: &[UserFeatures]) -> Result<()> {
+    println!("\nencoding users: median time, users/s                          by tensor operations");
+    for count in [1, 8, 64, USERS] {
+        let users: Vec<&UserFeatures> = users.iter().take(count).collect();
+        print!("{count:>8}");
+        for model in [exact, by_tensors] {
+            let times = repeated(3, || model.encode(&users).map(drop).map_err(Into::into))?;
+            print!(" {:9.1} us {:10.0}/s  ", 1e6 * median(&times), count as f64 / median(&times));
+        }
+        println!();
+    }
+    Ok(())
+}
+
+/// Whole Ranks through queue, batches, cache and order.
+fn engine(bundle: &Bundle, device: &Device, users: &[UserFeatures]) -> Result<()> {
+    let directory = std::env::temp_dir().join(format!("sesrec-device-{}", std::process::id()));
+    bundle.write(&directory)?;
+    let loaded = LoadedModel::load_with(&directory, device, RankerOptions::default());
+    std::fs::remove_dir_all(&directory).context("the temporary bundle")?;
+    let metrics = Metrics::new();
+    let slot = Arc::new(ModelSlot::new(loaded?, metrics.clone()));
+    println!("\nin the engine ({:.2} s to load)", slot.live().info.load_time.as_secs_f64());
+    let options = EngineOptions {
+        max_queued_requests: 1 << 16,
+        max_queued_candidates: 1 << 26,
+        max_batch_requests: 1024.try_into()?,
+        ..EngineOptions::default()
+    };
+    let engine = Engine::start(slot.clone(), options, metrics);
+    let job = |user: usize, cached: bool, list: &[u32]| RankJob {
+        model: slot.live(),
+        features: users[user % users.len()].clone(),
+        cache_key: cached.then(|| {
+            let id = UserId::new(&format!("user{}", user % users.len())).expect("an id");
+            (id, HistoryVersion(1))
+        }),
+        items: list.to_vec(),
+        top_k: 100,
+        explain: Explain::No,
+        deadline: Deadline::after(Duration::from_secs(20)),
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let lists: HashMap<usize, Vec<Vec<u32>>> =
+        [100, 1_000].map(|count| (count, (0..64).map(|seed| random::candidates(ITEMS, count, seed)).collect())).into();
+    for (name, cached) in [("user encoded anew", false), ("cached user", true)] {
+        for count in [100, 1_000] {
+            let mut turn = 0;
+            let times = repeated(200, || {
+                turn += 1;
+                let job = job(turn, cached, &lists[&count][turn % 64]);
+                runtime.block_on(engine.rank(job))?;
+                Ok(())
+            })?;
+            let [p50, p99] = [0.5, 0.99].map(|part| 1e6 * quantile(&times, part).as_secs_f64());
+            println!("    one Rank of {count} candidates, {name}: p50 {p50:.0} us, p99 {p99:.0} us");
+        }
+    }
+    for callers in [64, 512] {
+        let (rounds, list) = (if device.is_cpu() { 4 } else { 100 }, Arc::new(lists[&1_000].clone()));
+        let started = Instant::now();
+        runtime.block_on(async {
+            let tasks: Vec<_> = (0..callers)
+                .map(|caller| {
+                    let engine = engine.clone();
+                    let jobs: Vec<_> =
+                        (0..rounds).map(|round| job(caller, true, &list[(caller + round) % 64])).collect();
+                    tokio::spawn(async move {
+                        for job in jobs {
+                            let job = RankJob { deadline: Deadline::after(Duration::from_secs(20)), ..job };
+                            engine.rank(job).await?;
+                        }
+                        Ok::<_, sesrec::engine::EngineError>(())
+                    })
+                })
+                .collect();
+            for task in tasks {
+                task.await??;
+            }
+            Ok::<_, anyhow::Error>(())
+        })?;
+        let rate = (callers * rounds * 1_000) as f64 / started.elapsed().as_secs_f64();
+        println!("    {callers} callers, cached users, 1,000 candidates each: {:.1} M candidates/s", rate / 1e6);
+    }
+    Ok(())
+}

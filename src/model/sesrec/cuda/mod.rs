@@ -1,0 +1,230 @@
+//! SESRec's answers on an NVIDIA GPU: users encoded on the host, candidates scored by a few launches for a whole batch.
+//!
+//! One user's history is matrices of 150 × 48: a core of the host has encoded it (0.15 ms) before a GPU has started the
+//! hundred small kernels of the same. Candidates are many and alike: [`kernels`] pools their interests in one launch for
+//! all requests, the prediction layers are products by cuBLAS.
+
+mod kernels;
+mod plan;
+
+use candle_core::{Device, Result, Tensor};
+
+use self::{
+    kernels::{Hidden, Kernels, Pooling},
+    plan::{Plan, SideOnDevice, UserOnDevice},
+};
+use super::{
+    Network, SesRecConfig,
+    cpu::HostEncoder,
+    explain,
+    state::{EncodedUser, Interests, SideState},
+};
+use crate::{
+    data::UserFeatures,
+    domain::{HistoryWeights, ItemAttention},
+    model::{ModelError, ScoreRequest, UserState},
+    nn::{Matrix, RowZero, gather_rows, project},
+};
+
+type DeviceUser = EncodedUser<OnDevice>;
+
+/// Values on the device, and where.
+#[derive(Debug, Clone)]
+pub(super) struct OnDevice {
+    tensor: Tensor,
+    address: u64,
+}
+
+impl OnDevice {
+    fn new(tensor: Tensor) -> Result<Self> {
+        let address = kernels::address(&tensor)?;
+        Ok(Self { tensor, address })
+    }
+}
+
+impl super::state::Held for OnDevice {
+    fn bytes(&self) -> usize {
+        self.tensor.bytes()
+    }
+}
+
+/// A trained SESRec of which a GPU has what scoring needs.
+pub(super) struct CudaRanker {
+    device: Device,
+    host: HostEncoder,
+    kernels: Kernels,
+    /// TF32 in the prediction layers.
+    reduced: bool,
+    /// Rows of the item tables.
+    items: usize,
+    pooling: Pooling,
+    /// The items' share of the first prediction layer `[items, h]`.
+    item_blocks: OnDevice,
+    /// The interests' share of its weights `[sets · padded d, h]`.
+    interest_weights: Tensor,
+    /// Between the first and the last layer.
+    hidden: Vec<Hidden>,
+    last_weights: OnDevice,
+    last_bias: OnDevice,
+    item_bias: Option<OnDevice>,
+}
+
+impl CudaRanker {
+    /// What the kernels can do; beyond it tensor operations have to.
+    pub(super) fn supports(config: &SesRecConfig) -> bool {
+        kernels::padded(config.hidden_dim).is_some() && config.mlp.len() >= 2
+    }
+
+    /// Of a network on the device, and of the same one on the host.
+    pub(super) fn new(network: &mut Network, on_host: &Network, reduced: bool) -> Result<Self> {
+        let device = network.device().clone();
+        let d = network.config.hidden_dim;
+        let Some(padded) = kernels::padded(d) else {
+            candle_core::bail!("hidden_dim {d} is too large for the kernels")
+        };
+        let wide = |table: &Tensor| OnDevice::new(table.pad_with_zeros(1, 0, padded - d)?.contiguous()?);
+        let flat = |tensor: &Tensor| OnDevice::new(tensor.flatten_all()?.force_contiguous()?);
+        let embedded = network.embeddings.precompute_items()?;
+        let layers = &network.head.layers;
+        let first = layers[0].weight(); // [h, 2·3d | u | d]
+        let (h, interests) = (first.dim(0)?, network.config.interests_dim());
+        let poolings = network.config.interest_extraction.poolings();
+        let interest_weights = first.narrow(1, 0, interests)?.reshape((h, 2 * poolings, d))?;
+        let interest_weights = interest_weights.pad_with_zeros(2, 0, padded - d)?.reshape((h, ()))?.t()?;
+        let last = &layers[layers.len() - 1];
+        let hidden = layers[1..layers.len() - 1].iter().map(|layer| {
+            Ok::<_, candle_core::Error>(Hidden {
+                weights: layer.weight().t()?.contiguous()?,
+                bias: flat(layer.bias())?,
+            })
+        });
+        Ok(Self {
+            host: HostEncoder::without_item_table(on_host)?,
+            kernels: Kernels::load(&device, padded)?,
+            reduced,
+            items: embedded.dim(0)?,
+            pooling: Pooling {
+                padded,
+                poolings,
+                rec_keys: wide(&network.rec.pooling.keys(&embedded)?)?,
+                src_keys: wide(&network.src.pooling.keys(&embedded)?)?,
+                matching: network.matching.as_ref().map(flat).transpose()?,
+                inner_products: match &network.inner_products {
+                    Some(weights) => Some((wide(&embedded)?, flat(weights)?)),
+                    None => None,
+                },
+            },
+            item_blocks: OnDevice::new(project(&embedded, &first.narrow(1, first.dim(1)? - d, d)?)?.contiguous()?)?,
+            interest_weights: interest_weights.contiguous()?,
+            hidden: hidden.collect::<Result<_>>()?,
+            last_weights: flat(last.weight())?,
+            last_bias: flat(last.bias())?,
+            item_bias: network.item_bias.as_ref().map(flat).transpose()?,
+            device,
+        })
+    }
+
+    pub(super) fn encode(&self, users: &[&UserFeatures]) -> std::result::Result<Vec<UserState>, ModelError> {
+        let states = self.host.encode(users)?.into_iter().map(|user| {
+            let user = self.upload(user)?;
+            let bytes = user.bytes();
+            Ok(UserState::new(user, bytes))
+        });
+        states.collect()
+    }
+
+    /// One copy per user: both sides' encodings, padded, then the user's share of the first layer.
+    fn upload(&self, user: EncodedUser<Matrix>) -> Result<DeviceUser> {
+        let padded = self.pooling.padded;
+        let mut values = vec![];
+        let mut rows = |side: &SideState<Matrix>| {
+            let Some(interests) = &side.interests else { return 0 };
+            let encoded = &interests.encoded;
+            for row in 0..encoded.rows() {
+                values.extend_from_slice(&encoded.row(row)[..encoded.columns()]);
+                values.resize(values.len().next_multiple_of(padded), 0.0);
+            }
+            encoded.rows()
+        };
+        let (rec, src) = (rows(&user.rec), rows(&user.src));
+        values.extend_from_slice(&user.user_block.row(0)[..user.user_block.columns()]);
+        let (length, h) = (values.len(), user.user_block.columns());
+        let uploaded = Tensor::from_vec(values, length, &self.device)?;
+        let part = |first: usize, rows: usize, columns: usize| {
+            OnDevice::new(uploaded.narrow(0, first, rows * columns)?.reshape((rows, columns))?)
+        };
+        let side = |side: SideState<Matrix>, first: usize| {
+            let interests = match side.interests {
+                Some(Interests { encoded, sets }) => {
+                    Some(Interests { encoded: part(first * padded, encoded.rows(), padded)?, sets })
+                }
+                None => None,
+            };
+            Ok::<_, candle_core::Error>(SideState { events: side.events, interests })
+        };
+        Ok(EncodedUser {
+            rec: side(user.rec, 0)?,
+            src: side(user.src, rec)?,
+            user_block: part((rec + src) * padded, 1, h)?,
+        })
+    }
+
+    pub(super) fn score(&self, requests: &[ScoreRequest<'_>]) -> Result<Vec<Vec<f32>>> {
+        let rows = self.items as u32;
+        if let Some(row) = requests.iter().filter_map(|request| request.items.iter().max()).find(|&&row| row >= rows) {
+            candle_core::bail!("row {row} of a table with {rows} rows") // on the device it would be everybody's error
+        }
+        let mut scores = Vec::with_capacity(requests.iter().map(|request| request.items.len()).sum());
+        let lists = requests.iter().map(|request| (on_device(request.state.get()), request.items));
+        for plan in Plan::of(lists) {
+            scores.extend(self.score_planned(&plan)?);
+        }
+        Ok(ScoreRequest::split(requests, &scores))
+    }
+
+    fn score_planned(&self, plan: &Plan) -> Result<Vec<f32>> {
+        let plan = self.kernels.upload(plan)?;
+        let (interests, further) = self.kernels.pool(&plan, &self.pooling)?;
+        let product = |x: &Tensor, weights: &Tensor| {
+            candle_core::cuda::set_gemm_reduced_precision_f32(self.reduced);
+            let product = x.matmul(weights);
+            candle_core::cuda::set_gemm_reduced_precision_f32(false);
+            product
+        };
+        let mut x = product(&interests, &self.interest_weights)?;
+        self.kernels.first_layer(&plan, &self.item_blocks, &x)?;
+        let mut bias = None;
+        for hidden in &self.hidden {
+            if let Some(bias) = bias.replace(&hidden.bias) {
+                self.kernels.bias_relu(bias, &x)?;
+            }
+            x = product(&x, &hidden.weights)?;
+        }
+        let last = (&self.last_weights, &self.last_bias, self.item_bias.as_ref());
+        self.kernels.last_layer(&plan, (&x, bias), last, further.as_ref())?.to_vec1()
+    }
+
+    pub(super) fn explain(&self, state: &UserState, items: &[u32]) -> Result<(HistoryWeights, Vec<ItemAttention>)> {
+        let user = state.get::<DeviceUser>();
+        let sides = [(&user.rec, &self.pooling.rec_keys), (&user.src, &self.pooling.src_keys)];
+        explain::attention(sides.map(|(side, keys)| {
+            let interests = side
+                .interests
+                .as_ref()
+                .map(|Interests { encoded, sets }| Interests { encoded: encoded.tensor.clone(), sets: sets.clone() });
+            let side = SideState { events: side.events.clone(), interests };
+            Ok((side, gather_rows(&keys.tensor, items, RowZero::Learns)?))
+        }))
+    }
+}
+
+/// Where a user's values are.
+fn on_device(user: &DeviceUser) -> UserOnDevice {
+    let side = |side: &SideState<OnDevice>| {
+        side.interests.as_ref().map_or(SideOnDevice::default(), |Interests { encoded, sets }| {
+            let events = side.events.len() as u32;
+            SideOnDevice { encoded: encoded.address, events, similar: sets.similar().map_or(events, |n| n as u32) }
+        })
+    };
+    UserOnDevice { sides: [side(&user.rec), side(&user.src)], user_block: user.user_block.address }
+}
