@@ -4,13 +4,16 @@
 //! names the device (default `auto`); a CPU is measured in the same way with smaller batches. With `SESREC_BENCH_ONCE=1` it
 //! only scores one full batch, for a profiler: `ncu --metrics gpu__time_duration.sum …`.
 
+#[path = "support/sizes.rs"]
+mod sizes;
+
 use std::{
     collections::HashMap,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Result, anyhow};
 use candle_core::{DType, Device, Tensor};
 use sesrec::{
     data::UserFeatures,
@@ -20,15 +23,13 @@ use sesrec::{
     nn::{DeviceChoice, device_name},
     telemetry::Metrics,
 };
+use sizes::{FLOP_PER_CANDIDATE, ITEMS};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-const ITEMS: usize = 100_000;
 /// Users that take turns.
 const USERS: usize = 256;
-/// As the model is written, per candidate: see `stages.rs`.
-const FLOP_PER_CANDIDATE: f64 = (2 * (2 * 175 * 48 + 6 * 48 * 200 + 200 * 80 + 80)) as f64;
 
 fn main() -> Result<()> {
     // `cargo test --benches` and `--list` only ask whether it runs.
@@ -65,15 +66,14 @@ fn by_tensors(bundle: &Bundle, device: &Device) -> Result<SesRecRanker> {
     Ok(SesRecRanker::of_tensors(config, bundle.catalogue.clone(), &bundle.tensors, device)?)
 }
 
-/// Requests with other candidates each, and other ones in the next call.
+/// Requests with other candidates each.
 struct Batch {
-    requests: usize,
     lists: Vec<Vec<u32>>,
 }
 
 impl Batch {
     fn new(requests: usize, candidates: usize) -> Self {
-        Self { requests, lists: (0..requests as u64).map(|seed| random::candidates(ITEMS, candidates, seed)).collect() }
+        Self { lists: (0..requests as u64).map(|seed| random::candidates(ITEMS, candidates, seed)).collect() }
     }
 
     fn candidates(&self) -> usize {
@@ -81,9 +81,8 @@ impl Batch {
     }
 
     fn score(&self, model: &dyn RankingModel, states: &[UserState]) -> Result<Vec<Vec<f32>>> {
-        let requests = (0..self.requests)
-            .map(|n| ScoreRequest { state: &states[n % states.len()], items: &self.lists[n] })
-            .collect::<Vec<_>>();
+        let users = states.iter().cycle();
+        let requests: Vec<_> = users.zip(&self.lists).map(|(state, items)| ScoreRequest { state, items }).collect();
         Ok(model.score(&requests)?)
     }
 }
@@ -206,12 +205,12 @@ fn encoding(exact: &dyn RankingModel, by_tensors: &dyn RankingModel, users: &[Us
 
 /// Whole Ranks through queue, batches, cache and order.
 fn engine(bundle: &Bundle, device: &Device, users: &[UserFeatures]) -> Result<()> {
-    let directory = std::env::temp_dir().join(format!("sesrec-device-{}", std::process::id()));
-    bundle.write(&directory)?;
-    let loaded = LoadedModel::load_with(&directory, device, RankerOptions::default());
-    std::fs::remove_dir_all(&directory).context("the temporary bundle")?;
+    let directory = tempfile::tempdir()?;
+    let path = directory.path().join("bundle");
+    bundle.write(&path)?;
+    let loaded = LoadedModel::load(&path, device)?;
     let metrics = Metrics::new();
-    let slot = Arc::new(ModelSlot::new(loaded?, metrics.clone()));
+    let slot = Arc::new(ModelSlot::new(loaded, metrics.clone()));
     println!("\nin the engine ({:.2} s to load)", slot.live().info.load_time.as_secs_f64());
     let options = EngineOptions {
         max_queued_requests: 1 << 16,
@@ -249,7 +248,7 @@ fn engine(bundle: &Bundle, device: &Device, users: &[UserFeatures]) -> Result<()
         }
     }
     for callers in [64, 512] {
-        let (rounds, list) = (if device.is_cpu() { 4 } else { 100 }, Arc::new(lists[&1_000].clone()));
+        let (rounds, list) = (if device.is_cpu() { 4 } else { 100 }, &lists[&1_000]);
         let started = Instant::now();
         runtime.block_on(async {
             let tasks: Vec<_> = (0..callers)

@@ -4,6 +4,9 @@
 //! every call. `RAYON_NUM_THREADS=1` (or 2) says how many threads take part, in our code and in the matrix product beside
 //! it. The summary at the end measures stages and product in turn: its ratios hold on a machine that others use, too.
 
+#[path = "support/sizes.rs"]
+mod sizes;
+
 use std::{
     cell::Cell,
     sync::LazyLock,
@@ -13,11 +16,11 @@ use std::{
 use candle_core::{Device, Tensor};
 use divan::{Bencher, counter::ItemsCount};
 use sesrec::model::{Bundle, ModelConfig, RankingModel, ScoreRequest, UserState, random, sesrec::SesRecRanker};
+use sizes::{FLOP_PER_CANDIDATE, ITEMS};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-const ITEMS: usize = 100_000;
 /// Rows and columns of the matrix product.
 const SIDE: usize = 1024;
 const ROUNDS: usize = 40;
@@ -133,10 +136,6 @@ fn summary() {
     }
     println!("({FLOP_PER_CANDIDATE} floating-point operations per candidate, as the model is written)");
 }
-
-/// Attention scores and pooling of 175 events, three poolings a side through 200-80-1: what is left per candidate when
-/// item and user bring their shares. Our own way around the search side needs fewer; they don't count as faster.
-const FLOP_PER_CANDIDATE: f64 = (2 * (2 * 175 * 48 + 6 * 48 * 200 + 200 * 80 + 80)) as f64;
 
 fn timed<T>(work: impl FnOnce() -> T) -> Duration {
     let start = Instant::now();

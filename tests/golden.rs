@@ -3,6 +3,8 @@
 //!
 //! `SESREC_GOLDEN` names the folders (default `../shared/golden`), `SESREC_TEST_DEVICE` the device (default `cpu`).
 
+#[path = "support/device.rs"]
+mod device;
 #[path = "support/golden.rs"]
 mod support;
 
@@ -21,7 +23,7 @@ use sesrec::{
         convert::read_catalogue,
         sesrec::{Network, SesRecConfig, SesRecRanker, SesRecTrainable, TrainingOutputs, triplet_hinge},
     },
-    nn::{Adam, AdamOptions, DeviceChoice, Dropout},
+    nn::{Adam, AdamOptions, Dropout},
 };
 
 type Tensors = HashMap<String, Tensor>;
@@ -60,8 +62,7 @@ impl Golden {
         let config = ModelConfig::from_json(&std::fs::read(dir.join("config.json")).unwrap()).unwrap();
         let catalogue = Arc::new(read_catalogue(&dir.join("catalog"), &config).unwrap());
         let ModelConfig::Sesrec(config) = config else { panic!("{} has another model", dir.display()) };
-        let device = std::env::var("SESREC_TEST_DEVICE").unwrap_or_else(|_| "cpu".into());
-        let device = device.parse::<DeviceChoice>().unwrap().open().unwrap();
+        let device = device::test_device().clone();
         let (weights, inputs, outputs) =
             (load("weights.safetensors"), load("inputs.safetensors"), load("outputs.safetensors"));
         Self { config, catalogue, weights, inputs, outputs, device, dir }

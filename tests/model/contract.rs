@@ -13,7 +13,8 @@ use sesrec::{
     nn::{Adam, AdamOptions, Dropout},
 };
 
-use crate::fixture::{ITEMS, any_user, batch, catalogue, dataset, inputs, some_users, test_device};
+use crate::device::test_device;
+use crate::fixture::{ITEMS, any_user, batch, catalogue, dataset, inputs, some_users};
 
 /// Every model, with every loss that it has and with what it can do without.
 pub fn models() -> Vec<ModelConfig> {

@@ -1,8 +1,7 @@
 //! A small catalogue, users of every kind, and a training batch of them.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
-use candle_core::Device;
 use proptest::prelude::*;
 use sesrec::{
     data::{
@@ -10,17 +9,7 @@ use sesrec::{
         UserRow,
     },
     model::{InputConfig, InputSizes, SearchExamples, TrainingBatch},
-    nn::DeviceChoice,
 };
-
-/// Where models are tested: of `SESREC_TEST_DEVICE`, `cuda:0`, say; the CPU by default.
-pub fn test_device() -> &'static Device {
-    static DEVICE: LazyLock<Device> = LazyLock::new(|| {
-        let device = std::env::var("SESREC_TEST_DEVICE").unwrap_or_else(|_| "cpu".into());
-        device.parse::<DeviceChoice>().unwrap().open().unwrap()
-    });
-    &DEVICE
-}
 
 pub const ITEMS: u32 = 40;
 pub const USERS: u32 = 7;

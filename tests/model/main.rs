@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "a test's way to fail")]
 
 mod contract;
+#[path = "../support/device.rs"]
+mod device;
 mod fixture;
 mod iv4rec;
 mod leaks;

@@ -19,7 +19,8 @@ use sesrec::{
     nn::{Adam, AdamOptions, Dropout},
 };
 
-use crate::fixture::{ITEMS, LIMITS, USERS, any_user, batch, catalogue, some_users, test_device, user};
+use crate::device::test_device;
+use crate::fixture::{ITEMS, LIMITS, USERS, any_user, batch, catalogue, some_users, user};
 
 fn config() -> SesRecConfig {
     let sizes = InputSizes { item: (12, 4), user: (6, 2), query: (6, 5), heads: 2, limits: LIMITS };
