@@ -35,7 +35,7 @@ mod softmax;
 mod user_encoder;
 pub(crate) mod vector;
 
-pub use activation::{leaky_relu, relu, sigmoid, tanh};
+pub use activation::{gelu, leaky_relu, relu, sigmoid, tanh};
 pub use attention::MultiHeadAttention;
 pub use batch_matmul::{batch_matmul, batch_matmul_transposed};
 pub use batch_norm::BatchNorm;

@@ -5,7 +5,7 @@ use candle_core::{Result, Tensor};
 use super::network::SMALL;
 use crate::{
     model::{ModelError, ParameterList, Weights},
-    nn::{Dropout, LayerNorm, Linear},
+    nn::{Dropout, LayerNorm, Linear, gelu},
 };
 
 /// How much wider the hidden layer is.
@@ -36,7 +36,7 @@ impl FeedForward {
 
     /// `[B, L, d]` → `[B, L, d]`.
     pub fn forward(&self, h: &Tensor, dropout: &mut Dropout) -> Result<Tensor> {
-        let out = self.dense_2.forward(&self.dense_1.forward(h)?.gelu_erf()?)?;
+        let out = self.dense_2.forward(&gelu(&self.dense_1.forward(h)?)?)?;
         self.norm.forward(&(h + dropout.apply(&out)?)?)
     }
 }
