@@ -91,10 +91,12 @@ impl<N: Network> NetworkRanker<N> {
         } else {
             requests.iter().flat_map(|request| request.items).copied().collect()
         };
-        match rows.is_empty() {
-            true => Ok(None),
-            false if N::ITEMS_CHANGE => Ok(Some(self.item_rows(&[&rows])?.list(0)?)),
-            false => Ok(Some(gather_rows(&self.items, &rows, RowZero::Learns)?)),
+        if rows.is_empty() {
+            Ok(None)
+        } else if N::ITEMS_CHANGE {
+            Ok(Some(self.item_rows(&[&rows])?.list(0)?))
+        } else {
+            Ok(Some(gather_rows(&self.items, &rows, RowZero::Learns)?))
         }
     }
 

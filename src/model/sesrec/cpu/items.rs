@@ -62,7 +62,21 @@ impl Features {
 }
 
 impl ItemVectors {
+    /// With a table of all items where it takes at most so many bytes.
     pub(super) fn new(network: &Network, embeddings: &HostEmbeddings, item_table_bytes: u64) -> Result<Self> {
+        let mut items = Self::without_table(network)?;
+        let rows = embeddings.item_rows();
+        let bytes = rows as u64 * items.bytes_per_item();
+        if bytes <= item_table_bytes {
+            items.table = Some(items.precompute(embeddings, rows)?);
+        } else {
+            tracing::info!(items = rows, bytes, item_table_bytes, "item vectors are computed with each request");
+        }
+        Ok(items)
+    }
+
+    /// Every item is computed when it is asked for.
+    pub(super) fn without_table(network: &Network) -> Result<Self> {
         let first = network.head.layers[0].weight(); // [h, 2·3d | u | d]
         let d = network.config.hidden_dim;
         let features = Features::new(network)?;
@@ -81,15 +95,7 @@ impl ItemVectors {
                 derive.row_mut(row)[column - derived..][..values.len()].copy_from_slice(values);
             }
         }
-        let mut items = Self { features, table: None, derive };
-        let rows = embeddings.item_rows();
-        let bytes = rows as u64 * items.bytes_per_item();
-        if bytes <= item_table_bytes {
-            items.table = Some(items.precompute(embeddings, rows)?);
-        } else {
-            tracing::info!(items = rows, bytes, item_table_bytes, "item vectors are computed with each request");
-        }
-        Ok(items)
+        Ok(Self { features, table: None, derive })
     }
 
     /// Memory of an item's row in the table.

@@ -43,7 +43,8 @@ impl HostEncoder {
     /// For a ranker that scores elsewhere: events' items are few enough to be embedded when they come.
     #[cfg(feature = "cuda")]
     pub(super) fn without_item_table(network: &Network) -> Result<Self> {
-        Self::new(network, 0)
+        let (embeddings, items) = (HostEmbeddings::new(&network.embeddings)?, ItemVectors::without_table(network)?);
+        Ok(Self { encoder: Encoder::new(network)?, items, embeddings })
     }
 
     pub(super) fn encode(&self, users: &[&UserFeatures]) -> Result<Vec<EncodedUser<Matrix>>> {
