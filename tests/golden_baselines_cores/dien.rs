@@ -88,6 +88,7 @@ fn dien_with_recboles_head() {
 
     let users = dien.users(&dirty(&events, &golden.flags("mask_rec")), &lengths, Some(&known)).unwrap();
     golden.compare("logits", &dien.score(&users, &candidates, &mut Dropout::off()).unwrap());
+    golden.all_compared(&["S_dice_head", "logits_dice_head"]); // below
 }
 
 #[test]

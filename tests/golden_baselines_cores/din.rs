@@ -56,4 +56,6 @@ fn compare(folder: &str, user_width: usize) {
     let padding = dirty(&events, &golden.flags("mask_rec"));
     let users = din.users(&padding, &lengths, known.as_ref().map(|user| user.as_tensor())).unwrap();
     golden.compare("logits", &din.score(&users, &candidates, off).unwrap());
+    // Where there are events it is the attention.
+    golden.all_compared(&["attention_raw"]);
 }

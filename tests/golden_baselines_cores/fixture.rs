@@ -1,6 +1,7 @@
 //! One folder of golden values, under the names of the core that is compared with it.
 
 use std::{
+    cell::RefCell,
     collections::{BTreeMap, BTreeSet, HashMap},
     path::{Path, PathBuf},
 };
@@ -32,6 +33,7 @@ pub struct Fixture {
     inputs: HashMap<String, Tensor>,
     outputs: HashMap<String, Tensor>,
     gradients: HashMap<String, Tensor>,
+    compared: RefCell<BTreeSet<String>>,
 }
 
 impl Fixture {
@@ -61,6 +63,7 @@ impl Fixture {
             } else {
                 HashMap::new()
             },
+            compared: RefCell::default(),
         })
     }
 
@@ -140,6 +143,7 @@ impl Fixture {
     /// The same, of the blocks for which `keep` (leading positions, in order) is true.
     #[track_caller]
     pub fn compare_where(&self, name: &str, ours: &Tensor, keep: &[bool]) {
+        self.compared.borrow_mut().insert(name.to_owned());
         let golden = &self.outputs[name];
         assert_eq!(ours.elem_count(), golden.elem_count(), "{name}: {:?} and {:?}", ours.shape(), golden.shape());
         let values = |tensor: &Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
@@ -151,6 +155,15 @@ impl Fixture {
             assert!(far <= 1e-5 + 1e-5 * golden.abs(), "{name}[{n}]: {ours} and {golden}");
         }
         println!("  {name}: {worst:.1e}");
+    }
+
+    /// That every output was compared, but those given. (S, the seeded sum, follows from the logits.)
+    #[track_caller]
+    pub fn all_compared(&self, but: &[&str]) {
+        let compared = self.compared.borrow();
+        let left: BTreeSet<&str> =
+            self.outputs.keys().map(String::as_str).filter(|name| *name != "S" && !compared.contains(*name)).collect();
+        assert_eq!(left, but.iter().copied().collect(), "outputs that were not compared");
     }
 
     /// Every golden gradient with this prefix: 1e-4 of the tensor's norm + 1e-5.

@@ -18,4 +18,5 @@ fn gru4rec() {
         compare_scores(&golden, &users, &[("x_rec", &x)], &[true; USERS]);
         compare_softmax(&golden, &users);
     }
+    golden.all_compared(&["own_loss_bpr"]); // an alternative of RecBole's
 }

@@ -93,4 +93,5 @@ fn iv4rec() {
     let loss = binary_cross_entropy(&logits).unwrap();
     golden.compare("own_loss", &loss);
     golden.compare_gradients("own_loss::", &loss.backward().unwrap(), &inputs);
+    golden.all_compared(&[]);
 }

@@ -66,6 +66,7 @@ fn clicks_of_searches() {
     let loss = (bce + (search * config.search_weight).unwrap()).unwrap();
     golden.compare("own_loss", &loss);
     golden.compare_gradients("own_loss::", &loss.backward().unwrap(), &[]);
+    golden.all_compared(&[]);
 }
 
 #[test]
@@ -89,9 +90,11 @@ fn words_of_items() {
 
     let logits = score(&rows("cand_index"));
     golden.compare("logits", &logits);
-    golden.compare("scores_all", &score(&(0..6).flat_map(|_| 0..40).collect::<Vec<_>>()));
-    let likelihoods = item_words.forward(&table, &golden.input("word_table")).unwrap();
-    golden.compare("item_lm", &likelihoods);
+    let scores = score(&(0..6).flat_map(|_| 0..40).collect::<Vec<_>>());
+    golden.compare("scores_all", &scores);
+    let item_lm = item_words.forward(&table, &golden.input("word_table")).unwrap();
+    golden.compare("item_lm", &item_lm);
+    golden.compare("corpus_lm", &item_lm.mean(0).unwrap());
     let gradients = seeded(&logits, &golden.input("grad_seed")).backward().unwrap();
     golden.compare_gradients("", &gradients, &[("user", &user), ("item_table", &table)]);
 
@@ -107,6 +110,17 @@ fn words_of_items() {
     let words = golden.rows("keywords");
     let words: Vec<Option<u32>> =
         searches.iter().flat_map(|&n| &words[4 * n..4 * (n + 1)]).map(|&word| u32::try_from(word).ok()).collect();
+    let queries: Vec<Vec<u32>> = words.chunks(4).map(|words| words.iter().flatten().copied().collect()).collect();
+    let queries: Vec<&[u32]> = queries.iter().map(Vec::as_slice).collect();
+    let found = ItemWords::query_likelihood(&item_lm, &queries, 0.3);
+    // The reference counts a query's padding as words that no item has: a constant of the query.
+    let padding = queries.iter().map(|words| (4 - words.len()) as f32 * 1e-7_f32.ln() / words.len() as f32);
+    let padding = Tensor::from_vec(padding.collect(), (searches.len(), 1), &Device::Cpu).unwrap();
+    let found = found.unwrap().broadcast_add(&padding).unwrap();
+    golden.compare("retrieval_scores", &found);
+    let mut everything: Vec<Tensor> = (0..6).map(|n| scores.get(n).unwrap()).collect();
+    searches.iter().enumerate().for_each(|(row, &n)| everything[n] = found.get(row).unwrap());
+    golden.compare("predict_all", &Tensor::stack(&everything, 0).unwrap());
     let intended = ItemWords::loss(&likelihoods, &words).unwrap();
     golden.compare("recon_intended", &intended);
     golden.compare("loss_intended", &(&bce + (intended * 0.1).unwrap()).unwrap());
@@ -119,4 +133,5 @@ fn words_of_items() {
     let loss = (bce + (coded * 0.1).unwrap()).unwrap();
     golden.compare("own_loss", &loss);
     golden.compare_gradients("own_loss::", &loss.backward().unwrap(), &[("user", &user), ("item_table", &table)]);
+    golden.all_compared(&[]);
 }

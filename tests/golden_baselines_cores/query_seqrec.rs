@@ -68,4 +68,5 @@ fn query_seqrec() {
     let loss = QuerySeqRec::next_item_loss(&mixed.output, &golden.input("item_table"), &places, &next).unwrap();
     golden.compare("own_loss", &loss);
     golden.compare_gradients("own_loss::", &loss.backward().unwrap(), &inputs);
+    golden.all_compared(&[]);
 }

@@ -46,6 +46,7 @@ fn sasrec(folder: &str, side: PositionSide) {
     let loss = SasRec::next_item_loss(states, &next, &sampled, &lengths).unwrap();
     golden.compare("own_loss", &loss);
     golden.compare_gradients("own_loss::", &loss.backward().unwrap(), &[("x_rec", &x)]);
+    golden.all_compared(&[]);
 }
 
 /// Where the folder has its events; the network has them on the left.

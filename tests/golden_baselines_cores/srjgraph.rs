@@ -150,10 +150,12 @@ fn srjgraph() {
     let by_user = |logits: Tensor, chosen: &Tensor| logits.reshape(shape).unwrap().broadcast_mul(chosen).unwrap();
     let logits = (by_user(search, &is_search) + by_user(recommendation, &(1.0 - &is_search).unwrap())).unwrap();
     golden.compare("logits", &logits);
+    golden.compare("prob", &candle_nn::ops::sigmoid(&logits).unwrap());
     let inputs: Vec<(&str, &Var)> = names.into_iter().zip(&vars).collect();
     let gradients = seeded(&logits, &golden.input("grad_seed")).backward().unwrap();
     golden.compare_gradients("", &gradients, &inputs);
     let loss = sesrec::nn::binary_cross_entropy(&logits).unwrap();
     golden.compare("own_loss", &loss);
     golden.compare_gradients("own_loss::", &loss.backward().unwrap(), &inputs);
+    golden.all_compared(&[]);
 }

@@ -22,4 +22,5 @@ fn stamp() {
         compare_scores(&golden, &memory.user, &[("x_rec", &x)], &[true; USERS]);
         compare_softmax(&golden, &memory.user);
     }
+    golden.all_compared(&["own_loss_bpr"]); // an alternative of RecBole's
 }

@@ -294,6 +294,21 @@ impl ItemWords {
         ((of_words + EPSILON)?.log()?.neg()? * real)?.sum(1)
     }
 
+    /// How well n items answer queries: the mean over a query's words of `log(λ p(w|i) + (1 - λ) p(w|C) + 1e-7)`, where
+    /// p(w|C) is the mean over these items. `likelihoods [n, V]`, S queries' words → `[S, n]`, zero for a query without words.
+    ///
+    /// For retrieval with a model that was trained with `search = "words"`; the service ranks by the other branch.
+    pub fn query_likelihood(likelihoods: &Tensor, words: &[&[u32]], weight: f64) -> Result<Tensor> {
+        let (queries, vocabulary) = (words.len(), likelihoods.dim(1)?);
+        let smooth = (likelihoods * weight)?.broadcast_add(&(likelihoods.mean_keepdim(0)? * (1.0 - weight))?)?;
+        let mut shares = vec![0.0_f32; queries * vocabulary];
+        for (words, shares) in words.iter().zip(shares.chunks_mut(vocabulary)) {
+            words.iter().for_each(|&word| shares[word as usize] += 1.0 / words.len() as f32);
+        }
+        let shares = Tensor::from_vec(shares, (queries, vocabulary), likelihoods.device())?;
+        shares.matmul(&(smooth + EPSILON)?.log()?.t()?)
+    }
+
     /// The mean over queries of the mean over their words. (naver's code divides each sum by every query's length, by a
     /// slip of broadcasting.)
     pub fn loss(likelihoods: &Tensor, words: &[Option<u32>]) -> Result<Tensor> {
