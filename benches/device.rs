@@ -4,26 +4,26 @@
 //! names the device (default `auto`); a CPU is measured in the same way with smaller batches. With `SESREC_BENCH_ONCE=1` it
 //! only scores one full batch, for a profiler: `ncu --metrics gpu__time_duration.sum …`.
 
+#[path = "support/ranks.rs"]
+mod ranks;
 #[path = "support/sizes.rs"]
 mod sizes;
+#[path = "support/times.rs"]
+mod times;
 
-use std::{
-    collections::HashMap,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
 use candle_core::{DType, Device, Tensor};
+use ranks::Ranks;
 use sesrec::{
     data::UserFeatures,
-    domain::{Deadline, HistoryVersion, UserId},
-    engine::{Engine, EngineOptions, Explain, LoadedModel, ModelSlot, RankJob},
+    engine::EngineOptions,
     model::{Bundle, ModelConfig, RankerOptions, RankingModel, ScoreRequest, UserState, random, sesrec::SesRecRanker},
     nn::{DeviceChoice, device_name},
-    telemetry::Metrics,
 };
 use sizes::{FLOP_PER_CANDIDATE, ITEMS};
+use times::{median, quantile, repeated};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -87,27 +87,8 @@ impl Batch {
     }
 }
 
-/// Calls until enough time has passed; sorted durations.
-fn repeated(least: usize, mut call: impl FnMut() -> Result<()>) -> Result<Vec<Duration>> {
-    const BUDGET: Duration = Duration::from_millis(400);
-    (0..3).try_for_each(|_| call())?;
-    let (mut times, begun) = (vec![], Instant::now());
-    while times.len() < least || (begun.elapsed() < BUDGET && times.len() < 1000) {
-        let started = Instant::now();
-        call()?;
-        times.push(started.elapsed());
-    }
-    times.sort();
-    Ok(times)
-}
-
-fn quantile(sorted: &[Duration], part: f64) -> Duration {
-    sorted[((sorted.len() - 1) as f64 * part).round() as usize]
-}
-
-fn median(sorted: &[Duration]) -> f64 {
-    quantile(sorted, 0.5).as_secs_f64()
-}
+/// What a measurement may take.
+const BUDGET: Duration = Duration::from_millis(400);
 
 /// Waits for everything that was sent to the device.
 fn finish(tensor: &Tensor) -> Result<()> {
@@ -119,7 +100,7 @@ fn ceilings(device: &Device) -> Result<()> {
     let small = device.is_cpu();
     let values: usize = if small { 1 << 24 } else { 1 << 28 };
     let a = Tensor::zeros(values, DType::F32, device)?;
-    let copy = repeated(5, || finish(&a.copy()?))?;
+    let copy = repeated(5, BUDGET, || finish(&a.copy()?))?;
     println!("copy of {} MiB: {:.0} GB/s read and written", values >> 18, 8.0 * values as f64 / median(&copy) / 1e9);
     let side = if small { 1024 } else { 8192 };
     let matrix = || Tensor::randn(0f32, 1f32, (side, side), device);
@@ -129,7 +110,7 @@ fn ceilings(device: &Device) -> Result<()> {
             continue;
         }
         candle_core::cuda::set_gemm_reduced_precision_f32(reduced);
-        let product = repeated(5, || finish(&a.matmul(&b)?))?;
+        let product = repeated(5, BUDGET, || finish(&a.matmul(&b)?))?;
         candle_core::cuda::set_gemm_reduced_precision_f32(false);
         println!(
             "product of {side}² matrices, {name}: {:.1} TFLOP/s",
@@ -179,7 +160,7 @@ fn scoring(
                 print!(" {:>32}", "");
                 continue;
             }
-            let times = repeated(3, || batch.score(model, &states[n]).map(drop))?;
+            let times = repeated(3, BUDGET, || batch.score(model, &states[n]).map(drop))?;
             let rate = batch.candidates() as f64 / median(&times);
             let speed = if n == 2 { String::new() } else { format!(" {:5.2} T", rate * FLOP_PER_CANDIDATE / 1e12) };
             print!(" {:>32}", format!("{:9.1} us {:7.2} M/s{speed}", 1e6 * median(&times), rate / 1e6));
@@ -195,7 +176,7 @@ fn encoding(exact: &dyn RankingModel, by_tensors: &dyn RankingModel, users: &[Us
         let users: Vec<&UserFeatures> = users.iter().take(count).collect();
         print!("{count:>8}");
         for model in [exact, by_tensors] {
-            let times = repeated(3, || model.encode(&users).map(drop).map_err(Into::into))?;
+            let times = repeated(3, BUDGET, || model.encode(&users).map(drop).map_err(Into::into))?;
             print!(" {:9.1} us {:10.0}/s  ", 1e6 * median(&times), count as f64 / median(&times));
         }
         println!();
@@ -203,73 +184,30 @@ fn encoding(exact: &dyn RankingModel, by_tensors: &dyn RankingModel, users: &[Us
     Ok(())
 }
 
-/// Whole Ranks through queue, batches, cache and order.
 fn engine(bundle: &Bundle, device: &Device, users: &[UserFeatures]) -> Result<()> {
     let directory = tempfile::tempdir()?;
     let path = directory.path().join("bundle");
     bundle.write(&path)?;
-    let loaded = LoadedModel::load(&path, device)?;
-    let metrics = Metrics::new();
-    let slot = Arc::new(ModelSlot::new(loaded, metrics.clone()));
-    println!("\nin the engine ({:.2} s to load)", slot.live().info.load_time.as_secs_f64());
-    let options = EngineOptions {
-        max_queued_requests: 1 << 16,
-        max_queued_candidates: 1 << 26,
-        max_batch_requests: 1024.try_into()?,
-        ..EngineOptions::default()
-    };
-    let engine = Engine::start(slot.clone(), options, metrics);
-    let job = |user: usize, cached: bool, list: &[u32]| RankJob {
-        model: slot.live(),
-        features: users[user % users.len()].clone(),
-        cache_key: cached.then(|| {
-            let id = UserId::new(&format!("user{}", user % users.len())).expect("an id");
-            (id, HistoryVersion(1))
-        }),
-        items: list.to_vec(),
-        top_k: 100,
-        explain: Explain::No,
-        deadline: Deadline::after(Duration::from_secs(20)),
-    };
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let lists: HashMap<usize, Vec<Vec<u32>>> =
-        [100, 1_000].map(|count| (count, (0..64).map(|seed| random::candidates(ITEMS, count, seed)).collect())).into();
+    let ranks = Ranks::new(&path, device, EngineOptions::default())?;
+    println!("\nin the engine ({:.2} s to load)", ranks.load_time().as_secs_f64());
+    let lists =
+        [100, 1_000].map(|count| (0..64).map(|seed| random::candidates(ITEMS, count, seed)).collect::<Vec<_>>());
     for (name, cached) in [("user encoded anew", false), ("cached user", true)] {
-        for count in [100, 1_000] {
+        for lists in &lists {
             let mut turn = 0;
-            let times = repeated(200, || {
+            let times = repeated(200, BUDGET, || {
                 turn += 1;
-                let job = job(turn, cached, &lists[&count][turn % 64]);
-                runtime.block_on(engine.rank(job))?;
-                Ok(())
+                let user = turn % users.len();
+                ranks.rank(user, &users[user], cached, &lists[turn % lists.len()])
             })?;
-            let [p50, p99] = [0.5, 0.99].map(|part| 1e6 * quantile(&times, part).as_secs_f64());
-            println!("    one Rank of {count} candidates, {name}: p50 {p50:.0} us, p99 {p99:.0} us");
+            let [p50, p99] = [0.5, 0.99].map(|part| 1e6 * quantile(&times, part));
+            println!("    one Rank of {} candidates, {name}: p50 {p50:.0} us, p99 {p99:.0} us", lists[0].len());
         }
     }
     for callers in [64, 512] {
-        let (rounds, list) = (if device.is_cpu() { 4 } else { 100 }, &lists[&1_000]);
+        let rounds = if device.is_cpu() { 4 } else { 100 };
         let started = Instant::now();
-        runtime.block_on(async {
-            let tasks: Vec<_> = (0..callers)
-                .map(|caller| {
-                    let engine = engine.clone();
-                    let jobs: Vec<_> =
-                        (0..rounds).map(|round| job(caller, true, &list[(caller + round) % 64])).collect();
-                    tokio::spawn(async move {
-                        for job in jobs {
-                            let job = RankJob { deadline: Deadline::after(Duration::from_secs(20)), ..job };
-                            engine.rank(job).await?;
-                        }
-                        Ok::<_, sesrec::engine::EngineError>(())
-                    })
-                })
-                .collect();
-            for task in tasks {
-                task.await??;
-            }
-            Ok::<_, anyhow::Error>(())
-        })?;
+        ranks.callers(callers, rounds, users, &lists[1])?;
         let rate = (callers * rounds * 1_000) as f64 / started.elapsed().as_secs_f64();
         println!("    {callers} callers, cached users, 1,000 candidates each: {:.1} M candidates/s", rate / 1e6);
     }

@@ -37,12 +37,19 @@ struct Row {
 /// Leaves tanh(z) in `t`.
 #[inline(always)]
 fn row(t: &mut [f32], positive: f32, scale: f32) -> Row {
-    t.iter_mut().for_each(|t| *t = vector::tanh(*t));
+    for t in t.iter_mut() {
+        *t = vector::tanh(*t);
+    }
     let positive = vector::tanh(positive);
     // A temperature that training made negative turns the order round.
     let extreme = if scale >= 0.0 { vector::max(t) } else { t.iter().copied().fold(f32::INFINITY, f32::min) };
     let max = (extreme * scale).max(positive * scale);
-    let sum = vector::sum_by(t, |t| vector::exp(t.mul_add(scale, -max))) + vector::exp(positive * scale - max);
+    let of_negatives = vector::sum_by(
+        t,
+        #[inline(always)]
+        |t| vector::exp(t.mul_add(scale, -max)),
+    );
+    let sum = of_negatives + vector::exp(positive * scale - max);
     Row { positive, max, sum }
 }
 

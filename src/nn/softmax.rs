@@ -210,7 +210,9 @@ pub(super) fn softmax_row(row: &mut [f32], kept: &[bool]) {
 #[inline(always)]
 pub(crate) fn exponentials(row: &mut [f32]) -> (f32, f32) {
     let max = vector::max(row);
-    row.iter_mut().for_each(|x| *x = vector::exp(*x - max));
+    for x in row.iter_mut() {
+        *x = vector::exp(*x - max);
+    }
     (max, vector::sum_by(row, |x| x))
 }
 

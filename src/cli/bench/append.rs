@@ -57,6 +57,9 @@ pub(super) struct LoadOptions {
     /// Unacknowledged events per stream.
     #[arg(long, default_value_t = 256, value_name = "W")]
     pub(super) window: usize,
+    /// Events in a row of one user: interactions, then, where there are three or more, a search and a click on it.
+    #[arg(long, default_value_t = 10, value_name = "N")]
+    pub(super) visit: usize,
     /// How long it measures; each command has its own flag for it.
     #[arg(skip)]
     pub(super) duration: Duration,
@@ -80,26 +83,27 @@ pub(super) async fn measure(
     name: &str,
     report: &mut Report,
 ) -> anyhow::Result<u64> {
-    ensure!(options.streams > 0 && options.window > 0, "--streams and --window must be above 0");
+    let LoadOptions { streams, window, visit, .. } = *options;
+    ensure!(streams > 0 && window > 0 && visit > 0, "--streams, --window and --visit must be above 0");
     // Another run must not be a replay of this one.
     let run = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();
     let started = Instant::now();
     let until = started + options.duration;
-    let mut streams = vec![];
-    for number in 0..options.streams {
-        let events = Events::new(workload.clone(), format!("{run:x}-{number}"), number);
+    let mut tasks = vec![];
+    for number in 0..streams {
+        let events = Events::new(workload.clone(), visit, format!("{run:x}-{number}"), number);
         let channel = channels[number % channels.len()].clone();
-        streams.push(tokio::spawn(stream(channel, options.window, events.take_while(move |_| Instant::now() < until))));
+        tasks.push(tokio::spawn(stream(channel, window, events.take_while(move |_| Instant::now() < until))));
     }
     let (mut latency, mut errors) = (latency_histogram(), BTreeMap::new());
-    for stream in streams {
-        let done = stream.await.context("a stream's task")??;
+    for task in tasks {
+        let done = task.await.context("a stream's task")??;
         latency.add(&done.latency).context("histograms of equal bounds add")?;
         for (outcome, count) in done.refused {
             *errors.entry(outcome).or_default() += count;
         }
     }
-    let name = format!("{name}: {} streams, window {}", options.streams, options.window);
+    let name = format!("{name}: {streams} streams, window {window}");
     report.closed(&name, &latency, errors, started.elapsed());
     Ok(latency.len())
 }
@@ -178,9 +182,10 @@ async fn stream(
     Ok(done)
 }
 
-/// Endless new events of all users: eight interactions, then a search, then a click on it.
+/// Endless new events of all users, visit by visit.
 pub(super) struct Events {
     workload: Workload,
+    visit: usize,
     prefix: String,
     stream: usize,
     number: usize,
@@ -188,9 +193,9 @@ pub(super) struct Events {
 }
 
 impl Events {
-    pub(super) fn new(workload: Workload, prefix: String, stream: usize) -> Self {
+    pub(super) fn new(workload: Workload, visit: usize, prefix: String, stream: usize) -> Self {
         let rng = workload.rng(stream, 2);
-        Self { workload, prefix, stream, number: 0, rng }
+        Self { workload, visit, prefix, stream, number: 0, rng }
     }
 }
 
@@ -200,19 +205,21 @@ impl Iterator for Events {
     fn next(&mut self) -> Option<Event> {
         let number = self.number;
         self.number += 1;
-        // A group of ten belongs to one user, so that a click finds its search.
-        let group = number / 10;
-        let search_id = format!("{}-{group}", self.prefix);
-        let payload = match number % 10 {
-            8 => {
+        // A visit is one user's, so that a click finds its search.
+        let visit = number / self.visit;
+        let search_id = format!("{}-{visit}", self.prefix);
+        let payload = match self.visit - number % self.visit {
+            2 if self.visit > 2 => {
                 let mut search = self.workload.search(number, &mut self.rng);
                 search.search_id = search_id;
                 Payload::Search(search)
             }
-            9 => Payload::SearchClick(SearchClick { search_id, item_id: self.workload.item(&mut self.rng) }),
+            1 if self.visit > 2 => {
+                Payload::SearchClick(SearchClick { search_id, item_id: self.workload.item(&mut self.rng) })
+            }
             _ => Payload::Recommendation(Recommendation { item_id: self.workload.item(&mut self.rng) }),
         };
-        let user = group.wrapping_mul(7919).wrapping_add(self.stream);
+        let user = visit.wrapping_mul(7919).wrapping_add(self.stream);
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         Some(Event {
             event_id: format!("{}-{number}", self.prefix),

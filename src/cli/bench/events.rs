@@ -21,6 +21,8 @@ use crate::{
 
 /// Of the model of `bench local`; a store keeps whatever item is named.
 const ITEMS: usize = 100_000;
+/// Events in a row of one user: eight interactions, a search, a click on it.
+const VISIT: usize = 10;
 /// Entries per round trip.
 const PIPELINE: usize = 1000;
 
@@ -46,7 +48,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     let workload = Workload::new((0..ITEMS).map(random::item_id).collect(), users);
     // Other ids each time, or the second ingestion would be one of duplicates.
     let run = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
-    let events = Events::new(workload, format!("{run:x}"), 0).take(args.count);
+    let events = Events::new(workload, VISIT, format!("{run:x}"), 0).take(args.count);
     if StreamSource::is_stream(&args.output) {
         return add(&args.output, &args.field, events).await;
     }

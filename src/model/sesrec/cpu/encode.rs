@@ -248,7 +248,9 @@ impl HostCoAttention {
                 vector::vectorized(
                     #[inline(always)]
                     || {
-                        affinity.iter_mut().for_each(|x| *x = vector::tanh(*x));
+                        for x in affinity.iter_mut() {
+                            *x = vector::tanh(*x);
+                        }
                         let [wq, wd] = match &self.by {
                             Some([wq, wd]) => [Some(&wq[..]), Some(&wd[..])],
                             None => [None, None],
