@@ -104,7 +104,6 @@ fn table2_is_made_once() {
         assert!((mean - run["test"]["mrr"].as_f64().unwrap()).abs() < 1e-9);
         assert_eq!(run["config"]["candidates"]["items"], 48 * 20);
         assert!(run["seconds"].as_f64().unwrap() > 0.0 && run["parameters"].as_u64().unwrap() > 1000);
-        assert!(run["serving"]["candidates_per_second"].as_f64().unwrap() > 0.0);
         mrr.push((run["config"]["model"]["model"].as_str().unwrap().to_owned(), mean));
     }
     let means = column(&table, "MRR");
@@ -119,12 +118,19 @@ fn table2_is_made_once() {
         let deviation = column(&table, "MRR deviation").iter().find(|(row, _)| row == name).unwrap().1;
         assert!((deviation - (a - b).abs() / 2f64.sqrt()).abs() < 1e-9, "{name}");
     }
+    for rates in ["candidates/s", "candidates/s, cached user"] {
+        let rates = column(&table, rates);
+        assert_eq!(rates.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["stamp", "sesrec"]);
+        assert!(rates.iter().all(|(_, rate)| *rate > 0.0), "{rates:?}");
+    }
     let page = fs::read_to_string(here.join("out/table2.md")).unwrap();
     for part in ["| popularity ", "| hand-made score ", " ± ", "**", "<u>", "p < 0.01", "seeds 1, 2", "checksum"] {
         assert!(page.contains(part), "{part} is missing in:\n{page}");
     }
     let tests = fs::read_to_string(here.join("out/table2.significance.csv")).unwrap();
-    assert_eq!(tests.lines().count(), 1 + 6, "{tests}");
+    // The best with the second best; where the hand-made score is one of them, the trained ones with each other, too.
+    let counted = tests.lines().skip(1).filter(|line| line.contains("stamp") && line.contains("sesrec")).count();
+    assert_eq!(counted, 6, "{tests}");
 
     // Nothing is made twice; what is missing or damaged is, and comes out the same.
     let first = means;

@@ -4,7 +4,6 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::ServingCost;
 use crate::{
     eval::{Metrics, Rank},
     model::ModelConfig,
@@ -72,8 +71,6 @@ pub struct RunRecord {
     pub epochs: Vec<EpochReport>,
     /// Numbers that were learned.
     pub parameters: usize,
-    /// How fast the trained model answers.
-    pub serving: ServingCost,
     /// The best epoch's.
     pub validation: Metrics,
     /// The kept weights'.

@@ -5,7 +5,8 @@ use std::path::Path;
 use indicatif::HumanCount;
 
 use super::{
-    Comparison, ExperimentError, PairedTest, Row, Spread, comparison::SIGNIFICANT, row::METRICS, store::write_whole,
+    Comparison, ExperimentError, PairedTest, Row, ServingCost, Spread, comparison::SIGNIFICANT, row::METRICS,
+    store::write_whole,
 };
 use crate::{eval::Metrics, table::Table};
 
@@ -49,7 +50,8 @@ struct Marks {
 const TESTED: &str = "Tested: whether the row's metric differs from the other's, paired by test user. Each user's metric is \
 averaged over a row's seeds first, so a user counts once. <sup>*</sup> in the table: the best row is better than the second \
 best with p < 0.01 in Student's paired t-test (two-sided), as in the paper; Wilcoxon's signed-rank test stands beside it. The \
-tests say whether a difference holds over users, the ± whether it holds over seeds.";
+tests say whether a difference holds over users, the ± whether it holds over seeds. Where one of the two best rows wasn't \
+trained, the two best that were are compared, too.";
 
 impl Report {
     /// Writes `NAME.md`, `NAME.csv` and `NAME.significance.csv` into a directory.
@@ -126,7 +128,13 @@ impl Report {
             line.push(row.seeds.to_string());
             let validation = row.validation.map_or([None; METRICS], |spreads| spreads.map(Some));
             let costs = row.costs.map_or([None; 4], |costs| {
-                [costs.seconds, costs.best_epoch, costs.candidates_per_second, costs.cached_user].map(Some)
+                let serving = |of: fn(ServingCost) -> f64| costs.serving.map(|cost| Spread::of([of(cost)]));
+                [
+                    Some(costs.seconds),
+                    Some(costs.best_epoch),
+                    serving(|cost| cost.candidates_per_second),
+                    serving(|cost| cost.cached_user),
+                ]
             });
             line.extend(row.metrics.map(Some).into_iter().chain(validation).chain(costs).flat_map(numbers));
             line.push(row.costs.map_or_else(String::new, |costs| costs.parameters.to_string()));
@@ -157,29 +165,36 @@ impl Report {
         validated.max_by(|(a, _), (b, _)| a.total_cmp(b)).map(|(_, row)| row)
     }
 
-    /// The best row with the second best in every metric; then, where rows are steps, each with the one before.
+    /// The best row with the second best in every metric; where one of them wasn't trained, the two best that were; then,
+    /// where rows are steps, each with the one before.
     fn comparisons(&self) -> Vec<Comparison> {
         let best = (0..METRICS).filter_map(|metric| self.best_with_second(metric));
+        let trained = (0..METRICS).filter_map(|metric| {
+            let (best, second) = self.first_two(metric, |_| true)?;
+            let untrained = [Some(best), second].into_iter().flatten().any(|row| self.rows[row].seeds == 0);
+            let (best, second) = self.first_two(metric, |row| row.seeds > 0).filter(|_| untrained)?;
+            Some(Comparison::of(&self.rows[best], &self.rows[second?], metric))
+        });
         let steps = self.rows.windows(2).filter(|_| self.steps);
         let steps = steps.flat_map(|rows| (0..METRICS).map(|metric| Comparison::of(&rows[1], &rows[0], metric)));
-        best.chain(steps).collect()
+        best.chain(trained).chain(steps).collect()
     }
 
     fn marks(&self, metric: usize) -> Option<Marks> {
-        let (best, second) = self.first_two(metric)?;
+        let (best, second) = self.first_two(metric, |_| true)?;
         let starred = self.best_with_second(metric).is_some_and(|comparison| comparison.is_significant());
         Some(Marks { best, second, starred })
     }
 
     fn best_with_second(&self, metric: usize) -> Option<Comparison> {
-        let (best, second) = self.first_two(metric)?;
+        let (best, second) = self.first_two(metric, |_| true)?;
         Some(Comparison::of(&self.rows[best], &self.rows[second?], metric))
     }
 
-    /// The best and the second best row; of equal ones, the first. A row of the same runs (a default that two sweeps
-    /// share) is no second.
-    fn first_two(&self, metric: usize) -> Option<(usize, Option<usize>)> {
-        let mut order: Vec<usize> = (0..self.rows.len()).collect();
+    /// The best and the second best of some rows; of equal ones, the first. A row of the same runs (a default that two
+    /// sweeps share) is no second.
+    fn first_two(&self, metric: usize, among: impl Fn(&Row) -> bool) -> Option<(usize, Option<usize>)> {
+        let mut order: Vec<usize> = (0..self.rows.len()).filter(|&row| among(&self.rows[row])).collect();
         let mean = |row: usize| self.rows[row].metrics[metric].mean;
         order.sort_by(|&a, &b| mean(b).total_cmp(&mean(a)));
         let (&best, others) = order.split_first()?;
@@ -199,13 +214,15 @@ impl Columns {
     fn cells(self, row: &Row) -> Vec<String> {
         let cells = match self {
             Self::Costs => row.costs.map(|costs| {
-                let rate = |spread: Spread| HumanCount(spread.mean.round() as u64).to_string();
+                let rate = |of: fn(ServingCost) -> f64| {
+                    costs.serving.map_or_else(String::new, |cost| HumanCount(of(cost).round() as u64).to_string())
+                };
                 let seconds = match costs.seconds.deviation {
                     Some(deviation) => format!("{:.0} ± {deviation:.0}", costs.seconds.mean),
                     None => format!("{:.0}", costs.seconds.mean),
                 };
                 let parameters = HumanCount(costs.parameters as u64).to_string();
-                vec![seconds, parameters, rate(costs.candidates_per_second), rate(costs.cached_user)]
+                vec![seconds, parameters, rate(|cost| cost.candidates_per_second), rate(|cost| cost.cached_user)]
             }),
             Self::Validation => row.validation.zip(row.costs).map(|(validation, costs)| {
                 let of = |name: &str| Metrics::NAMES.iter().position(|&other| other == name);

@@ -1,6 +1,6 @@
 //! A line of a table: what the seeds found together.
 
-use super::{RunRecord, Spread, Variant};
+use super::{RunRecord, ServingCost, Spread, Variant};
 use crate::eval::{Metrics, Rank, UserRank};
 
 /// How many metrics there are.
@@ -34,10 +34,8 @@ pub struct Costs {
     pub best_epoch: Spread,
     /// Numbers that were learned.
     pub parameters: usize,
-    /// On one thread, users encoded anew.
-    pub candidates_per_second: Spread,
-    /// On one thread, users encoded before.
-    pub cached_user: Spread,
+    /// Where it was measured.
+    pub serving: Option<ServingCost>,
 }
 
 impl Row {
@@ -55,8 +53,7 @@ impl Row {
                 seconds: spread(|run| run.seconds),
                 best_epoch: spread(|run| run.best_epoch as f64),
                 parameters,
-                candidates_per_second: spread(|run| run.serving.candidates_per_second),
-                cached_user: spread(|run| run.serving.cached_user),
+                serving: None,
             }),
             ranks: runs.iter().map(|run| run.ranks.clone()).collect(),
         })

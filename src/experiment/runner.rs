@@ -29,8 +29,6 @@ pub struct Runner<'a> {
     pub negatives: &'a EvaluationNegatives,
     /// Where to compute.
     pub device: Device,
-    /// How long each trained model's speed is measured.
-    pub serving_budget: Duration,
     /// Finished runs.
     pub store: RunStore,
     /// Whether to show bars.
@@ -123,6 +121,27 @@ impl Runner<'_> {
         Ok(finished)
     }
 
+    /// How fast each of these answers, for as long each as the budget says; with weights as they begin, since time depends on
+    /// sizes only. All are measured now and in turn: runs are made at different times, on machines that do other things.
+    ///
+    /// # Errors
+    /// If a model can't be made, or fails.
+    pub fn serving_costs(&self, variants: &[Variant], budget: Duration) -> Result<Vec<ServingCost>, ExperimentError> {
+        const TURNS: u32 = 3;
+        let ranker = |variant: &Variant| {
+            let weights = variant.model.new_trainable(self.dataset, 1, &self.device)?.parameters().snapshot()?;
+            variant.model.ranker(self.dataset.catalogue.clone(), &weights, &self.device)
+        };
+        let rankers = variants.iter().map(ranker).collect::<Result<Vec<_>, _>>()?;
+        let mut turns = vec![vec![]; variants.len()];
+        for _ in 0..TURNS {
+            for (ranker, turns) in rankers.iter().zip(&mut turns) {
+                turns.push(ServingCost::measure(&**ranker, self.dataset, budget / TURNS)?);
+            }
+        }
+        Ok(turns.iter().map(|turns| ServingCost::median(turns)).collect())
+    }
+
     /// Trains and tests; nothing if it was told to stop.
     fn make(&self, config: RunConfig, checkpoints: &Path, bars: &Bars) -> Result<Option<RunRecord>, ExperimentError> {
         let (dataset, negatives) = (self.dataset, self.negatives);
@@ -162,7 +181,6 @@ impl Runner<'_> {
             best_epoch: best.epoch,
             epochs: outcome.epochs,
             parameters,
-            serving: ServingCost::measure(&*ranker, dataset, self.serving_budget)?,
             validation: best.validation.unwrap_or_default(),
             test: Metrics::of(ranks.iter().copied()),
             ranks,

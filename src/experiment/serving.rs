@@ -4,7 +4,6 @@ use std::time::{Duration, Instant};
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use serde::{Deserialize, Serialize};
 
 use crate::{
     data::{Dataset, Featurizer, Split, UserFeatures},
@@ -19,7 +18,7 @@ const REQUESTS: usize = 16;
 const USERS: usize = 512;
 
 /// Candidates per second on one thread, in calls of 16 requests with 100 candidates each: the median call's.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct ServingCost {
     /// With every user encoded anew.
     pub candidates_per_second: f64,
@@ -36,8 +35,12 @@ impl ServingCost {
         let featurizer = Featurizer::new(dataset.catalogue.clone(), model.limits());
         let targets = dataset.targets(Split::Test);
         let step = targets.len().div_ceil(USERS).max(1);
-        let users: Vec<UserFeatures> =
-            targets.iter().step_by(step).map(|&target| dataset.features(target, &featurizer)).collect();
+        let users: Vec<UserFeatures> = targets
+            .iter()
+            .step_by(step)
+            // As a server asks: now, not at some time of the past.
+            .map(|&target| UserFeatures { as_of: None, ..dataset.features(target, &featurizer) })
+            .collect();
         let mut rng = ChaCha8Rng::seed_from_u64(1);
         let (first, end) = (dataset.catalogue.items.first_row, dataset.catalogue.items.rows() as u32);
         let items: Vec<u32> = (0..CANDIDATES).map(|_| rng.random_range(first..end)).collect();
@@ -55,6 +58,21 @@ impl ServingCost {
             let cached = median_rate(budget / 2, &encoded, |states| score(model, states, &items))?;
             Ok(Self { candidates_per_second: anew, cached_user: cached })
         })
+    }
+}
+
+impl ServingCost {
+    /// Of several measurements.
+    pub(super) fn median(costs: &[Self]) -> Self {
+        let median = |of: fn(&Self) -> f64| {
+            let mut values: Vec<f64> = costs.iter().map(of).collect();
+            values.sort_by(f64::total_cmp);
+            values.get(values.len() / 2).copied().unwrap_or_default()
+        };
+        Self {
+            candidates_per_second: median(|cost| cost.candidates_per_second),
+            cached_user: median(|cost| cost.cached_user),
+        }
     }
 }
 

@@ -141,7 +141,6 @@ fn record(dataset: &Dataset, seed: u64) -> RunRecord {
         best_epoch: 1,
         epochs: vec![],
         parameters: 7,
-        serving: ServingCost::default(),
         validation: Metrics::default(),
         test: Metrics::of(ranks.iter().copied()),
         ranks,

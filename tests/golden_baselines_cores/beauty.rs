@@ -2,14 +2,16 @@
 
 use std::{fs, path::Path, sync::Arc};
 
-use candle_core::Device;
+use candle_core::{DType, Device, Tensor};
 use sesrec::{
     data::{Dataset, EvaluationNegatives, Existing, Featurizer, Split, UserFeatures, UserRow, kuaisar},
     eval::{Evaluator, Metrics},
     model::{
-        Bundle, ScoreRequest,
+        Bundle, ModelConfig, ScoreRequest, Weights,
+        baselines::{Baseline, Fmlp, dot},
         convert::{Sources, convert},
     },
+    nn::{Dropout, RowZero, gather_rows},
 };
 
 use crate::fixture::{Fixture, root};
@@ -47,7 +49,8 @@ fn converted_weights_score_as_the_release() {
     let Some(root) = root() else { return };
     let folder = root.join("fmlp_beauty_checkpoint");
     let golden = Fixture::open("fmlp_beauty_checkpoint", &[]).unwrap();
-    let model = bundle(&folder.join("weights.safetensors")).ranker(&Device::Cpu).unwrap();
+    let bundle = bundle(&folder.join("weights.safetensors"));
+    let model = bundle.ranker(&Device::Cpu).unwrap();
     let rows = |name: &str| -> Vec<u32> { golden.rows(name).iter().map(|&row| u32::try_from(row).unwrap()).collect() };
     let (targets, negatives) = (rows("target"), rows("negatives"));
     let histories = rows("input_ids");
@@ -66,11 +69,28 @@ fn converted_weights_score_as_the_release() {
     let requests: Vec<_> = states.iter().zip(&items).map(|(state, items)| ScoreRequest { state, items }).collect();
     let scores = model.score(&requests).unwrap().concat();
     // The folder has logits.
-    let golden = golden.output("scores").flatten_all().unwrap().to_vec1::<f32>().unwrap();
-    for (n, (ours, logit)) in scores.iter().zip(golden).enumerate() {
+    let logits = golden.output("scores").flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    for (n, (ours, logit)) in scores.iter().zip(&logits).enumerate() {
         let expected = 1.0 / (1.0 + (-logit).exp());
         assert!((ours - expected).abs() < 1e-5, "score {n}: {ours} and {expected}");
     }
+    // And so does the network, whose vectors tell more than what a sigmoid leaves of the largest.
+    let ModelConfig::Fmlp(config) = &bundle.config else { panic!("not FMLP-Rec") };
+    let network = config.network(&Weights::new(&bundle.tensors)).unwrap();
+    let table = &candle_core::safetensors::load(folder.join("weights.safetensors"), &Device::Cpu).unwrap();
+    let vectors = |rows: &[u32], shape: (usize, usize, usize)| {
+        gather_rows(&table["item_embeddings.weight"], rows, RowZero::Learns).unwrap().reshape(shape).unwrap()
+    };
+    let (_, blocks) = network.forward(&vectors(&histories, (50, 50, 64)), &mut Dropout::off()).unwrap();
+    let users = Fmlp::last(&blocks.last().unwrap().output).unwrap();
+    golden.compare("user_vec", &users);
+    let logits = dot(&users, &vectors(&items.concat(), (50, 100, 64))).unwrap();
+    golden.compare("scores", &logits);
+    let better = logits.narrow(1, 1, 99).unwrap().broadcast_gt(&logits.narrow(1, 0, 1).unwrap()).unwrap();
+    let ranks = |tensor: Tensor| tensor.to_dtype(DType::I64).unwrap().flatten_all().unwrap().to_vec1::<i64>().unwrap();
+    let ours = better.to_dtype(DType::F32).unwrap().sum(1).unwrap();
+    assert_eq!(ranks(ours), ranks(golden.output("ranks")));
+    golden.all_compared(&["ranks"]); // above
 }
 
 #[test]

@@ -33,8 +33,8 @@ pub fn models() -> Vec<ModelConfig> {
                 configs.push(configs[0].with_settings(&[Setting::new(setting, value)]).unwrap());
             }
         }
-        // Whose tensors alone there is a path of its own for, and one that publishes without.
-        if matches!(kind, ModelKind::Sesrec | ModelKind::Fmlp) {
+        // Whose tensors alone there is a path of its own for, and those that publish without.
+        if matches!(kind, ModelKind::Sesrec | ModelKind::Fmlp | ModelKind::SasRec) {
             configs.push(configs[0].with_settings(&[Setting::new("item_projection", false)]).unwrap());
         }
         configs
@@ -122,12 +122,17 @@ fn one_batch_can_be_learned_by_heart() {
         let mut step = || {
             let losses = model.losses(&batch, &mut Dropout::off()).unwrap();
             adam.step(&losses.total.backward().unwrap().into()).unwrap();
-            losses.parts[0].1.to_scalar::<f32>().unwrap()
+            // What is to be predicted, and what searches teach beside it.
+            let parts = losses.parts.iter().enumerate().filter(|(n, (name, _))| *n == 0 || *name == "search");
+            parts.map(|(_, (_, loss))| loss.to_scalar::<f32>().unwrap()).collect::<Vec<_>>()
         };
         let first = step();
         // At this rate a loss may bounce; when it does depends on how a machine rounds.
-        let lowest = (0..80).map(|_| step()).fold(first, f32::min);
-        assert!(lowest < 0.4 * first, "{}: from {first} to {lowest}", config.kind());
+        let lowest = (0..80).map(|_| step()).fold(first.clone(), |lowest, losses| {
+            lowest.iter().zip(losses).map(|(lowest, loss)| lowest.min(loss)).collect()
+        });
+        let learned = lowest.iter().zip(&first).all(|(lowest, first)| *lowest < 0.4 * first);
+        assert!(learned, "{}: from {first:?} to {lowest:?}", config.kind());
     }
 }
 
@@ -169,6 +174,20 @@ fn any_history_has_scores() {
             let (_, items) = model.explain(state, &[1, 2]).unwrap();
             assert_eq!(items.len(), 2);
         }
+    }
+}
+
+/// Others get no search at all, whatever the user did.
+#[test]
+fn searches_matter_to_those_that_read_them() {
+    for config in models() {
+        let reads = ["sesrec", "nrhub", "query-seqrec", "srjgraph"].contains(&config.kind());
+        let users: Vec<_> = some_users().iter().map(|user| as_seen_by(&config, user)).collect();
+        assert_eq!(users.iter().any(|user| !user.searches.is_empty()), reads, "{}", config.kind());
+        let without: Vec<_> = users.iter().map(|user| UserFeatures { searches: vec![], ..user.clone() }).collect();
+        let model = trainable(&config).ranker().unwrap();
+        let scores = [users, without].map(|users| score(&*model, &users, &[1, 2, ITEMS]));
+        assert_eq!(far(&scores[0], &scores[1]) > 1e-6, reads, "{}: {scores:?}", config.kind());
     }
 }
 

@@ -11,7 +11,7 @@ use super::study_flags::StudyFlags;
 use crate::{
     cli::train::{Loss, RecipeName},
     data::{Dataset, EvaluationNegatives, Progress},
-    experiment::{Base, Finished, Plan, Report, Row, RunStore, Runner, Variant, protocol},
+    experiment::{Base, Columns, Finished, Plan, Report, Row, RunStore, Runner, Variant, protocol},
     model::{ModelConfig, ModelKind, Setting},
 };
 
@@ -94,7 +94,6 @@ impl<'a> Session<'a> {
             dataset: &self.dataset,
             negatives: &self.negatives,
             device: self.flags.device.open()?,
-            serving_budget: Duration::from_secs_f64(serving),
             store: RunStore::open(out)?,
             progress: if *quiet { Progress::Hidden } else { Progress::Bars },
             stop,
@@ -103,8 +102,19 @@ impl<'a> Session<'a> {
         let finished = runner.run(plan)?;
         let pairs = variants.iter().zip(&finished.runs);
         let rows: Vec<Row> = pairs.filter_map(|(variant, runs)| Row::of_runs(variant, runs)).collect();
-        let lines = protocol(&self.dataset, &self.flags.negatives.description(), plan, &finished);
-        let report = report(rows, lines)?;
+        let mut lines = protocol(&self.dataset, &self.flags.negatives.description(), plan, &finished);
+        if !self.flags.set.is_empty() {
+            let set: Vec<String> = self.flags.set.iter().map(|set| format!("{} = {}", set.name, set.value)).collect();
+            lines.push(format!("set, for models that have it: {}", set.join(", ")));
+        }
+        let mut report = report(rows, lines)?;
+        if report.columns == Columns::Costs {
+            let trained = variants.iter().zip(&finished.runs).filter(|(_, runs)| !runs.is_empty());
+            let trained: Vec<Variant> = trained.map(|(variant, _)| variant.clone()).collect();
+            let costs = runner.serving_costs(&trained, Duration::from_secs_f64(serving))?;
+            let rows = report.rows.iter_mut().filter_map(|row| row.costs.as_mut());
+            rows.zip(costs).for_each(|(row, cost)| row.serving = Some(cost));
+        }
         report.write(out, name)?;
         println!("{}", report.table().markdown());
         for note in &report.notes {
