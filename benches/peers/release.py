@@ -61,10 +61,10 @@ def main():
         for number in range(options.rounds):
             train, test = release.training_rate(), release.seconds_per_user()
             recipe = ["--preset", "amazon", "--epochs", "1", "--validation-users", "100", "--seed", str(number)]
-            _, log = ours("train", *data, "--out", "model", *recipe, *negatives)
+            _, log = ours("train", *data, "--out", f"model{number}", *recipe, *negatives)
             rate = float(re.search(r"([\d.]+) samples/s", log)[1])
-            seconds, log = ours("evaluate", "--model", "model", *data, *negatives)
-            users = int(re.search(r"^test .* (\d+)$", log, re.MULTILINE)[1])
+            seconds, log = ours("evaluate", "--model", f"model{number}", *data, *negatives)
+            users = int(re.search(r"^model\d+ .* (\d+)$", log, re.MULTILINE)[1])
             rounds.append((train, rate, test * users, seconds))
             print(f"round {number + 1}: training {train:,.0f} and {rate:,.0f} samples/s, evaluation of {users:,} users "
                   f"{test * users:.0f} and {seconds:.1f} s")
