@@ -20,21 +20,12 @@ pub enum RecipeName {
 }
 
 impl RecipeName {
-    /// What SESRec is built with; other models have nothing to choose.
+    /// What a model is built with.
     pub(crate) fn settings(self, model: ModelKind) -> Vec<Setting> {
-        if self == Self::Paper || model != ModelKind::Sesrec {
-            return vec![];
+        match self {
+            Self::Paper => vec![],
+            Self::Best => model.better_settings(),
         }
-        vec![
-            // Users are known by what they did: an embedding by id learns their few training clicks by heart.
-            Setting::new("user_attributes", serde_json::Value::Array(vec![])),
-            Setting::new("positions_from", "newest"),
-            Setting::new("item_bias", true),
-            Setting::new("matching", true),
-            Setting::new("inner_products", true),
-            Setting::new("prediction_loss", "softmax"),
-            Setting::new("loss_weights.align", 0.05),
-        ]
     }
 
     fn recipe(self, preset: Preset, model: ModelKind, loss: Loss) -> Recipe {
@@ -63,7 +54,7 @@ impl RecipeName {
                 negative_sampling: NegativeSampling::Uniform,
                 own_clicks: OwnClicks::Training,
                 schedule: Schedule::Cosine,
-                dropout: if model == ModelKind::Sesrec { 0.3 } else { paper.dropout },
+                dropout: model.better_dropout(),
                 l2: 0.0,
                 targets: TrainingTargets::All,
                 refit: true,
