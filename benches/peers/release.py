@@ -3,7 +3,7 @@
 
     benches/peers/release.py --release DIR --data DATA --negatives FILE [--threads N] [--rounds N]
 
-DIR is a clone of the authors' repository, DATA an import of Amazon Beauty, FILE its test negatives; needs PyTorch and
+DIR is a clone of the authors' repository (Ethan00Si/SESREC-SIGIR-2023 on GitHub), DATA an import of Amazon Beauty, FILE its test negatives; needs PyTorch and
 `cargo build --release`. In turn, per round:
 
 - the release's own model code on random rows of the data's sizes: 20 training steps of 256 with 4 negatives (forward,
