@@ -59,9 +59,7 @@ impl ServingCost {
             Ok(Self { candidates_per_second: anew, cached_user: cached })
         })
     }
-}
 
-impl ServingCost {
     /// Of several measurements.
     pub(super) fn median(costs: &[Self]) -> Self {
         let median = |of: fn(&Self) -> f64| {
