@@ -150,7 +150,7 @@ fn lists(items: usize, count: usize) -> Vec<Vec<u32>> {
 }
 
 /// Microseconds of each of these calls, the median over all turns; a call is told how often it was called before.
-fn in_turn(calls: &[&dyn Fn(usize) -> Result<()>]) -> Result<Vec<f64>> {
+fn in_turn(calls: &[impl Fn(usize) -> Result<()>]) -> Result<Vec<f64>> {
     let mut times = vec![vec![]; calls.len()];
     for _ in 0..ROUNDS {
         for (call, times) in calls.iter().zip(&mut times) {
@@ -177,7 +177,7 @@ fn candidates(ranks: &Ranks) -> Result<Curve> {
         move |turn: usize| ranks.rank(0, user, cached, &lists[turn % lists.len()])
     };
     let calls: Vec<_> = (0..SIZES.len()).flat_map(|size| [call(size, true), call(size, false)]).collect();
-    let micros = in_turn(&calls.iter().map(|call| call as &dyn Fn(usize) -> Result<()>).collect::<Vec<_>>())?;
+    let micros = in_turn(&calls)?;
     let rows: Vec<Vec<f64>> = SIZES
         .iter()
         .zip(micros.chunks(2))
@@ -210,7 +210,7 @@ fn history(ranks: &Ranks) -> Result<Curve> {
         move |turn: usize| ranks.rank(1_000 + size, user, cached, &lists[turn % lists.len()])
     };
     let calls: Vec<_> = (0..SIZES.len()).flat_map(|size| [call(size, true), call(size, false)]).collect();
-    let micros = in_turn(&calls.iter().map(|call| call as &dyn Fn(usize) -> Result<()>).collect::<Vec<_>>())?;
+    let micros = in_turn(&calls)?;
     let rows: Vec<Vec<f64>> = micros.chunks(2).map(<[f64]>::to_vec).collect();
     let sizes: Vec<String> = SIZES.iter().map(|size| format!("{size}+{}", size / 6)).collect();
     let columns = [("cached user", Some(Side::Left)), ("encoded anew", Some(Side::Left))];
@@ -266,7 +266,7 @@ fn users(ranks: &Ranks) -> Result<Curve> {
         }
     };
     let calls: Vec<_> = (0..SIZES.len()).map(call).collect();
-    let micros = in_turn(&calls.iter().map(|call| call as &dyn Fn(usize) -> Result<()>).collect::<Vec<_>>())?;
+    let micros = in_turn(&calls)?;
     let rows: Vec<Vec<f64>> = micros.iter().map(|&micros| vec![micros]).collect();
     let columns = [("cached user", Some(Side::Left))];
     Ok(Curve::new(
@@ -338,7 +338,7 @@ fn of_catalogue(task: &[&str]) -> Result<()> {
             let items = items.parse()?;
             let (user, lists) = (random::user(items, 0), lists(items, 1_000));
             let call = |turn: usize| ranks.rank(0, &user, true, &lists[turn % lists.len()]);
-            let micros = in_turn(&[&call])?[0];
+            let micros = in_turn(&[call])?[0];
             println!("{micros} {} {resident}", ranks.load_time().as_secs_f64());
             Ok(())
         }

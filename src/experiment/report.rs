@@ -168,12 +168,11 @@ impl Report {
     /// The best row with the second best in every metric; where one of them wasn't trained, the two best that were; then,
     /// where rows are steps, each with the one before.
     fn comparisons(&self) -> Vec<Comparison> {
-        let best = (0..METRICS).filter_map(|metric| self.best_with_second(metric));
+        let best = (0..METRICS).filter_map(|metric| self.best_with_second(metric, |_| true));
         let trained = (0..METRICS).filter_map(|metric| {
             let (best, second) = self.first_two(metric, |_| true)?;
             let untrained = [Some(best), second].into_iter().flatten().any(|row| self.rows[row].seeds == 0);
-            let (best, second) = self.first_two(metric, |row| row.seeds > 0).filter(|_| untrained)?;
-            Some(Comparison::of(&self.rows[best], &self.rows[second?], metric))
+            self.best_with_second(metric, |row| row.seeds > 0).filter(|_| untrained)
         });
         let steps = self.rows.windows(2).filter(|_| self.steps);
         let steps = steps.flat_map(|rows| (0..METRICS).map(|metric| Comparison::of(&rows[1], &rows[0], metric)));
@@ -182,12 +181,12 @@ impl Report {
 
     fn marks(&self, metric: usize) -> Option<Marks> {
         let (best, second) = self.first_two(metric, |_| true)?;
-        let starred = self.best_with_second(metric).is_some_and(|comparison| comparison.is_significant());
+        let starred = self.best_with_second(metric, |_| true).is_some_and(|comparison| comparison.is_significant());
         Some(Marks { best, second, starred })
     }
 
-    fn best_with_second(&self, metric: usize) -> Option<Comparison> {
-        let (best, second) = self.first_two(metric, |_| true)?;
+    fn best_with_second(&self, metric: usize, among: impl Fn(&Row) -> bool) -> Option<Comparison> {
+        let (best, second) = self.first_two(metric, among)?;
         Some(Comparison::of(&self.rows[best], &self.rows[second?], metric))
     }
 

@@ -59,14 +59,12 @@ impl CustomOp1 for LeakyRelu {
     }
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let mut out = host::floats(storage, layout)?.to_vec();
-        host::for_chunks(&mut out, CHUNK, 1, |_, out| {
-            vectorized(
-                #[inline(always)]
-                || out.iter_mut().for_each(|x| *x = if *x > 0.0 { *x } else { *x * self.slope }),
-            )
-        });
-        Ok((CpuStorage::F32(out), layout.shape().clone()))
+        values_by(
+            (storage, layout),
+            1,
+            #[inline(always)]
+            |x| if x > 0.0 { x } else { x * self.slope },
+        )
     }
 
     fn bwd(&self, x: &Tensor, _: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
@@ -82,18 +80,7 @@ impl CustomOp1 for Tanh {
     }
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let mut out = host::floats(storage, layout)?.to_vec();
-        host::for_chunks(&mut out, CHUNK, 8, |_, out| {
-            vectorized(
-                #[inline(always)]
-                || {
-                    for x in out {
-                        *x = vector::tanh(*x);
-                    }
-                },
-            )
-        });
-        Ok((CpuStorage::F32(out), layout.shape().clone()))
+        values_by((storage, layout), 8, vector::tanh)
     }
 
     fn bwd(&self, _: &Tensor, result: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
@@ -109,18 +96,12 @@ impl CustomOp1 for Gelu {
     }
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let mut out = host::floats(storage, layout)?.to_vec();
-        host::for_chunks(&mut out, CHUNK, 16, |_, out| {
-            vectorized(
-                #[inline(always)]
-                || {
-                    for x in out {
-                        *x *= vector::normal(*x).0;
-                    }
-                },
-            )
-        });
-        Ok((CpuStorage::F32(out), layout.shape().clone()))
+        values_by(
+            (storage, layout),
+            16,
+            #[inline(always)]
+            |x| x * vector::normal(x).0,
+        )
     }
 
     fn bwd(&self, x: &Tensor, _: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
@@ -134,6 +115,26 @@ impl CustomOp1 for Gelu {
             },
         )
     }
+}
+
+/// f of each value; `cost` as in [`host::for_chunks`].
+fn values_by(
+    (storage, layout): (&CpuStorage, &Layout),
+    cost: usize,
+    f: impl Fn(f32) -> f32 + Sync,
+) -> Result<(CpuStorage, Shape)> {
+    let mut out = host::floats(storage, layout)?.to_vec();
+    host::for_chunks(&mut out, CHUNK, cost, |_, out| {
+        vectorized(
+            #[inline(always)]
+            || {
+                for x in out {
+                    *x = f(*x);
+                }
+            },
+        )
+    });
+    Ok((CpuStorage::F32(out), layout.shape().clone()))
 }
 
 fn gradient_by(x: &Tensor, gradient: &Tensor, f: impl Fn(f32, f32) -> f32 + Sync) -> Result<Option<Tensor>> {
