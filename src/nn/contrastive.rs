@@ -1,28 +1,46 @@
-//! InfoNCE over tanh similarities with a learned temperature, one fused operator from logits to losses.
+//! InfoNCE over tanh similarities with a learned temperature, one fused operator from anchors to losses: their similarities to
+//! all negatives are the largest matrix of a training step.
 
-use candle_core::{CpuStorage, CustomOp3, D, Layout, Result, Shape, Tensor};
-use rayon::prelude::*;
+use std::sync::{Mutex, PoisonError};
+
+use candle_core::{CpuStorage, CustomOp3, D, Layout, Result, Shape, Tensor, bail};
 
 use super::{
+    affine::{Widths, product, sums_over_rows},
     host,
+    product::Matrix,
+    project,
     vector::{self, vectorized},
 };
 
-/// Per row p: `-log(e^{t⁺} / (e^{t⁺} + Σ_m e^{t_m}))` with `t = tanh(z) / temperature` (SESRec eq. 3-4).
+/// Per anchor: `-log(e^{t⁺} / (e^{t⁺} + Σ_m e^{t_m}))` with `t = tanh(anchor · other) / temperature` (SESRec eq. 3-4).
 ///
-/// `negatives [P, M]` and `positives [P]` are similarities before the tanh, `temperature` is a scalar → `[P]`.
-pub fn info_nce(negatives: &Tensor, positives: &Tensor, temperature: &Tensor) -> Result<Tensor> {
-    if negatives.device().is_cpu() {
-        return negatives.contiguous()?.apply_op3(&positives.contiguous()?, temperature, InfoNce);
+/// `anchors [P, d]`, `positives [P, d]`, `negatives [M, d]`, `temperature` is a scalar → `[P]`.
+pub fn info_nce(anchors: &Tensor, positives: &Tensor, negatives: &Tensor, temperature: &Tensor) -> Result<Tensor> {
+    let positives = (anchors * positives)?.sum(1)?; // [P]
+    if !anchors.device().is_cpu() {
+        return composed(anchors, &positives, negatives, temperature);
     }
-    let positives = positives.unsqueeze(1)?;
-    let logits = Tensor::cat(&[&positives, negatives], 1)?.tanh()?.broadcast_div(temperature)?; // [P, 1 + M]
+    // An operator has three arguments.
+    let positives = Tensor::cat(&[&positives, &temperature.reshape(1)?], 0)?;
+    anchors.contiguous()?.apply_op3(&negatives.contiguous()?, &positives, InfoNce::default())
+}
+
+/// The same from candle's own operators, for devices without the fused one.
+fn composed(anchors: &Tensor, positives: &Tensor, negatives: &Tensor, temperature: &Tensor) -> Result<Tensor> {
+    let similarities = Tensor::cat(&[&positives.unsqueeze(1)?, &project(anchors, negatives)?], 1)?;
+    let logits = similarities.tanh()?.broadcast_div(temperature)?; // [P, 1 + M]
     let max = logits.max_keepdim(D::Minus1)?.detach();
     let sum = logits.broadcast_sub(&max)?.exp()?.sum_keepdim(D::Minus1)?;
     ((sum.log()? + max)? - logits.narrow(1, 0, 1)?)?.squeeze(1)
 }
 
-struct InfoNce;
+/// Of anchors `[P, d]`, negatives `[M, d]`, and the positives' similarities with the temperature behind them, `[P + 1]`.
+#[derive(Default)]
+struct InfoNce {
+    /// tanh of anchors' similarities to negatives, `[P, M]`, from the forward to the backward pass.
+    tanh: Mutex<Option<Vec<f32>>>,
+}
 
 /// What a row's loss is made of.
 struct Row {
@@ -34,23 +52,37 @@ struct Row {
     sum: f32,
 }
 
-/// Leaves tanh(z) in `t`.
-#[inline(always)]
-fn row(t: &mut [f32], positive: f32, scale: f32) -> Row {
-    for t in t.iter_mut() {
-        *t = vector::tanh(*t);
+impl Row {
+    /// Of the negatives' tanh and the positive's similarity.
+    #[inline(always)]
+    fn new(t: &[f32], positive: f32, scale: f32) -> Self {
+        let positive = vector::tanh(positive);
+        // A temperature that training made negative turns the order round.
+        let extreme = if scale >= 0.0 { vector::max(t) } else { t.iter().copied().fold(f32::INFINITY, f32::min) };
+        let max = (extreme * scale).max(positive * scale);
+        let of_negatives = vector::sum_by(
+            t,
+            #[inline(always)]
+            |t| vector::exp(t.mul_add(scale, -max)),
+        );
+        Self { positive, max, sum: of_negatives + vector::exp(positive * scale - max) }
     }
-    let positive = vector::tanh(positive);
-    // A temperature that training made negative turns the order round.
-    let extreme = if scale >= 0.0 { vector::max(t) } else { t.iter().copied().fold(f32::INFINITY, f32::min) };
-    let max = (extreme * scale).max(positive * scale);
-    let of_negatives = vector::sum_by(
-        t,
-        #[inline(always)]
-        |t| vector::exp(t.mul_add(scale, -max)),
-    );
-    let sum = of_negatives + vector::exp(positive * scale - max);
-    Row { positive, max, sum }
+}
+
+/// tanh of all similarities of anchors with negatives `[M, d]`: `[P, M]`.
+fn tanh_similarities(anchors: &[f32], negatives: &[f32], Widths { inputs, outputs }: Widths) -> Vec<f32> {
+    let mut t = product(anchors, &Matrix::transpose_of((outputs, inputs), negatives), None);
+    host::for_chunks(&mut t, 4 * outputs, 8, |_, t| {
+        vectorized(
+            #[inline(always)]
+            || {
+                for t in t {
+                    *t = vector::tanh(*t);
+                }
+            },
+        )
+    });
+    t
 }
 
 impl CustomOp3 for InfoNce {
@@ -60,88 +92,131 @@ impl CustomOp3 for InfoNce {
 
     fn cpu_fwd(
         &self,
+        anchors: &CpuStorage,
+        anchors_layout: &Layout,
         negatives: &CpuStorage,
         negatives_layout: &Layout,
         positives: &CpuStorage,
         positives_layout: &Layout,
-        temperature: &CpuStorage,
-        temperature_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let (z, positives) = (host::floats(negatives, negatives_layout)?, host::floats(positives, positives_layout)?);
-        let scale = 1.0 / host::floats(temperature, temperature_layout)?[0];
-        let width = negatives_layout.dims()[1];
+        let widths = Widths::of(anchors_layout.dims(), negatives_layout.dims())?;
+        let (anchors, negatives) = (host::floats(anchors, anchors_layout)?, host::floats(negatives, negatives_layout)?);
+        let Some((temperature, positives)) = host::floats(positives, positives_layout)?.split_last() else {
+            bail!("no temperature");
+        };
+        let (scale, width) = (1.0 / temperature, widths.outputs);
+        let t = tanh_similarities(anchors, negatives, widths);
         let mut out = vec![0.0; positives.len()];
-        host::for_chunks(&mut out, 8, 32 * width, |chunk, out| {
-            let mut t = vec![0.0; width];
+        host::for_chunks(&mut out, 8, 16 * width, |chunk, out| {
             vectorized(
                 #[inline(always)]
                 || {
                     for (n, out) in out.iter_mut().enumerate() {
                         let p = chunk * 8 + n;
-                        t.copy_from_slice(&z[p * width..(p + 1) * width]);
-                        let row = row(&mut t, positives[p], scale);
+                        let row = Row::new(&t[p * width..(p + 1) * width], positives[p], scale);
                         *out = row.sum.ln() + row.max - row.positive * scale;
                     }
                 },
             )
         });
+        *self.tanh.lock().unwrap_or_else(PoisonError::into_inner) = Some(t);
         Ok((CpuStorage::F32(out), positives.len().into()))
     }
 
     fn bwd(
         &self,
+        anchors: &Tensor,
         negatives: &Tensor,
         positives: &Tensor,
-        temperature: &Tensor,
         _: &Tensor,
         gradient: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let widths @ Widths { inputs, outputs: width } = Widths::of(anchors.dims(), negatives.dims())?;
         let gradient = gradient.contiguous()?;
-        let ((z, lz), (p, lp)) = (negatives.storage_and_layout(), positives.storage_and_layout());
-        let ((t, lt), (g, lg)) = (temperature.storage_and_layout(), gradient.storage_and_layout());
-        let (z, p, g) = (host::stored(&z, lz)?, host::stored(&p, lp)?, host::stored(&g, lg)?);
-        let (scale, width) = (1.0 / host::stored(&t, lt)?[0], negatives.dim(1)?);
-        let mut dz = z.to_vec();
+        let (a, n) = (host::values(anchors)?, host::values(negatives)?);
+        let (p, g) = (host::values(positives)?, host::values(&gradient)?);
+        let (temperature, p) = p.split_last().expect("checked in the forward pass");
+        let scale = 1.0 / temperature;
+        // A second backward pass has to compute it again.
+        let kept = self.tanh.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let mut dz = kept.unwrap_or_else(|| tanh_similarities(&a, &n, widths));
         // Per row: the positive's gradient and Σ dlogit · tanh, of which the temperature's gradient is made.
-        let rows: Vec<(f32, f32)> = dz
-            .par_chunks_mut(width.max(1))
-            .zip(p.par_iter().zip(g))
-            .with_min_len(4)
-            .map(|(dz, (&p, &g))| {
-                vectorized(
-                    #[inline(always)]
-                    || {
-                        let Row { positive, max, sum } = row(dz, p, scale);
-                        let factor = g / sum;
-                        let mut products = [0.0_f32; 16];
-                        let (blocks, rest) = dz.as_chunks_mut::<16>();
-                        for block in blocks {
-                            for (t, product) in block.iter_mut().zip(&mut products) {
-                                let dlogit = factor * vector::exp(t.mul_add(scale, -max));
-                                *product += dlogit * *t;
-                                *t = dlogit * scale * (1.0 - *t * *t);
-                            }
-                        }
-                        for t in rest {
+        let rows = host::map_chunks(&mut dz, width, 32, |row, dz| {
+            vectorized(
+                #[inline(always)]
+                || {
+                    let Row { positive, max, sum } = Row::new(dz, p[row], scale);
+                    let factor = g[row] / sum;
+                    let mut products = [0.0_f32; 16];
+                    let (blocks, rest) = dz.as_chunks_mut::<16>();
+                    for block in blocks {
+                        for (t, product) in block.iter_mut().zip(&mut products) {
                             let dlogit = factor * vector::exp(t.mul_add(scale, -max));
-                            products[0] += dlogit * *t;
+                            *product += dlogit * *t;
                             *t = dlogit * scale * (1.0 - *t * *t);
                         }
-                        let dlogit = factor * vector::exp(positive * scale - max) - g;
-                        let product = products.iter().sum::<f32>() + dlogit * positive;
-                        (dlogit * scale * (1.0 - positive * positive), product)
-                    },
-                )
-            })
-            .collect();
+                    }
+                    for t in rest {
+                        let dlogit = factor * vector::exp(t.mul_add(scale, -max));
+                        products[0] += dlogit * *t;
+                        *t = dlogit * scale * (1.0 - *t * *t);
+                    }
+                    let dlogit = factor * vector::exp(positive * scale - max) - g[row];
+                    let product = products.iter().sum::<f32>() + dlogit * positive;
+                    (dlogit * scale * (1.0 - positive * positive), product)
+                },
+            )
+        });
         // logit = tanh · scale with scale = 1 / temperature
         let dtemperature = -scale * scale * rows.iter().map(|row| row.1).sum::<f32>();
-        let dp: Vec<f32> = rows.into_iter().map(|row| row.0).collect();
-        let device = negatives.device();
+        let dp: Vec<f32> = rows.into_iter().map(|row| row.0).chain([dtemperature]).collect();
+        let da = product(&dz, &Matrix::of((width, inputs), &n), None);
+        let (dn, _) = sums_over_rows(&dz, &a, widths);
+        let device = anchors.device();
         Ok((
-            Some(Tensor::from_vec(dz, negatives.shape(), device)?),
+            Some(Tensor::from_vec(da, anchors.shape(), device)?),
+            Some(Tensor::from_vec(dn, negatives.shape(), device)?),
             Some(Tensor::from_vec(dp, positives.shape(), device)?),
-            Some(Tensor::from_vec(vec![dtemperature], temperature.shape(), device)?),
         ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{Device, Var};
+
+    use super::*;
+
+    /// Losses and gradients are those of candle's operators, for either sign of the temperature; a second backward pass
+    /// gives the same again.
+    #[test]
+    fn equals_the_composition_with_gradients() -> Result<()> {
+        let device = &Device::Cpu;
+        for (temperature, negatives) in [(0.3_f32, 37), (-0.7, 16), (0.1, 1)] {
+            let random = |rows: usize| Var::randn(0f32, 0.5, (rows, 12), device);
+            let (anchors, positives, negatives) = (random(70)?, random(70)?, random(negatives)?);
+            let temperature = Var::new(temperature, device)?;
+            let variables = [&anchors, &positives, &negatives, &temperature];
+            let weights = Tensor::randn(0f32, 1f32, 70, device)?;
+            let similarities = (anchors.as_tensor() * positives.as_tensor())?.sum(1)?;
+            let expected = composed(&anchors, &similarities, &negatives, &temperature)?;
+            let found = info_nce(&anchors, &positives, &negatives, &temperature)?;
+            let gradients = |losses: &Tensor| -> Result<Vec<f32>> {
+                let gradients = (losses * &weights)?.sum_all()?.backward()?;
+                let mut values = losses.to_vec1::<f32>()?;
+                for variable in variables {
+                    values.extend(gradients.get(variable).expect("a gradient").flatten_all()?.to_vec1::<f32>()?);
+                }
+                Ok(values)
+            };
+            let expected = gradients(&expected)?;
+            for found in [gradients(&found)?, gradients(&found)?] {
+                assert_eq!(found.len(), expected.len());
+                for (found, expected) in found.iter().zip(&expected) {
+                    assert!((found - expected).abs() < 1e-3 * expected.abs().max(0.1), "{found} {expected}");
+                }
+            }
+        }
+        Ok(())
     }
 }

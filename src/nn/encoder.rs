@@ -25,11 +25,9 @@ pub struct EncoderBlock {
 impl EncoderBlock {
     /// `x [B, L, d]` → `[B, L, d]`; entry b has `lengths[b]` real positions.
     pub fn forward(&self, x: &Tensor, lengths: &[usize], dropout: &mut Dropout) -> Result<Tensor> {
-        let attended = dropout.apply(&self.attention.forward(x, lengths)?)?;
-        let h = self.attention_norm.forward(&(x + attended)?)?;
+        let h = self.attention_norm.after_residual(x, &self.attention.forward(x, lengths)?, dropout)?;
         let hidden = leaky_relu(&self.dense_1.forward(&h)?, SLOPE)?;
-        let out = dropout.apply(&self.dense_2.forward(&hidden)?)?;
-        self.feed_forward_norm.forward(&(h + out)?)
+        self.feed_forward_norm.after_residual(&h, &self.dense_2.forward(&hidden)?, dropout)
     }
 }
 

@@ -54,13 +54,25 @@ impl<G: Deref<Target = Storage>> Deref for Values<G> {
 /// Calls `body(n, chunk)` for consecutive chunks of `values`, in parallel where that pays: `cost` is roughly how many
 /// operations a value takes.
 pub(super) fn for_chunks(values: &mut [f32], chunk: usize, cost: usize, body: impl Fn(usize, &mut [f32]) + Sync) {
+    map_chunks(values, chunk, cost, body);
+}
+
+/// The same; what the calls return, in the order of the chunks.
+pub(super) fn map_chunks<R: Send>(
+    values: &mut [f32],
+    chunk: usize,
+    cost: usize,
+    body: impl Fn(usize, &mut [f32]) -> R + Sync,
+) -> Vec<R> {
     if chunk == 0 {
-        return;
+        return vec![];
     }
-    if values.len().saturating_mul(cost) < PARALLEL_FROM || values.len() <= chunk {
-        values.chunks_mut(chunk).enumerate().for_each(|(n, chunk)| body(n, chunk));
+    let alone = values.len().saturating_mul(cost) < PARALLEL_FROM || values.len() <= chunk;
+    // With one thread in the pool, that one would do the work while this one waits.
+    if alone || rayon::current_num_threads() == 1 {
+        values.chunks_mut(chunk).enumerate().map(|(n, chunk)| body(n, chunk)).collect()
     } else {
-        values.par_chunks_mut(chunk).enumerate().for_each(|(n, chunk)| body(n, chunk));
+        values.par_chunks_mut(chunk).enumerate().map(|(n, chunk)| body(n, chunk)).collect()
     }
 }
 

@@ -1,8 +1,10 @@
 //! Layer normalisation with a backward pass (candle-nn's fused one has none).
 
-use candle_core::{CpuStorage, CustomOp3, D, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp2, CustomOp3, D, Layout, Result, Shape, Tensor, bail};
 
 use super::{
+    Dropout,
+    dropout::masked,
     host,
     vector::{self, vectorized},
 };
@@ -24,24 +26,28 @@ impl LayerNorm {
     /// `[.., d]` → `[.., d]`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         if x.device().is_cpu() {
-            let op = Normalize { eps: self.eps as f32 };
-            return x.contiguous()?.apply_op3(&self.weight.contiguous()?, &self.bias.contiguous()?, op);
+            let op = Normalize { eps: self.eps as f32, mask: None };
+            return x.contiguous()?.apply_op2(&self.parameters()?, op);
         }
         let centred = x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?;
         let variance = centred.sqr()?.mean_keepdim(D::Minus1)?;
         let normal = centred.broadcast_div(&(variance + self.eps)?.sqrt()?)?;
         normal.broadcast_mul(&self.weight)?.broadcast_add(&self.bias)
     }
-}
 
-struct Normalize {
-    eps: f32,
-}
+    /// Of x plus `added` after dropout, both `[.., d]`: as one operator on the CPU, since adding costs as much memory traffic as
+    /// normalising.
+    pub fn after_residual(&self, x: &Tensor, added: &Tensor, dropout: &mut Dropout) -> Result<Tensor> {
+        if x.device().is_cpu() {
+            let op = Normalize { eps: self.eps as f32, mask: dropout.mask(added.elem_count()) };
+            return x.contiguous()?.apply_op3(&added.contiguous()?, &self.parameters()?, op);
+        }
+        self.forward(&(x + dropout.apply(added)?)?)
+    }
 
-impl Normalize {
-    #[inline(always)]
-    fn moments(&self, row: &[f32]) -> (f32, f32) {
-        moments(row, self.eps)
+    /// `[2d]`: an operator has three arguments.
+    fn parameters(&self) -> Result<Tensor> {
+        Tensor::cat(&[&self.weight, &self.bias], 0)
     }
 }
 
@@ -63,7 +69,102 @@ pub(super) fn normalize_row(row: &mut [f32], weight: &[f32], bias: &[f32], eps: 
     }
 }
 
-impl CustomOp3 for Normalize {
+/// Of x, or of x and what is added to it, and the parameters.
+struct Normalize {
+    eps: f32,
+    /// The dropout's factors of what is added.
+    mask: Option<Vec<f32>>,
+}
+
+impl Normalize {
+    /// Width of rows.
+    fn width(shape: &[usize], parameters: &[f32]) -> Result<usize> {
+        match shape.last() {
+            Some(&d) if d > 0 && 2 * d == parameters.len() => Ok(d),
+            _ => bail!("layer norm of {shape:?} with {} parameters", parameters.len()),
+        }
+    }
+
+    /// Adds to the values from `start` on.
+    #[inline(always)]
+    fn add(&self, values: &mut [f32], start: usize, added: Option<&[f32]>) {
+        let Some(added) = added else { return };
+        let added = values.iter_mut().zip(&added[start..]);
+        match &self.mask {
+            None => added.for_each(|(x, y)| *x += y),
+            Some(mask) => added.zip(&mask[start..]).for_each(|((x, y), mask)| *x += y * mask),
+        }
+    }
+
+    fn forward(&self, shape: &Shape, x: &[f32], added: Option<&[f32]>, parameters: &[f32]) -> Result<CpuStorage> {
+        let d = Self::width(shape.dims(), parameters)?;
+        let (weight, bias) = parameters.split_at(d);
+        let mut out = x.to_vec();
+        let rows = host::rows_per_chunk(out.len() / d, d);
+        host::for_chunks(&mut out, rows * d, 4, |chunk, out| {
+            vectorized(
+                #[inline(always)]
+                || {
+                    self.add(out, chunk * rows * d, added);
+                    for row in out.chunks_exact_mut(d) {
+                        normalize_row(row, weight, bias, self.eps);
+                    }
+                },
+            )
+        });
+        Ok(CpuStorage::F32(out))
+    }
+
+    /// Gradients of the sum and of the parameters.
+    fn backward(
+        &self,
+        x: &Tensor,
+        added: Option<&[f32]>,
+        parameters: &Tensor,
+        gradient: &Tensor,
+    ) -> Result<(Tensor, Tensor)> {
+        let gradient = gradient.contiguous()?;
+        let (p, g) = (host::values(parameters)?, host::values(&gradient)?);
+        let d = Self::width(x.dims(), &p)?;
+        let weight = &p[..d];
+        let mut dx = host::values(x)?.to_vec();
+        let rows = host::rows_per_chunk(dx.len() / d, d);
+        // dx = scale · (gw − mean(gw) − x̂ · mean(gw ∘ x̂)) with gw = g ∘ w
+        let sums = host::map_chunks(&mut dx, rows * d, 8, |chunk, dx| {
+            let mut sums = vec![0.0; 2 * d];
+            let (dw, db) = sums.split_at_mut(d);
+            vectorized(
+                #[inline(always)]
+                || {
+                    let start = chunk * rows * d;
+                    self.add(dx, start, added);
+                    for (row, g) in dx.chunks_exact_mut(d).zip(g[start..].chunks_exact(d)) {
+                        let (mean, scale) = moments(row, self.eps);
+                        row.iter_mut().for_each(|x| *x = (*x - mean) * scale);
+                        for (((x, g), dw), db) in row.iter().zip(g).zip(dw.iter_mut()).zip(db.iter_mut()) {
+                            *dw = g.mul_add(*x, *dw);
+                            *db += g;
+                        }
+                        let sum = vector::dot(g, weight) / d as f32;
+                        let product = vector::dot3(g, weight, row) / d as f32;
+                        for ((x, g), w) in row.iter_mut().zip(g).zip(weight) {
+                            *x = scale * (g * w - sum - *x * product);
+                        }
+                    }
+                },
+            );
+            sums
+        });
+        let mut total = vec![0.0; 2 * d];
+        for sums in sums {
+            total.iter_mut().zip(sums).for_each(|(total, sum)| *total += sum);
+        }
+        let device = x.device();
+        Ok((Tensor::from_vec(dx, x.shape(), device)?, Tensor::from_vec(total, 2 * d, device)?))
+    }
+}
+
+impl CustomOp2 for Normalize {
     fn name(&self) -> &'static str {
         "layer-norm"
     }
@@ -72,83 +173,106 @@ impl CustomOp3 for Normalize {
         &self,
         x: &CpuStorage,
         x_layout: &Layout,
-        weight: &CpuStorage,
-        weight_layout: &Layout,
-        bias: &CpuStorage,
-        bias_layout: &Layout,
+        parameters: &CpuStorage,
+        layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let mut out = host::floats(x, x_layout)?.to_vec();
-        let (weight, bias) = (host::floats(weight, weight_layout)?, host::floats(bias, bias_layout)?);
-        let d = weight.len();
-        let rows = host::rows_per_chunk(out.len() / d.max(1), d);
-        host::for_chunks(&mut out, rows * d, 4, |_, rows| {
-            vectorized(
-                #[inline(always)]
-                || {
-                    for row in rows.chunks_exact_mut(d) {
-                        normalize_row(row, weight, bias, self.eps);
-                    }
-                },
-            )
-        });
-        Ok((CpuStorage::F32(out), x_layout.shape().clone()))
+        let (x, parameters) = (host::floats(x, x_layout)?, host::floats(parameters, layout)?);
+        Ok((self.forward(x_layout.shape(), x, None, parameters)?, x_layout.shape().clone()))
     }
 
     fn bwd(
         &self,
         x: &Tensor,
-        weight: &Tensor,
+        parameters: &Tensor,
         _: &Tensor,
+        gradient: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let (dx, dp) = self.backward(x, None, parameters, gradient)?;
+        Ok((Some(dx), Some(dp)))
+    }
+}
+
+impl CustomOp3 for Normalize {
+    fn name(&self) -> &'static str {
+        "residual-layer-norm"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        added: &CpuStorage,
+        added_layout: &Layout,
+        parameters: &CpuStorage,
+        layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        if x_layout.shape() != added_layout.shape() {
+            bail!("{:?} added to {:?}", added_layout.shape(), x_layout.shape());
+        }
+        let (x, added) = (host::floats(x, x_layout)?, host::floats(added, added_layout)?);
+        let out = self.forward(x_layout.shape(), x, Some(added), host::floats(parameters, layout)?)?;
+        Ok((out, x_layout.shape().clone()))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        added: &Tensor,
+        parameters: &Tensor,
         _: &Tensor,
         gradient: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let gradient = gradient.contiguous()?;
-        let ((xs, x_layout), (gs, g_layout)) = (x.storage_and_layout(), gradient.storage_and_layout());
-        let (ws, w_layout) = weight.storage_and_layout();
-        let (xs, gs, ws) = (host::stored(&xs, x_layout)?, host::stored(&gs, g_layout)?, host::stored(&ws, w_layout)?);
-        let d = ws.len();
-        let mut dx = xs.to_vec();
-        let rows = host::rows_per_chunk(dx.len() / d.max(1), d);
-        // dx = scale · (gw − mean(gw) − x̂ · mean(gw ∘ x̂)) with gw = g ∘ w
-        host::for_chunks(&mut dx, rows * d, 8, |chunk, dx| {
-            vectorized(
-                #[inline(always)]
-                || {
-                    let gs = &gs[chunk * rows * d..];
-                    for (row, g) in dx.chunks_exact_mut(d).zip(gs.chunks_exact(d)) {
-                        let (mean, scale) = self.moments(row);
-                        let (mut sum, mut product) = (0.0, 0.0);
-                        for ((x, g), w) in row.iter_mut().zip(g).zip(ws) {
-                            *x = (*x - mean) * scale;
-                            sum += g * w;
-                            product += g * w * *x;
-                        }
-                        let (sum, product) = (sum / d as f32, product / d as f32);
-                        for ((x, g), w) in row.iter_mut().zip(g).zip(ws) {
-                            *x = scale * (g * w - sum - *x * product);
-                        }
-                    }
-                },
-            )
-        });
-        let (mut dw, mut db) = (vec![0.0; d], vec![0.0; d]);
-        vectorized(
-            #[inline(always)]
-            || {
-                for (row, g) in xs.chunks_exact(d).zip(gs.chunks_exact(d)) {
-                    let (mean, scale) = self.moments(row);
-                    for (((x, g), dw), db) in row.iter().zip(g).zip(dw.iter_mut()).zip(db.iter_mut()) {
-                        *dw += g * (x - mean) * scale;
-                        *db += g;
-                    }
+        let (dx, dp) = self.backward(x, Some(&host::values(added)?), parameters, gradient)?;
+        let dadded = match &self.mask {
+            None => dx.clone(),
+            Some(mask) => Tensor::from_vec(masked(&host::values(&dx)?, mask), x.shape(), x.device())?,
+        };
+        Ok((Some(dx), Some(dadded), Some(dp)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{Device, Var};
+
+    use super::*;
+
+    /// Outputs and gradients are those of candle's operators, with and without dropout.
+    #[test]
+    fn equals_the_composition_with_gradients() -> Result<()> {
+        let device = &Device::Cpu;
+        let (x, added) = (Var::randn(0f32, 1f32, (3, 50, 20), device)?, Var::randn(0f32, 1f32, (3, 50, 20), device)?);
+        let (weight, bias) = (Var::randn(1f32, 0.3, 20, device)?, Var::randn(0f32, 1f32, 20, device)?);
+        let norm = LayerNorm::new(weight.as_tensor().clone(), bias.as_tensor().clone(), 1e-5);
+        let loss_weights = Tensor::randn(0f32, 1f32, (3, 50, 20), device)?;
+        let composed = |sum: Tensor| -> Result<Tensor> {
+            let centred = sum.broadcast_sub(&sum.mean_keepdim(2)?)?;
+            let deviation = (centred.sqr()?.mean_keepdim(2)? + norm.eps)?.sqrt()?;
+            centred.broadcast_div(&deviation)?.broadcast_mul(&weight)?.broadcast_add(&bias)
+        };
+        let results = |out: Tensor| -> Result<Vec<f32>> {
+            let gradients = (&out * &loss_weights)?.sum_all()?.backward()?;
+            let mut values = out.flatten_all()?.to_vec1::<f32>()?;
+            for variable in [&x, &added, &weight, &bias] {
+                if let Some(gradient) = gradients.get(variable) {
+                    values.extend(gradient.flatten_all()?.to_vec1::<f32>()?);
                 }
-            },
-        );
-        let device = x.device();
-        Ok((
-            Some(Tensor::from_vec(dx, x.shape(), device)?),
-            Some(Tensor::from_vec(dw, d, device)?),
-            Some(Tensor::from_vec(db, d, device)?),
-        ))
+            }
+            Ok(values)
+        };
+        let dropped = Dropout::seeded(0.4, 7).apply(&added)?;
+        let pairs = [
+            (norm.forward(&x)?, composed(x.as_tensor().clone())?),
+            (norm.after_residual(&x, &added, &mut Dropout::off())?, composed((x.as_tensor() + added.as_tensor())?)?),
+            (norm.after_residual(&x, &added, &mut Dropout::seeded(0.4, 7))?, composed((x.as_tensor() + dropped)?)?),
+        ];
+        for (own, composed) in pairs {
+            let (own, composed) = (results(own)?, results(composed)?);
+            assert_eq!(own.len(), composed.len());
+            for (own, composed) in own.iter().zip(&composed) {
+                assert!((own - composed).abs() < 1e-3 * composed.abs().max(0.1), "{own} {composed}");
+            }
+        }
+        Ok(())
     }
 }

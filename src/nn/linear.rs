@@ -2,7 +2,7 @@
 
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
 
-use super::{host, vector::vectorized};
+use super::{affine::affine, host, vector::vectorized};
 
 /// `y = x Wᵀ + b`, as `torch.nn.Linear` stores it.
 #[derive(Debug, Clone)]
@@ -19,6 +19,9 @@ impl Linear {
 
     /// `[.., in]` → `[.., out]`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        if x.device().is_cpu() {
+            return affine(x, &self.weight, Some(&self.bias));
+        }
         add_row(&project(x, &self.weight)?, &self.bias)
     }
 
@@ -35,6 +38,9 @@ impl Linear {
 
 /// `x Wᵀ` as one matrix product, whatever the leading dimensions: `x [.., in]`, `weight [out, in]` → `[.., out]`.
 pub fn project(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+    if x.device().is_cpu() {
+        return affine(x, weight, None);
+    }
     let mut shape = x.dims().to_vec();
     let width = shape.pop().unwrap_or(1);
     shape.push(weight.dim(0)?);

@@ -5,6 +5,7 @@
 //! same functions are composed of candle's own operators.
 
 mod activation;
+mod affine;
 mod attention;
 mod batch_matmul;
 mod batch_norm;

@@ -43,6 +43,37 @@ impl<'a> Rows<'a> {
     }
 }
 
+/// The left-hand side of a product, m rows and k columns.
+pub(crate) trait Left: Copy {
+    /// Calls `body(column, values)` for each of k columns with its values in `ROWS` rows from `row` on: by reference, so that
+    /// they are loaded and spread over a vector in one instruction.
+    fn for_columns<const ROWS: usize>(self, row: usize, k: usize, body: impl FnMut(usize, [&f32; ROWS]));
+}
+
+impl Left for Rows<'_> {
+    #[inline(always)]
+    fn for_columns<const ROWS: usize>(self, row: usize, k: usize, mut body: impl FnMut(usize, [&f32; ROWS])) {
+        let rows: [&[f32]; ROWS] = std::array::from_fn(|r| &self.values[(row + r) * self.stride..][..k]);
+        for column in 0..k {
+            body(column, rows.map(|row| &row[column]));
+        }
+    }
+}
+
+/// A matrix that is given by its columns: these are its rows, a fixed distance apart.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Transposed<'a>(pub(crate) Rows<'a>);
+
+impl Left for Transposed<'_> {
+    #[inline(always)]
+    fn for_columns<const ROWS: usize>(self, row: usize, k: usize, mut body: impl FnMut(usize, [&f32; ROWS])) {
+        for column in 0..k {
+            let values = &self.0.values[column * self.0.stride + row..][..ROWS];
+            body(column, std::array::from_fn(|r| &values[r]));
+        }
+    }
+}
+
 /// A matrix with padded rows; the padding is zero.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Matrix {
@@ -59,17 +90,32 @@ impl Matrix {
     /// The same values.
     pub(crate) fn new(tensor: &Tensor) -> Result<Self> {
         let (rows, columns) = tensor.dims2()?;
+        Ok(Self::of((rows, columns), &values(tensor)?))
+    }
+
+    /// Of rows and columns without padding.
+    pub(crate) fn of((rows, columns): (usize, usize), values: &[f32]) -> Self {
         let mut matrix = Self::zeros(rows, columns);
-        let values = values(tensor)?;
         for (row, values) in values.chunks_exact(columns.max(1)).enumerate() {
             matrix.row_mut(row).copy_from_slice(values);
         }
-        Ok(matrix)
+        matrix
     }
 
     /// The transposed values: a `torch.nn.Linear` weight `[out, in]` becomes `[in, out]`.
     pub(crate) fn transposed(tensor: &Tensor) -> Result<Self> {
-        Self::new(&tensor.t()?.contiguous()?)
+        let tensor = tensor.contiguous()?;
+        Ok(Self::transpose_of(tensor.dims2()?, &values(&tensor)?))
+    }
+
+    /// `[columns, rows]` of `[rows, columns]` without padding.
+    pub(crate) fn transpose_of((rows, columns): (usize, usize), values: &[f32]) -> Self {
+        let mut matrix = Self::zeros(columns, rows);
+        let stride = matrix.stride();
+        for (row, values) in values.chunks_exact(columns.max(1)).enumerate() {
+            values.iter().enumerate().for_each(|(column, &value)| matrix.values[column * stride + row] = value);
+        }
+        matrix
     }
 
     pub(crate) fn rows(&self) -> usize {
@@ -168,16 +214,16 @@ pub(crate) enum Start<'a> {
 /// `b`, `c` and a starting row are read and written up to `padded(n)` columns: beyond n, the result is whatever is there
 /// in `b`.
 #[derive(Debug)]
-pub(crate) struct Product<'a> {
+pub(crate) struct Product<'a, A = Rows<'a>> {
     /// m, k, n.
     pub(crate) shape: (usize, usize, usize),
-    pub(crate) a: Rows<'a>,
+    pub(crate) a: A,
     pub(crate) b: Rows<'a>,
     pub(crate) start: Start<'a>,
     pub(crate) c: RowsMut<'a>,
 }
 
-impl Product<'_> {
+impl<A: Left> Product<'_, A> {
     /// Computes it.
     ///
     /// # Panics
@@ -199,18 +245,22 @@ impl Product<'_> {
             };
             sums.copy_from_slice(&S::as_simd_f32s(start).0[..VECTORS]);
         }
-        let a: [&[f32]; ROWS] = std::array::from_fn(|r| &self.a.values[(row + r) * self.a.stride..][..k]);
-        for inner in 0..k {
-            let b = &self.b.values[inner * self.b.stride + column..][..width];
-            let (b, _) = S::as_simd_f32s(b);
-            let b: [S::f32s; VECTORS] = std::array::from_fn(|v| b[v]);
-            for (sums, a) in sums.iter_mut().zip(&a) {
-                let a = simd.splat_f32s(a[inner]);
-                for (sum, b) in sums.iter_mut().zip(b) {
-                    *sum = simd.mul_add_e_f32s(a, b, *sum);
+        self.a.for_columns::<ROWS>(
+            row,
+            k,
+            #[inline(always)]
+            |inner, a| {
+                let b = &self.b.values[inner * self.b.stride + column..][..width];
+                let (b, _) = S::as_simd_f32s(b);
+                let b: [S::f32s; VECTORS] = std::array::from_fn(|v| b[v]);
+                for (sums, a) in sums.iter_mut().zip(a) {
+                    let a = simd.splat_f32s(*a);
+                    for (sum, b) in sums.iter_mut().zip(b) {
+                        *sum = simd.mul_add_e_f32s(a, b, *sum);
+                    }
                 }
-            }
-        }
+            },
+        );
         for (r, sums) in sums.iter().enumerate() {
             let c = &mut self.c.values[(row + r) * self.c.stride + column..][..width];
             S::as_mut_simd_f32s(c).0.copy_from_slice(sums);
@@ -258,7 +308,7 @@ impl Product<'_> {
     }
 }
 
-impl WithSimd for Product<'_> {
+impl<A: Left> WithSimd for Product<'_, A> {
     type Output = ();
 
     #[inline(always)]
@@ -299,6 +349,10 @@ mod tests {
                     assert!((0..m).all(|row| c.padded_row(row)[n..].iter().all(|&x| x == 0.0)), "{m} x {k} x {n}");
                 }
             }
+            let by_columns = Matrix::transposed(&a)?;
+            let (a, mut c) = (Transposed(by_columns.view()), Matrix::zeros(m, n));
+            Product { shape: (m, k, n), a, b: right.view(), start: Start::Zero, c: c.view_mut() }.run();
+            assert!((c.tensor()? - plain)?.abs()?.max_all()?.to_scalar::<f32>()? < 1e-4, "{m} x {k} x {n}, by columns");
         }
         Ok(())
     }

@@ -95,6 +95,21 @@ pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
     lanes.iter().sum::<f32>() + a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum::<f32>()
 }
 
+/// Σ aₙ·bₙ·cₙ.
+#[inline(always)]
+pub(crate) fn dot3(a: &[f32], b: &[f32], c: &[f32]) -> f32 {
+    let mut lanes = [0.0_f32; LANES];
+    let ((a_blocks, a_rest), (b_blocks, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
+    let (c_blocks, c_rest) = c.as_chunks::<LANES>();
+    for ((a, b), c) in a_blocks.iter().zip(b_blocks).zip(c_blocks) {
+        for lane in 0..LANES {
+            lanes[lane] = (a[lane] * b[lane]).mul_add(c[lane], lanes[lane]);
+        }
+    }
+    let rest = a_rest.iter().zip(b_rest).zip(c_rest);
+    lanes.iter().sum::<f32>() + rest.map(|((a, b), c)| a * b * c).sum::<f32>()
+}
+
 /// The largest value, or minus infinity of none.
 #[inline(always)]
 pub(crate) fn max(values: &[f32]) -> f32 {
@@ -204,6 +219,8 @@ mod tests {
         transpose(&mut t, &b, 3);
         assert_eq!(&t[..5], [-7.0, -4.0, -1.0, 2.0, 5.0]);
         assert_eq!(dot(&b, &b), b.iter().map(|x| x * x).sum::<f32>());
+        assert_eq!(dot3(&b, &b, &b), 0.0);
+        assert_eq!(dot3(&[2.0; 19], &[3.0; 19], &[1.5; 19]), 171.0);
         assert_eq!(max(&b), 7.0);
         assert_eq!(sum_by(&b, |x| x), 0.0);
     }

@@ -37,6 +37,6 @@ impl FeedForward {
     /// `[B, L, d]` → `[B, L, d]`.
     pub fn forward(&self, h: &Tensor, dropout: &mut Dropout) -> Result<Tensor> {
         let out = self.dense_2.forward(&gelu(&self.dense_1.forward(h)?)?)?;
-        self.norm.forward(&(h + dropout.apply(&out)?)?)
+        self.norm.after_residual(h, &out, dropout)
     }
 }

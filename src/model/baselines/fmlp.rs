@@ -141,7 +141,7 @@ impl Fmlp {
         let mut blocks = Vec::with_capacity(self.blocks.len());
         for block in &self.blocks {
             let filtered = block.filter.forward(&h)?;
-            let normalised = block.norm.forward(&(&h + dropout.apply(&filtered)?)?)?;
+            let normalised = block.norm.after_residual(&h, &filtered, dropout)?;
             h = block.feed_forward.forward(&normalised, dropout)?;
             blocks.push(FilteredStates { filtered, normalised, output: h.clone() });
         }

@@ -183,7 +183,7 @@ impl SasRec {
         let mut blocks = Vec::with_capacity(self.blocks.len());
         for block in &self.blocks {
             let (out, attention) = block.attention.forward(&h, dropout)?;
-            let attended = block.norm.forward(&(&h + dropout.apply(&out)?)?)?;
+            let attended = block.norm.after_residual(&h, &out, dropout)?;
             h = block.feed_forward.forward(&attended, dropout)?;
             blocks.push(BlockStates { attention, attended, output: h.clone() });
         }

@@ -54,9 +54,7 @@ impl Alignment {
     /// InfoNCE of anchors `[P, d]` against their positives `[P, d]` and the batch's negatives `[M, d]`.
     fn direction(&self, anchors: &Tensor, positives: &Tensor, negatives: &Tensor) -> Result<Tensor> {
         let anchors = self.project(anchors)?;
-        let positive = (&anchors * positives)?.sum(1)?; // [P]
-        let negative = anchors.matmul(&negatives.t()?)?; // [P, M]
-        info_nce(&negative, &positive, &self.temperature)?.mean_all()
+        info_nce(&anchors, positives, negatives, &self.temperature)?.mean_all()
     }
 }
 
