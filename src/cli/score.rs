@@ -145,7 +145,7 @@ impl Scorer {
         let history_explanation = explanation.as_ref().map(|(weights, _)| presented.explanation(weights));
         let ranked = Ranked { items, explanation, timings: Default::default() };
         Ok(v1::RankResponse {
-            items: ranked_items(resolved, &ranked),
+            items: ranked_items(resolved.ids.clone(), &ranked),
             model_version: self.model_version.clone(),
             cold_start: seen.features.is_cold(),
             unknown_item_ids: resolved.unknown.clone(),

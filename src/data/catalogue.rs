@@ -112,6 +112,13 @@ impl EntityTable {
         self.ids.get(id).map(|n| n + self.first_row)
     }
 
+    /// The rows of many ids.
+    pub fn rows_of<S: AsRef<str>>(&self, ids: &[S]) -> Vec<Option<u32>> {
+        let mut rows = self.ids.get_all(ids);
+        rows.iter_mut().flatten().for_each(|row| *row += self.first_row);
+        rows
+    }
+
     /// The id of a row; `None` for padding and beyond the end.
     pub fn id(&self, row: u32) -> Option<&str> {
         row.checked_sub(self.first_row).and_then(|n| self.ids.name(n))

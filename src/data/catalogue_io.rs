@@ -193,6 +193,7 @@ fn read_table_with(
     }
     let padding = vec![0; first_row as usize];
     let mut table = EntityTable { first_row, ..EntityTable::default() };
+    table.ids.reserve(reader.rows() as usize);
     for attribute in &description.attributes {
         let AttributeDescription { name, rows } = attribute;
         table.attributes.push(Attribute { name: name.clone(), rows: *rows, values: padding.clone() });

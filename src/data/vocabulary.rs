@@ -21,6 +21,13 @@ impl Vocabulary {
         Self::default()
     }
 
+    /// Makes room for so many more entries: a table that grows by itself hashes each of them again several times.
+    pub fn reserve(&mut self, entries: usize) {
+        let Self { text, ends, table, hasher } = self;
+        ends.reserve(entries);
+        table.reserve(entries, |&n| hasher.hash_one(slice(text, ends, n)));
+    }
+
     /// The number of `entry`, which is added if it is new.
     ///
     /// # Panics
@@ -40,8 +47,42 @@ impl Vocabulary {
 
     /// The number of `entry`, if it is known.
     pub fn get(&self, entry: &str) -> Option<u32> {
-        let hash = self.hasher.hash_one(entry);
+        self.find(self.hasher.hash_one(entry), entry)
+    }
+
+    fn find(&self, hash: u64, entry: &str) -> Option<u32> {
         self.table.find(hash, |&n| slice(&self.text, &self.ends, n) == entry).copied()
+    }
+
+    /// The numbers of many entries. Each is some five reads, one after the other, of places that are in no cache where the
+    /// vocabulary is large; here each of them is made for a block of entries at once, so that the processor waits for all of
+    /// the block together.
+    pub fn get_all<S: AsRef<str>>(&self, entries: &[S]) -> Vec<Option<u32>> {
+        const BLOCK: usize = 32;
+        let mut numbers = Vec::with_capacity(entries.len());
+        for entries in entries.chunks(BLOCK) {
+            let (mut hashes, mut guesses, mut places) = ([0; BLOCK], [None; BLOCK], [(0, 0); BLOCK]);
+            for (hash, entry) in hashes.iter_mut().zip(entries) {
+                *hash = self.hasher.hash_one(entry.as_ref());
+            }
+            // The first whose hash begins alike: nearly always the one, if there is one.
+            for (guess, &hash) in guesses.iter_mut().zip(&hashes[..entries.len()]) {
+                *guess = self.table.find(hash, |_| true).copied();
+            }
+            for (place, guess) in places.iter_mut().zip(guesses) {
+                *place = guess.map_or((0, 0), |number| place_of(&self.ends, number));
+            }
+            for (((entry, &hash), guess), (start, end)) in entries.iter().zip(&hashes).zip(guesses).zip(places) {
+                let entry = entry.as_ref();
+                // Bytes: where the guess is wrong, they need not end with a character.
+                numbers.push(match guess {
+                    Some(number) if self.text.as_bytes()[start..end] == *entry.as_bytes() => Some(number),
+                    Some(_) => self.find(hash, entry),
+                    None => None,
+                });
+            }
+        }
+        numbers
     }
 
     /// The entry with this number.
@@ -66,9 +107,14 @@ impl Vocabulary {
 }
 
 fn slice<'a>(text: &'a str, ends: &[u64], number: u32) -> &'a str {
+    let (start, end) = place_of(ends, number);
+    &text[start..end]
+}
+
+fn place_of(ends: &[u64], number: u32) -> (usize, usize) {
     let number = number as usize;
     let start = if number == 0 { 0 } else { ends[number - 1] as usize };
-    &text[start..ends[number] as usize]
+    (start, ends[number] as usize)
 }
 
 impl<S: AsRef<str>> FromIterator<S> for Vocabulary {
@@ -102,5 +148,17 @@ mod tests {
         assert_eq!(vocabulary.get("bc"), Some(2));
         assert_eq!(vocabulary.get("b"), None);
         assert_eq!(vocabulary.name(4), None);
+        assert_eq!(vocabulary.get_all(&["ä", "", "b", "a", "bc"]), [Some(3), Some(1), None, Some(0), Some(2)]);
+    }
+
+    /// With so many entries, some hashes begin alike.
+    #[test]
+    fn many_are_found_as_each_by_itself() {
+        let vocabulary: Vocabulary = (0..5000).map(|n| format!("item-{}", n * 3)).collect();
+        let entries: Vec<String> = (0..15_100).map(|n| format!("item-{n}")).collect();
+        let expected: Vec<Option<u32>> = entries.iter().map(|entry| vocabulary.get(entry)).collect();
+        assert_eq!(vocabulary.get_all(&entries), expected);
+        assert_eq!(expected.iter().flatten().count(), 5000);
+        assert_eq!(Vocabulary::new().get_all(&["a"]), [None]);
     }
 }

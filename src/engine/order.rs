@@ -1,24 +1,26 @@
 //! Scores to an ordered answer.
 
-use std::cmp::Ordering;
-
 use crate::domain::RankedItem;
 
 /// The best `top_k` (0: all) by descending score, ties by request order. Scores are not NaN: callers refuse those.
 pub(crate) fn order(scores: &[f32], top_k: usize) -> Vec<RankedItem> {
-    let by_rank = |a: &RankedItem, b: &RankedItem| -> Ordering {
-        b.score.total_cmp(&a.score).then(a.candidate.cmp(&b.candidate))
-    };
-    let mut items: Vec<RankedItem> =
-        scores.iter().enumerate().map(|(candidate, &score)| RankedItem { candidate, score }).collect();
-    if top_k > 0 && top_k < items.len() {
+    // One number that rises along the order: comparing two is one instruction, and there is nothing to predict wrongly.
+    let mut keys: Vec<u64> = (0..).zip(scores).map(|(candidate, score)| descending(*score) | candidate).collect();
+    if top_k > 0 && top_k < keys.len() {
         // Selects in linear time, so that the best 10 of 10,000 don't cost a full sort.
-        items.select_nth_unstable_by(top_k - 1, by_rank);
-        items.truncate(top_k);
-        items.shrink_to_fit();
+        keys.select_nth_unstable(top_k - 1);
+        keys.truncate(top_k);
     }
-    items.sort_unstable_by(by_rank);
-    items
+    keys.sort_unstable();
+    let candidates = keys.into_iter().map(|key| (key & u64::from(u32::MAX)) as usize);
+    candidates.map(|candidate| RankedItem { candidate, score: scores[candidate] }).collect()
+}
+
+/// In the upper half, so that larger scores come first, in the order of [`f32::total_cmp`].
+fn descending(score: f32) -> u64 {
+    let bits = score.to_bits();
+    let ascending = if score.is_sign_negative() { !bits } else { bits | 1 << 31 };
+    u64::from(!ascending) << 32
 }
 
 #[cfg(test)]
@@ -35,6 +37,8 @@ mod tests {
         assert_eq!(candidates(3), [1, 4, 0]);
         assert_eq!(candidates(99), [1, 4, 0, 2, 3]);
         assert!(order(&[], 5).is_empty());
+        let scores = [-0.0, f32::INFINITY, -1.5, 0.0, f32::NEG_INFINITY, -2.5, 1e-40];
+        assert_eq!(order(&scores, 0).iter().map(|i| i.candidate).collect::<Vec<_>>(), [1, 6, 3, 0, 2, 5, 4]);
     }
 
     proptest! {

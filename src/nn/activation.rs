@@ -68,7 +68,7 @@ impl CustomOp1 for LeakyRelu {
     }
 
     fn bwd(&self, x: &Tensor, _: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
-        gradient_by(x, gradient, |x, g| if x > 0.0 { g } else { g * self.slope })
+        leaky_relu_gradient(x, gradient, self.slope).map(Some)
     }
 }
 
@@ -84,7 +84,7 @@ impl CustomOp1 for Tanh {
     }
 
     fn bwd(&self, _: &Tensor, result: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
-        gradient_by(result, gradient, |t, g| g * (1.0 - t * t))
+        gradient_by(result, gradient, |t, g| g * (1.0 - t * t)).map(Some)
     }
 }
 
@@ -114,6 +114,7 @@ impl CustomOp1 for Gelu {
                 g * x.mul_add(density, below)
             },
         )
+        .map(Some)
     }
 }
 
@@ -137,7 +138,17 @@ fn values_by(
     Ok((CpuStorage::F32(out), layout.shape().clone()))
 }
 
-fn gradient_by(x: &Tensor, gradient: &Tensor, f: impl Fn(f32, f32) -> f32 + Sync) -> Result<Option<Tensor>> {
+/// Of a LeakyReLU's input, given that or, with a positive slope, the output.
+pub(super) fn leaky_relu_gradient(x: &Tensor, gradient: &Tensor, slope: f32) -> Result<Tensor> {
+    gradient_by(
+        x,
+        gradient,
+        #[inline(always)]
+        |x, g| if x > 0.0 { g } else { g * slope },
+    )
+}
+
+fn gradient_by(x: &Tensor, gradient: &Tensor, f: impl Fn(f32, f32) -> f32 + Sync) -> Result<Tensor> {
     let gradient = gradient.contiguous()?;
     let ((x_storage, x_layout), (g, g_layout)) = (x.storage_and_layout(), gradient.storage_and_layout());
     let (values, mut out) = (host::stored(&x_storage, x_layout)?, host::stored(&g, g_layout)?.to_vec());
@@ -151,7 +162,7 @@ fn gradient_by(x: &Tensor, gradient: &Tensor, f: impl Fn(f32, f32) -> f32 + Sync
             },
         )
     });
-    Ok(Some(Tensor::from_vec(out, x.shape(), x.device())?))
+    Tensor::from_vec(out, x.shape(), x.device())
 }
 
 #[cfg(test)]

@@ -1,9 +1,10 @@
-//! `x Wᵀ + b` as one operator on the CPU. Of candle's own it takes five, and its backward pass allocates and adds up a gradient
+//! `x Wᵀ + b`, with a LeakyReLU behind it, as one operator on the CPU. Of candle's own it takes five, and its backward pass allocates and adds up a gradient
 //! for each, which takes as long as the products.
 
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail};
 
 use super::{
+    activation::leaky_relu_gradient,
     host,
     product::{LANES, Matrix, Product, Rows, RowsMut, Start, Transposed, padded},
     scratch::with_scratch,
@@ -13,16 +14,25 @@ use super::{
 /// Rows of x that go through a product together: they, the weights and the result fit the second-level cache.
 const TILE: usize = 64;
 
-/// `x [.., in]`, `weight [out, in]`, `bias [out]` → `[.., out]`, all in host memory.
-pub(super) fn affine(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+/// Columns of a gradient that go through a product together: with as many rows as a tile they fit the first-level cache.
+const COLUMNS: usize = 112;
+
+/// The slope of no LeakyReLU at all.
+pub(super) const IDENTITY: f32 = 1.0;
+
+/// `x [.., in]`, `weight [out, in]`, `bias [out]` → `[.., out]`, all in host memory; what is negative of it times `slope`.
+pub(super) fn affine(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, slope: f32) -> Result<Tensor> {
     let (x, weight) = (x.contiguous()?, weight.contiguous()?);
     match bias {
-        Some(bias) => x.apply_op3(&weight, &bias.contiguous()?, Affine),
-        None => x.apply_op2(&weight, Affine),
+        Some(bias) => x.apply_op3(&weight, &bias.contiguous()?, Affine { slope }),
+        None => x.apply_op2(&weight, Affine { slope }),
     }
 }
 
-struct Affine;
+struct Affine {
+    /// Not negative, so that the sign of a result tells that of what it was made from.
+    slope: f32,
+}
 
 /// Numbers of inputs and outputs.
 #[derive(Debug, Clone, Copy)]
@@ -45,6 +55,7 @@ impl Widths {
 
 impl Affine {
     fn forward(
+        &self,
         (x, x_layout): (&CpuStorage, &Layout),
         (weight, weight_layout): (&CpuStorage, &Layout),
         bias: Option<&[f32]>,
@@ -55,22 +66,36 @@ impl Affine {
         }
         let (x, weight) = (host::floats(x, x_layout)?, host::floats(weight, weight_layout)?);
         let transposed = Matrix::transpose_of((outputs, inputs), weight);
-        let out = product(x, &transposed, bias.map(|bias| Matrix::of((1, outputs), bias)).as_ref());
+        let bias = bias.map(|bias| Matrix::of((1, outputs), bias));
+        let out = product(
+            x,
+            &transposed,
+            bias.as_ref(),
+            #[inline(always)]
+            |out| {
+                if self.slope != IDENTITY {
+                    out.iter_mut().for_each(|x| *x = if *x > 0.0 { *x } else { *x * self.slope });
+                }
+            },
+        );
         let mut shape = x_layout.dims().to_vec();
         *shape.last_mut().expect("it has inputs") = outputs;
         Ok((CpuStorage::F32(out), shape.into()))
     }
 
     /// Gradients of x, the weight and the bias.
-    fn backward(x: &Tensor, weight: &Tensor, gradient: &Tensor) -> Result<[Option<Tensor>; 3]> {
+    fn backward(&self, x: &Tensor, weight: &Tensor, out: &Tensor, gradient: &Tensor) -> Result<[Option<Tensor>; 3]> {
         let widths @ Widths { inputs, outputs } = Widths::of(x.dims(), weight.dims())?;
-        let gradient = gradient.contiguous()?;
+        let gradient = match self.slope {
+            IDENTITY => gradient.contiguous()?,
+            slope => leaky_relu_gradient(out, gradient, slope)?,
+        };
         let (x_values, w_values, g) = (host::values(x)?, host::values(weight)?, host::values(&gradient)?);
         let device = x.device();
         let dx = match x.track_op() {
             false => None,
             true => {
-                let dx = product(&g, &Matrix::of((outputs, inputs), &w_values), None);
+                let dx = product(&g, &Matrix::of((outputs, inputs), &w_values), None, |_| {});
                 Some(Tensor::from_vec(dx, x.shape(), device)?)
             }
         };
@@ -79,8 +104,8 @@ impl Affine {
     }
 }
 
-/// `start + x w` for x of as many columns as w has rows, without padding.
-pub(super) fn product(x: &[f32], w: &Matrix, start: Option<&Matrix>) -> Vec<f32> {
+/// `start + x w` for x of as many columns as w has rows, without padding. `finish` gets what is done while it is in the cache.
+pub(super) fn product(x: &[f32], w: &Matrix, start: Option<&Matrix>, finish: impl Fn(&mut [f32]) + Sync) -> Vec<f32> {
     let (inner, columns) = (w.rows(), w.columns());
     let start = start.map_or(Start::Zero, |row| Start::Row(row.padded_row(0)));
     let mut out = vec![0.0; x.len() / inner * columns];
@@ -90,7 +115,7 @@ pub(super) fn product(x: &[f32], w: &Matrix, start: Option<&Matrix>) -> Vec<f32>
         let shape = (rows, inner, columns);
         if columns.is_multiple_of(LANES) {
             Product { shape, a, b: w.view(), start, c: RowsMut { values: out, stride: columns } }.run();
-            return;
+            return finish(out);
         }
         let stride = padded(columns);
         with_scratch([rows * stride], |[c]| {
@@ -99,6 +124,7 @@ pub(super) fn product(x: &[f32], w: &Matrix, start: Option<&Matrix>) -> Vec<f32>
                 out.copy_from_slice(&c[..columns]);
             }
         });
+        finish(out);
     });
     out
 }
@@ -113,12 +139,11 @@ pub(super) fn sums_over_rows(g: &[f32], x: &[f32], Widths { inputs, outputs }: W
     let mut sums = vec![0.0; outputs * width];
     host::for_chunks(&mut sums, share * width, x.len() / inputs, |chunk, sums| {
         let (first, rows) = (chunk * share, sums.len() / width);
-        with_scratch([rows * stride, rows, TILE * stride], |[dw, db, padding]| {
+        with_scratch([rows * stride, rows, TILE * stride, TILE * COLUMNS], |[dw, db, padding, columns]| {
             dw.fill(0.0);
             db.fill(0.0);
             padding.fill(0.0);
             for (g, x) in g.chunks(TILE * outputs).zip(x.chunks(TILE * inputs)) {
-                let inner = g.len() / outputs;
                 let b = if inputs.is_multiple_of(LANES) {
                     x
                 } else {
@@ -127,18 +152,24 @@ pub(super) fn sums_over_rows(g: &[f32], x: &[f32], Widths { inputs, outputs }: W
                     }
                     &*padding
                 };
-                let shape = (rows, inner, inputs);
-                let a = Transposed(Rows { values: &g[first..], stride: outputs });
-                let (b, c) = (Rows { values: b, stride }, RowsMut { values: &mut *dw, stride });
-                Product { shape, a, b, start: Start::Present, c }.run();
-                vectorized(
-                    #[inline(always)]
-                    || {
-                        for g in g.chunks_exact(outputs) {
-                            db.iter_mut().zip(&g[first..]).for_each(|(db, g)| *db += g);
-                        }
-                    },
-                );
+                let (b, inner) = (Rows { values: b, stride }, g.len() / outputs);
+                let parts = dw.chunks_mut(COLUMNS * stride).zip(db.chunks_mut(COLUMNS));
+                for ((dw, db), first) in parts.zip((first..).step_by(COLUMNS)) {
+                    for (columns, g) in columns.chunks_exact_mut(COLUMNS).zip(g.chunks_exact(outputs)) {
+                        columns[..db.len()].copy_from_slice(&g[first..first + db.len()]);
+                    }
+                    let a = Transposed(Rows { values: columns, stride: COLUMNS });
+                    let (shape, c) = ((db.len(), inner, inputs), RowsMut { values: dw, stride });
+                    Product { shape, a, b, start: Start::Present, c }.run();
+                    vectorized(
+                        #[inline(always)]
+                        || {
+                            for columns in columns.chunks_exact(COLUMNS).take(inner) {
+                                db.iter_mut().zip(columns).for_each(|(db, g)| *db += g);
+                            }
+                        },
+                    );
+                }
             }
             for ((sums, dw), db) in sums.chunks_exact_mut(width).zip(dw.chunks_exact(stride)).zip(db) {
                 sums[..inputs].copy_from_slice(&dw[..inputs]);
@@ -164,7 +195,7 @@ impl CustomOp3 for Affine {
         bias: &CpuStorage,
         bias_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        Self::forward((x, x_layout), (weight, weight_layout), Some(host::floats(bias, bias_layout)?))
+        self.forward((x, x_layout), (weight, weight_layout), Some(host::floats(bias, bias_layout)?))
     }
 
     fn bwd(
@@ -172,10 +203,10 @@ impl CustomOp3 for Affine {
         x: &Tensor,
         weight: &Tensor,
         _: &Tensor,
-        _: &Tensor,
+        out: &Tensor,
         gradient: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        Self::backward(x, weight, gradient).map(|[x, weight, bias]| (x, weight, bias))
+        self.backward(x, weight, out, gradient).map(|[x, weight, bias]| (x, weight, bias))
     }
 }
 
@@ -191,17 +222,17 @@ impl CustomOp2 for Affine {
         weight: &CpuStorage,
         weight_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        Self::forward((x, x_layout), (weight, weight_layout), None)
+        self.forward((x, x_layout), (weight, weight_layout), None)
     }
 
     fn bwd(
         &self,
         x: &Tensor,
         weight: &Tensor,
-        _: &Tensor,
+        out: &Tensor,
         gradient: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        Self::backward(x, weight, gradient).map(|[x, weight, _]| (x, weight))
+        self.backward(x, weight, out, gradient).map(|[x, weight, _]| (x, weight))
     }
 }
 
@@ -210,6 +241,7 @@ mod tests {
     use candle_core::{Device, Var};
 
     use super::*;
+    use crate::nn::leaky_relu;
 
     /// Outputs and gradients are those of candle's operators, over several tiles and in every remainder.
     #[test]
@@ -225,8 +257,9 @@ mod tests {
             let flat = x.reshape(((), inputs))?;
             let plain = flat.matmul(&weight.t()?)?.reshape(loss_weights.shape())?;
             let pairs = [
-                (affine(&x, &weight, Some(&bias))?, plain.broadcast_add(&bias)?),
-                (affine(&x, &weight, None)?, plain.clone()),
+                (affine(&x, &weight, Some(&bias), IDENTITY)?, plain.broadcast_add(&bias)?),
+                (affine(&x, &weight, Some(&bias), 0.1)?, leaky_relu(&plain.broadcast_add(&bias)?, 0.1)?),
+                (affine(&x, &weight, None, IDENTITY)?, plain.clone()),
             ];
             for (own, composed) in pairs {
                 let results = [own, composed].map(|out| -> Result<_> {
@@ -247,9 +280,9 @@ mod tests {
     #[test]
     fn shapes_that_do_not_fit_are_errors() -> Result<()> {
         let zeros = |shape: &[usize]| Tensor::zeros(shape, candle_core::DType::F32, &Device::Cpu);
-        assert!(affine(&zeros(&[2, 3])?, &zeros(&[4, 2])?, None).is_err());
-        assert!(affine(&zeros(&[2, 3])?, &zeros(&[4, 3])?, Some(&zeros(&[3])?)).is_err());
-        assert_eq!(affine(&zeros(&[0, 3])?, &zeros(&[4, 3])?, None)?.dims(), [0, 4]);
+        assert!(affine(&zeros(&[2, 3])?, &zeros(&[4, 2])?, None, IDENTITY).is_err());
+        assert!(affine(&zeros(&[2, 3])?, &zeros(&[4, 3])?, Some(&zeros(&[3])?), IDENTITY).is_err());
+        assert_eq!(affine(&zeros(&[0, 3])?, &zeros(&[4, 3])?, None, IDENTITY)?.dims(), [0, 4]);
         Ok(())
     }
 }

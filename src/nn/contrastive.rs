@@ -38,11 +38,19 @@ fn composed(anchors: &Tensor, positives: &Tensor, negatives: &Tensor, temperatur
 /// Of anchors `[P, d]`, negatives `[M, d]`, and the positives' similarities with the temperature behind them, `[P + 1]`.
 #[derive(Default)]
 struct InfoNce {
-    /// tanh of anchors' similarities to negatives, `[P, M]`, from the forward to the backward pass.
-    tanh: Mutex<Option<Vec<f32>>>,
+    /// From the forward to the backward pass.
+    kept: Mutex<Option<Rows>>,
 }
 
-/// What a row's loss is made of.
+/// What losses are made of, anchor by anchor.
+struct Rows {
+    /// tanh of anchors' similarities to negatives, `[P, M]`.
+    tanh: Vec<f32>,
+    rows: Vec<Row>,
+}
+
+/// What an anchor's loss is made of.
+#[derive(Clone, Copy)]
 struct Row {
     /// tanh of the positive similarity.
     positive: f32,
@@ -69,20 +77,24 @@ impl Row {
     }
 }
 
-/// tanh of all similarities of anchors with negatives `[M, d]`: `[P, M]`.
-fn tanh_similarities(anchors: &[f32], negatives: &[f32], Widths { inputs, outputs }: Widths) -> Vec<f32> {
-    let mut t = product(anchors, &Matrix::transpose_of((outputs, inputs), negatives), None);
-    host::for_chunks(&mut t, 4 * outputs, 8, |_, t| {
-        vectorized(
-            #[inline(always)]
-            || {
-                for t in t {
-                    *t = vector::tanh(*t);
-                }
-            },
-        )
-    });
-    t
+impl Rows {
+    /// Of anchors `[P, d]`, their similarities to the positives `[P]`, and negatives `[M, d]`.
+    fn new(anchors: &[f32], positives: &[f32], negatives: &[f32], (widths, scale): (Widths, f32)) -> Self {
+        let Widths { inputs, outputs } = widths;
+        let mut tanh = product(anchors, &Matrix::transpose_of((outputs, inputs), negatives), None, |_| {});
+        let rows = host::map_chunks(&mut tanh, outputs, 32, |row, t| {
+            vectorized(
+                #[inline(always)]
+                || {
+                    for t in t.iter_mut() {
+                        *t = vector::tanh(*t);
+                    }
+                    Row::new(t, positives[row], scale)
+                },
+            )
+        });
+        Self { tanh, rows }
+    }
 }
 
 impl CustomOp3 for InfoNce {
@@ -104,23 +116,11 @@ impl CustomOp3 for InfoNce {
         let Some((temperature, positives)) = host::floats(positives, positives_layout)?.split_last() else {
             bail!("no temperature");
         };
-        let (scale, width) = (1.0 / temperature, widths.outputs);
-        let t = tanh_similarities(anchors, negatives, widths);
-        let mut out = vec![0.0; positives.len()];
-        host::for_chunks(&mut out, 8, 16 * width, |chunk, out| {
-            vectorized(
-                #[inline(always)]
-                || {
-                    for (n, out) in out.iter_mut().enumerate() {
-                        let p = chunk * 8 + n;
-                        let row = Row::new(&t[p * width..(p + 1) * width], positives[p], scale);
-                        *out = row.sum.ln() + row.max - row.positive * scale;
-                    }
-                },
-            )
-        });
-        *self.tanh.lock().unwrap_or_else(PoisonError::into_inner) = Some(t);
-        Ok((CpuStorage::F32(out), positives.len().into()))
+        let scale = 1.0 / temperature;
+        let rows = Rows::new(anchors, positives, negatives, (widths, scale));
+        let losses: Vec<f32> = rows.rows.iter().map(|row| row.sum.ln() + row.max - row.positive * scale).collect();
+        *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(rows);
+        Ok((CpuStorage::F32(losses), positives.len().into()))
     }
 
     fn bwd(
@@ -138,15 +138,16 @@ impl CustomOp3 for InfoNce {
         let (temperature, p) = p.split_last().expect("checked in the forward pass");
         let scale = 1.0 / temperature;
         // A second backward pass has to compute it again.
-        let kept = self.tanh.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let mut dz = kept.unwrap_or_else(|| tanh_similarities(&a, &n, widths));
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Rows { tanh: mut dz, rows } = kept.unwrap_or_else(|| Rows::new(&a, p, &n, (widths, scale)));
         // Per row: the positive's gradient and Σ dlogit · tanh, of which the temperature's gradient is made.
-        let rows = host::map_chunks(&mut dz, width, 32, |row, dz| {
+        let gradients = host::map_chunks(&mut dz, width, 32, |row, dz| {
+            // Copies: through references, each would have to be read again after every write.
+            let (Row { positive, max, sum }, g) = (rows[row], g[row]);
             vectorized(
                 #[inline(always)]
                 || {
-                    let Row { positive, max, sum } = Row::new(dz, p[row], scale);
-                    let factor = g[row] / sum;
+                    let factor = g / sum;
                     let mut products = [0.0_f32; 16];
                     let (blocks, rest) = dz.as_chunks_mut::<16>();
                     for block in blocks {
@@ -161,16 +162,16 @@ impl CustomOp3 for InfoNce {
                         products[0] += dlogit * *t;
                         *t = dlogit * scale * (1.0 - *t * *t);
                     }
-                    let dlogit = factor * vector::exp(positive * scale - max) - g[row];
+                    let dlogit = factor * vector::exp(positive * scale - max) - g;
                     let product = products.iter().sum::<f32>() + dlogit * positive;
                     (dlogit * scale * (1.0 - positive * positive), product)
                 },
             )
         });
         // logit = tanh · scale with scale = 1 / temperature
-        let dtemperature = -scale * scale * rows.iter().map(|row| row.1).sum::<f32>();
-        let dp: Vec<f32> = rows.into_iter().map(|row| row.0).chain([dtemperature]).collect();
-        let da = product(&dz, &Matrix::of((width, inputs), &n), None);
+        let dtemperature = -scale * scale * gradients.iter().map(|row| row.1).sum::<f32>();
+        let dp: Vec<f32> = gradients.into_iter().map(|row| row.0).chain([dtemperature]).collect();
+        let da = product(&dz, &Matrix::of((width, inputs), &n), None, |_| {});
         let (dn, _) = sums_over_rows(&dz, &a, widths);
         let device = anchors.device();
         Ok((

@@ -2,7 +2,7 @@
 
 use candle_core::{Result, Tensor};
 
-use super::{Dropout, LayerNorm, Linear, MultiHeadAttention, leaky_relu};
+use super::{Dropout, LayerNorm, Linear, MultiHeadAttention};
 
 /// The slope of the feed-forward layer's LeakyReLU.
 pub(super) const SLOPE: f32 = 0.01;
@@ -26,7 +26,7 @@ impl EncoderBlock {
     /// `x [B, L, d]` → `[B, L, d]`; entry b has `lengths[b]` real positions.
     pub fn forward(&self, x: &Tensor, lengths: &[usize], dropout: &mut Dropout) -> Result<Tensor> {
         let h = self.attention_norm.after_residual(x, &self.attention.forward(x, lengths)?, dropout)?;
-        let hidden = leaky_relu(&self.dense_1.forward(&h)?, SLOPE)?;
+        let hidden = self.dense_1.forward_leaky(&h, SLOPE)?;
         self.feed_forward_norm.after_residual(&h, &self.dense_2.forward(&hidden)?, dropout)
     }
 }

@@ -2,7 +2,11 @@
 
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
 
-use super::{affine::affine, host, vector::vectorized};
+use super::{
+    affine::{IDENTITY, affine},
+    host, leaky_relu,
+    vector::vectorized,
+};
 
 /// `y = x Wᵀ + b`, as `torch.nn.Linear` stores it.
 #[derive(Debug, Clone)]
@@ -20,9 +24,17 @@ impl Linear {
     /// `[.., in]` → `[.., out]`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         if x.device().is_cpu() {
-            return affine(x, &self.weight, Some(&self.bias));
+            return affine(x, &self.weight, Some(&self.bias), IDENTITY);
         }
         add_row(&project(x, &self.weight)?, &self.bias)
+    }
+
+    /// The same, then [`leaky_relu`].
+    pub fn forward_leaky(&self, x: &Tensor, slope: f32) -> Result<Tensor> {
+        if x.device().is_cpu() {
+            return affine(x, &self.weight, Some(&self.bias), slope);
+        }
+        leaky_relu(&self.forward(x)?, slope)
     }
 
     /// `[out, in]`.
@@ -39,7 +51,7 @@ impl Linear {
 /// `x Wᵀ` as one matrix product, whatever the leading dimensions: `x [.., in]`, `weight [out, in]` → `[.., out]`.
 pub fn project(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
     if x.device().is_cpu() {
-        return affine(x, weight, None);
+        return affine(x, weight, None, IDENTITY);
     }
     let mut shape = x.dims().to_vec();
     let width = shape.pop().unwrap_or(1);
@@ -48,7 +60,8 @@ pub fn project(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
     x.reshape(((), width))?.matmul(&weight.contiguous()?.t()?)?.reshape(shape)
 }
 
-/// Adds `row [d]` to every row of `x [.., d]`. Its backward is a column sum; candle's goes element by element.
+/// Adds `row [d]` to every row of `x [.., d]`, or `row [L, d]` to every matrix of `x [.., L, d]`. Its backward is a column sum;
+/// candle's goes element by element.
 pub fn add_row(x: &Tensor, row: &Tensor) -> Result<Tensor> {
     if x.device().is_cpu() { x.contiguous()?.apply_op2(&row.contiguous()?, AddRow) } else { x.broadcast_add(row) }
 }

@@ -17,6 +17,13 @@ pub(crate) const fn padded(columns: usize) -> usize {
     columns.next_multiple_of(LANES)
 }
 
+/// The distance between rows of so many columns, for products that walk down some of them: with a multiple of a kilobyte between
+/// them, they would all compete for a few places of the first-level cache.
+const fn apart(columns: usize) -> usize {
+    let stride = padded(columns);
+    if stride.is_multiple_of(256) { stride + LANES } else { stride }
+}
+
 /// Rows of values, a fixed distance apart.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Rows<'a> {
@@ -79,38 +86,48 @@ impl Left for Transposed<'_> {
 pub(crate) struct Matrix {
     rows: usize,
     columns: usize,
+    stride: usize,
     values: Vec<f32>,
 }
 
 impl Matrix {
     pub(crate) fn zeros(rows: usize, columns: usize) -> Self {
-        Self { rows, columns, values: vec![0.0; rows * padded(columns)] }
+        Self::with_stride(rows, columns, padded(columns))
+    }
+
+    fn with_stride(rows: usize, columns: usize, stride: usize) -> Self {
+        Self { rows, columns, stride, values: vec![0.0; rows * stride] }
     }
 
     /// The same values.
     pub(crate) fn new(tensor: &Tensor) -> Result<Self> {
         let (rows, columns) = tensor.dims2()?;
-        Ok(Self::of((rows, columns), &values(tensor)?))
+        let mut matrix = Self::zeros(rows, columns);
+        matrix.fill(&values(tensor)?);
+        Ok(matrix)
     }
 
-    /// Of rows and columns without padding.
+    /// Of rows and columns without padding; its rows are [`apart`].
     pub(crate) fn of((rows, columns): (usize, usize), values: &[f32]) -> Self {
-        let mut matrix = Self::zeros(rows, columns);
-        for (row, values) in values.chunks_exact(columns.max(1)).enumerate() {
-            matrix.row_mut(row).copy_from_slice(values);
-        }
+        let mut matrix = Self::with_stride(rows, columns, apart(columns));
+        matrix.fill(values);
         matrix
+    }
+
+    fn fill(&mut self, values: &[f32]) {
+        for (row, values) in values.chunks_exact(self.columns.max(1)).enumerate() {
+            self.row_mut(row).copy_from_slice(values);
+        }
     }
 
     /// The transposed values: a `torch.nn.Linear` weight `[out, in]` becomes `[in, out]`.
     pub(crate) fn transposed(tensor: &Tensor) -> Result<Self> {
-        let tensor = tensor.contiguous()?;
-        Ok(Self::transpose_of(tensor.dims2()?, &values(&tensor)?))
+        Self::new(&tensor.t()?.contiguous()?)
     }
 
-    /// `[columns, rows]` of `[rows, columns]` without padding.
+    /// `[columns, rows]` of `[rows, columns]` without padding; its rows are [`apart`].
     pub(crate) fn transpose_of((rows, columns): (usize, usize), values: &[f32]) -> Self {
-        let mut matrix = Self::zeros(columns, rows);
+        let mut matrix = Self::with_stride(columns, rows, apart(rows));
         let stride = matrix.stride();
         for (row, values) in values.chunks_exact(columns.max(1)).enumerate() {
             values.iter().enumerate().for_each(|(column, &value)| matrix.values[column * stride + row] = value);
@@ -127,7 +144,7 @@ impl Matrix {
     }
 
     pub(crate) fn stride(&self) -> usize {
-        padded(self.columns)
+        self.stride
     }
 
     pub(crate) fn view(&self) -> Rows<'_> {

@@ -238,7 +238,11 @@ impl CustomOp1 for MaskedSoftmax {
         self.by_group(&mut out, |_, kept, rows| {
             vectorized(
                 #[inline(always)]
-                || rows.chunks_exact_mut(kept.len()).for_each(|row| softmax_row(row, kept)),
+                || {
+                    for row in rows.chunks_exact_mut(kept.len()) {
+                        softmax_row(row, kept);
+                    }
+                },
             )
         });
         Ok((CpuStorage::F32(out), layout.shape().clone()))

@@ -71,8 +71,9 @@ pub struct Resolved {
 impl Candidates {
     /// Splits known from unknown.
     pub fn resolve(self, catalogue: &Catalogue) -> Resolved {
+        let mut rows = catalogue.items.rows_of(&self.0).into_iter();
         let mut resolved = Resolved { rows: Vec::with_capacity(self.0.len()), ids: self.0, unknown: vec![] };
-        resolved.ids.retain_mut(|id| match catalogue.items.row(id) {
+        resolved.ids.retain_mut(|id| match rows.next().flatten() {
             Some(row) => {
                 resolved.rows.push(row);
                 true

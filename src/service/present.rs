@@ -4,7 +4,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use pbjson_types::Timestamp;
 
-use super::convert::Resolved;
 use crate::{
     data::{Featurized, Featurizer, SearchFeatures},
     domain::{
@@ -17,12 +16,13 @@ use crate::{
     telemetry::{AppendOutcome, RequestStages},
 };
 
-/// The items of an answer, explained as far as `ranked` is. `resolved` is what was ranked.
-pub fn ranked_items(resolved: &Resolved, ranked: &Ranked) -> Vec<v1::RankedItem> {
+/// The items of an answer, explained as far as `ranked` is. `ids` are the candidates that were ranked.
+pub fn ranked_items(mut ids: Vec<String>, ranked: &Ranked) -> Vec<v1::RankedItem> {
     let attention = ranked.explanation.as_ref().map(|(_, attention)| attention);
     let items = ranked.items.iter().enumerate();
     let item = |(n, item): (usize, &crate::domain::RankedItem)| v1::RankedItem {
-        item_id: resolved.ids[item.candidate].clone(),
+        // Each candidate is at one place of the order.
+        item_id: std::mem::take(&mut ids[item.candidate]),
         score: item.score,
         explanation: attention.and_then(|attention| attention.get(n)).map(item_explanation),
     };

@@ -75,7 +75,7 @@ pub(super) async fn rank(
     let stale_history = stored.as_ref().is_some_and(|stored| stored.freshness == Freshness::Stale);
     let cold_start = seen.features.is_cold();
     let mut response = v1::RankResponse {
-        items: present::ranked_items(&resolved, &ranked),
+        items: present::ranked_items(resolved.ids, &ranked),
         history_token: view.map(|view| HistoryToken::new(view.version).encode()).unwrap_or_default(),
         model_version: model.info.version.to_string(),
         cold_start,

@@ -36,8 +36,11 @@ impl InterestPooling {
 
     /// Pooled interests from the attention.
     pub(super) fn pool(attention: &[Tensor], side: &EncodedSide) -> Result<Tensor> {
-        let pooled = attention.iter().map(|attention| batch_matmul(attention, &side.events.encoded));
-        Tensor::cat(&pooled.collect::<Result<Vec<_>>>()?, 2)
+        // All sets' rows in one product, a candidate's next to each other.
+        let rows = Tensor::stack(attention, 2)?; // [B, C, 3, L]
+        let (users, candidates, sets, length) = rows.dims4()?;
+        let pooled = batch_matmul(&rows.reshape((users, candidates * sets, length))?, &side.events.encoded)?;
+        pooled.reshape((users, candidates, ()))
     }
 
     /// The inner products of candidates `[B, C, d]` with their pooled interests, `[B, C, 3]` or `[B, C, 1]`: those with the

@@ -333,10 +333,7 @@ impl Side {
     fn encode(&self, events: &Tensor, lengths: &[usize], dropout: &mut Dropout) -> Result<EncodedEvents> {
         let (users, length, d) = events.dims3()?;
         let x = match self.counted_from {
-            Positions::Oldest => {
-                let positions = self.positions.narrow(0, 0, length)?.flatten_all()?;
-                add_row(&events.reshape((users, length * d))?, &positions)?.reshape((users, length, d))?
-            }
+            Positions::Oldest => add_row(events, &self.positions.narrow(0, 0, length)?)?,
             Positions::Newest => {
                 let places = lengths.iter().flat_map(|&real| (0..length).map(move |place| from_newest(place, real)));
                 let places: Vec<u32> = places.map(|place| place as u32).collect();
