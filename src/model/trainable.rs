@@ -151,7 +151,7 @@ pub struct Losses {
 }
 
 /// A model that learns by gradient descent.
-pub trait TrainableModel: Send {
+pub trait TrainableModel: Send + Sync {
     /// Its tensors, by the bundle's names.
     fn parameters(&self) -> &Parameters;
 

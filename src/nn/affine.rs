@@ -6,7 +6,7 @@ use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tenso
 use super::{
     activation::leaky_relu_gradient,
     host,
-    product::{LANES, Matrix, Product, Rows, RowsMut, Start, Transposed, padded},
+    product::{LANES, Matrix, Product, Rows, RowsMut, Start, Transposed, copy_rows, padded},
     scratch::with_scratch,
     vector::vectorized,
 };
@@ -67,24 +67,26 @@ impl Affine {
         let (x, weight) = (host::floats(x, x_layout)?, host::floats(weight, weight_layout)?);
         let transposed = Matrix::transpose_of((outputs, inputs), weight);
         let bias = bias.map(|bias| Matrix::of((1, outputs), bias));
-        let out = product(
-            x,
-            &transposed,
-            bias.as_ref(),
-            #[inline(always)]
-            |out| {
-                if self.slope != IDENTITY {
-                    out.iter_mut().for_each(|x| *x = if *x > 0.0 { *x } else { *x * self.slope });
-                }
-            },
-        );
+        let (out, _) = product_and(x, &transposed, bias.as_ref(), |_, out| {
+            if self.slope != IDENTITY {
+                vectorized(
+                    #[inline(always)]
+                    || out.iter_mut().for_each(|x| *x = if *x > 0.0 { *x } else { *x * self.slope }),
+                );
+            }
+        });
         let mut shape = x_layout.dims().to_vec();
         *shape.last_mut().expect("it has inputs") = outputs;
         Ok((CpuStorage::F32(out), shape.into()))
     }
 
-    /// Gradients of x, the weight and the bias.
-    fn backward(&self, x: &Tensor, weight: &Tensor, out: &Tensor, gradient: &Tensor) -> Result<[Option<Tensor>; 3]> {
+    /// Gradients of x, the weight, and a bias where there is one.
+    fn backward(
+        &self,
+        (x, weight, has_bias): (&Tensor, &Tensor, bool),
+        out: &Tensor,
+        gradient: &Tensor,
+    ) -> Result<[Option<Tensor>; 3]> {
         let widths @ Widths { inputs, outputs } = Widths::of(x.dims(), weight.dims())?;
         let gradient = match self.slope {
             IDENTITY => gradient.contiguous()?,
@@ -95,90 +97,125 @@ impl Affine {
         let dx = match x.track_op() {
             false => None,
             true => {
-                let dx = product(&g, &Matrix::of((outputs, inputs), &w_values), None, |_| {});
+                let dx = product(&g, &Matrix::of((outputs, inputs), &w_values));
                 Some(Tensor::from_vec(dx, x.shape(), device)?)
             }
         };
-        let (dw, db) = sums_over_rows(&g, &x_values, widths);
-        Ok([dx, Some(Tensor::from_vec(dw, weight.shape(), device)?), Some(Tensor::from_vec(db, outputs, device)?)])
+        let (dw, db) = SumsOverRows { g: &g, x: &x_values, widths, columns: has_bias }.run();
+        let db = has_bias.then(|| Tensor::from_vec(db, outputs, device)).transpose()?;
+        Ok([dx, Some(Tensor::from_vec(dw, weight.shape(), device)?), db])
     }
 }
 
-/// `start + x w` for x of as many columns as w has rows, without padding. `finish` gets what is done while it is in the cache.
-pub(super) fn product(x: &[f32], w: &Matrix, start: Option<&Matrix>, finish: impl Fn(&mut [f32]) + Sync) -> Vec<f32> {
+/// `x w` for x of as many columns as w has rows, without padding.
+pub(super) fn product(x: &[f32], w: &Matrix) -> Vec<f32> {
+    product_and(x, w, None, |_, _| ()).0
+}
+
+/// `start + x w`. `finish` gets the first row of a tile, and the tile while it is in the cache; what it returns, in the order
+/// of the tiles.
+pub(super) fn product_and<R: Send>(
+    x: &[f32],
+    w: &Matrix,
+    start: Option<&Matrix>,
+    finish: impl Fn(usize, &mut [f32]) -> R + Sync,
+) -> (Vec<f32>, Vec<R>) {
     let (inner, columns) = (w.rows(), w.columns());
     let start = start.map_or(Start::Zero, |row| Start::Row(row.padded_row(0)));
-    let mut out = vec![0.0; x.len() / inner * columns];
-    host::for_chunks(&mut out, TILE * columns, inner, |tile, out| {
-        let rows = out.len() / columns;
-        let a = Rows { values: &x[tile * TILE * inner..], stride: inner };
+    host::make_and(x.len() / inner * columns, TILE * columns, inner, |tile, out| {
+        let (first, rows) = (tile * TILE, out.len() / columns);
+        let a = Rows { values: &x[first * inner..], stride: inner };
         let shape = (rows, inner, columns);
         if columns.is_multiple_of(LANES) {
             Product { shape, a, b: w.view(), start, c: RowsMut { values: out, stride: columns } }.run();
-            return finish(out);
+        } else {
+            let stride = padded(columns);
+            with_scratch([rows * stride], |[c]| {
+                Product { shape, a, b: w.view(), start, c: RowsMut { values: c, stride } }.run();
+                copy_rows(RowsMut { values: out, stride: columns }, Rows { values: c, stride }, (rows, columns));
+            });
         }
-        let stride = padded(columns);
-        with_scratch([rows * stride], |[c]| {
-            Product { shape, a, b: w.view(), start, c: RowsMut { values: c, stride } }.run();
-            for (out, c) in out.chunks_exact_mut(columns).zip(c.chunks_exact(stride)) {
-                out.copy_from_slice(&c[..columns]);
-            }
-        });
-        finish(out);
-    });
-    out
+        finish(first, out)
+    })
 }
 
-/// `gᵀ x [out, in]` and the column sums of `g [rows, out]`.
-pub(super) fn sums_over_rows(g: &[f32], x: &[f32], Widths { inputs, outputs }: Widths) -> (Vec<f32>, Vec<f32>) {
-    let stride = padded(inputs);
-    // Each thread sums some outputs' rows, over all rows of x in their order: the result doesn't depend on the threads.
-    let share = outputs.div_ceil(rayon::current_num_threads()).next_multiple_of(8);
-    // A row's last value is the bias's.
-    let width = inputs + 1;
-    let mut sums = vec![0.0; outputs * width];
-    host::for_chunks(&mut sums, share * width, x.len() / inputs, |chunk, sums| {
-        let (first, rows) = (chunk * share, sums.len() / width);
-        with_scratch([rows * stride, rows, TILE * stride, TILE * COLUMNS], |[dw, db, padding, columns]| {
-            dw.fill(0.0);
-            db.fill(0.0);
-            padding.fill(0.0);
-            for (g, x) in g.chunks(TILE * outputs).zip(x.chunks(TILE * inputs)) {
-                let b = if inputs.is_multiple_of(LANES) {
+/// `gᵀ x [out, in]` for `g [rows, out]`.
+pub(super) fn sums_over_rows(g: &[f32], x: &[f32], widths: Widths) -> Vec<f32> {
+    SumsOverRows { g, x, widths, columns: false }.run().0
+}
+
+/// The gradient of a layer's weight, and that of its bias where it has one.
+struct SumsOverRows<'a> {
+    /// `[rows, out]`.
+    g: &'a [f32],
+    /// `[rows, in]`.
+    x: &'a [f32],
+    widths: Widths,
+    /// Whether the sums of g's columns are wanted, too.
+    columns: bool,
+}
+
+impl SumsOverRows<'_> {
+    /// `gᵀ x [out, in]`, and `[out]` or nothing.
+    fn run(&self) -> (Vec<f32>, Vec<f32>) {
+        let Widths { inputs, outputs } = self.widths;
+        let stride = padded(inputs);
+        // Each thread sums some outputs' rows, over all rows of x in their order: the result doesn't depend on the threads.
+        let share = outputs.div_ceil(rayon::current_num_threads()).next_multiple_of(8);
+        let (dw, db) = host::make_and(outputs * inputs, share * inputs, self.x.len() / inputs, |chunk, out| {
+            let rows = out.len() / inputs;
+            let mut db = vec![0.0; if self.columns { rows } else { 0 }];
+            if stride == inputs {
+                self.add(chunk * share, out, &mut db);
+            } else {
+                with_scratch([rows * stride], |[dw]| {
+                    self.add(chunk * share, dw, &mut db);
+                    copy_rows(RowsMut { values: out, stride: inputs }, Rows { values: dw, stride }, (rows, inputs));
+                });
+            }
+            db
+        });
+        (dw, db.concat())
+    }
+
+    /// Of the outputs from `first` on: `dw`, padded, and `db`.
+    fn add(&self, first: usize, dw: &mut [f32], db: &mut [f32]) {
+        let Widths { inputs, outputs } = self.widths;
+        let stride = padded(inputs);
+        dw.fill(0.0);
+        with_scratch([TILE * stride, TILE * COLUMNS], |[padding, columns]| {
+            for (g, x) in self.g.chunks(TILE * outputs).zip(self.x.chunks(TILE * inputs)) {
+                let inner = g.len() / outputs;
+                let b = if stride == inputs {
                     x
                 } else {
-                    for (padded, x) in padding.chunks_exact_mut(stride).zip(x.chunks_exact(inputs)) {
-                        padded[..inputs].copy_from_slice(x);
-                    }
+                    let to = RowsMut { values: padding, stride };
+                    copy_rows(to, Rows { values: x, stride: inputs }, (inner, inputs));
                     &*padding
                 };
-                let (b, inner) = (Rows { values: b, stride }, g.len() / outputs);
-                let parts = dw.chunks_mut(COLUMNS * stride).zip(db.chunks_mut(COLUMNS));
-                for ((dw, db), first) in parts.zip((first..).step_by(COLUMNS)) {
+                let b = Rows { values: b, stride };
+                for (part, dw) in dw.chunks_mut(COLUMNS * stride).enumerate() {
+                    let (start, width) = (part * COLUMNS, dw.len() / stride);
                     for (columns, g) in columns.chunks_exact_mut(COLUMNS).zip(g.chunks_exact(outputs)) {
-                        columns[..db.len()].copy_from_slice(&g[first..first + db.len()]);
+                        columns[..width].copy_from_slice(&g[first + start..][..width]);
                     }
                     let a = Transposed(Rows { values: columns, stride: COLUMNS });
-                    let (shape, c) = ((db.len(), inner, inputs), RowsMut { values: dw, stride });
+                    let (shape, c) = ((width, inner, inputs), RowsMut { values: dw, stride });
                     Product { shape, a, b, start: Start::Present, c }.run();
-                    vectorized(
-                        #[inline(always)]
-                        || {
-                            for columns in columns.chunks_exact(COLUMNS).take(inner) {
-                                db.iter_mut().zip(columns).for_each(|(db, g)| *db += g);
-                            }
-                        },
-                    );
+                    if let Some(db) = db.get_mut(start..start + width) {
+                        vectorized(
+                            #[inline(always)]
+                            || {
+                                for columns in columns.chunks_exact(COLUMNS).take(inner) {
+                                    db.iter_mut().zip(columns).for_each(|(db, g)| *db += g);
+                                }
+                            },
+                        );
+                    }
                 }
             }
-            for ((sums, dw), db) in sums.chunks_exact_mut(width).zip(dw.chunks_exact(stride)).zip(db) {
-                sums[..inputs].copy_from_slice(&dw[..inputs]);
-                sums[inputs] = *db;
-            }
         });
-    });
-    let dw = sums.chunks_exact(width).flat_map(|row| &row[..inputs]).copied().collect();
-    (dw, sums.chunks_exact(width).map(|row| row[inputs]).collect())
+    }
 }
 
 impl CustomOp3 for Affine {
@@ -206,7 +243,7 @@ impl CustomOp3 for Affine {
         out: &Tensor,
         gradient: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        self.backward(x, weight, out, gradient).map(|[x, weight, bias]| (x, weight, bias))
+        self.backward((x, weight, true), out, gradient).map(|[x, weight, bias]| (x, weight, bias))
     }
 }
 
@@ -232,7 +269,7 @@ impl CustomOp2 for Affine {
         out: &Tensor,
         gradient: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        self.backward(x, weight, out, gradient).map(|[x, weight, _]| (x, weight))
+        self.backward((x, weight, false), out, gradient).map(|[x, weight, _]| (x, weight))
     }
 }
 
@@ -241,7 +278,7 @@ mod tests {
     use candle_core::{Device, Var};
 
     use super::*;
-    use crate::nn::leaky_relu;
+    use crate::nn::{alike::assert_alike, leaky_relu};
 
     /// Outputs and gradients are those of candle's operators, over several tiles and in every remainder.
     #[test]
@@ -253,25 +290,15 @@ mod tests {
         {
             let (x, weight) = (random(&[leading, &[inputs]].concat())?, random(&[outputs, inputs])?);
             let bias = random(&[outputs])?;
-            let loss_weights = random(&[leading, &[outputs]].concat())?;
-            let flat = x.reshape(((), inputs))?;
-            let plain = flat.matmul(&weight.t()?)?.reshape(loss_weights.shape())?;
+            let plain = x.reshape(((), inputs))?.matmul(&weight.t()?)?.reshape([leading, &[outputs]].concat())?;
+            let biased = plain.broadcast_add(&bias)?;
             let pairs = [
-                (affine(&x, &weight, Some(&bias), IDENTITY)?, plain.broadcast_add(&bias)?),
-                (affine(&x, &weight, Some(&bias), 0.1)?, leaky_relu(&plain.broadcast_add(&bias)?, 0.1)?),
-                (affine(&x, &weight, None, IDENTITY)?, plain.clone()),
+                (affine(&x, &weight, Some(&bias), IDENTITY)?, biased.clone()),
+                (affine(&x, &weight, Some(&bias), 0.1)?, leaky_relu(&biased, 0.1)?),
+                (affine(&x, &weight, None, IDENTITY)?, plain),
             ];
             for (own, composed) in pairs {
-                let results = [own, composed].map(|out| -> Result<_> {
-                    let gradients = (&out * loss_weights.as_tensor())?.sum_all()?.backward()?;
-                    let of = |var: &Var| gradients.get(var).map(|gradient| gradient.flatten_all()?.to_vec1::<f32>());
-                    let all = [of(&x), of(&weight), of(&bias), Some(out.flatten_all()?.to_vec1())];
-                    all.into_iter().flatten().collect::<Result<Vec<Vec<f32>>>>()
-                });
-                let [own, composed] = results;
-                for (own, composed) in own?.iter().flatten().zip(composed?.iter().flatten()) {
-                    assert!((own - composed).abs() < 1e-3 * composed.abs().max(0.1), "{own} {composed}");
-                }
+                assert_alike(&own, &composed, &[&x, &weight, &bias])?;
             }
         }
         Ok(())

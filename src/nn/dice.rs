@@ -122,10 +122,11 @@ impl CustomOp2 for FusedDice {
         p: &CpuStorage,
         p_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let (mut out, c) = (host::floats(x, x_layout)?.to_vec(), self.mean.len());
+        let (x, c) = (host::floats(x, x_layout)?, self.mean.len());
         let parameters = host::floats(p, p_layout)?;
-        let rows = host::rows_per_chunk(out.len() / c, c);
-        host::for_chunks(&mut out, rows * c, 16, |_, out| {
+        let chunk = host::rows_per_chunk(x.len() / c, c) * c;
+        let out = host::make(x.len(), chunk, 16, |number, out| {
+            out.copy_from_slice(&x[number * chunk..][..out.len()]);
             vectorized(
                 #[inline(always)]
                 || {
@@ -173,10 +174,10 @@ impl CustomOp2 for FusedDice {
             Statistics::OfTheBatch => 1.0 / (values.len() / c) as f32,
             Statistics::Constant => 0.0,
         };
-        let mut out = values.to_vec();
-        let rows = host::rows_per_chunk(out.len() / c, c);
-        host::for_chunks(&mut out, rows * c, 24, |chunk, out| {
-            let g = &g[chunk * rows * c..];
+        let chunk = host::rows_per_chunk(values.len() / c, c) * c;
+        let out = host::make(values.len(), chunk, 24, |number, out| {
+            out.copy_from_slice(&values[number * chunk..][..out.len()]);
+            let g = &g[number * chunk..];
             vectorized(
                 #[inline(always)]
                 || {

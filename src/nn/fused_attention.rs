@@ -6,6 +6,8 @@ use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
 
 use super::{
     host,
+    product::{Right, Rows, RowsMut, Transposed, copy_rows, multiply},
+    scratch::with_scratch,
     softmax::exponentials,
     vector::{self, vectorized},
 };
@@ -14,20 +16,6 @@ use super::{
 pub(super) struct FusedAttention {
     heads: usize,
     lengths: Arc<[usize]>,
-}
-
-/// One head's matrices, copied out of the packed projection.
-struct Head {
-    /// Scaled queries `[L, w]`.
-    q: Vec<f32>,
-    /// Keys `[n, w]`.
-    k: Vec<f32>,
-    /// Values `[n, w]`.
-    v: Vec<f32>,
-    /// Attention weights `[L, n]`.
-    weights: Vec<f32>,
-    /// A transposed matrix.
-    scratch: Vec<f32>,
 }
 
 impl FusedAttention {
@@ -48,28 +36,36 @@ impl FusedAttention {
         1.0 / ((d / self.heads) as f32).sqrt()
     }
 
-    /// Copies a head out and computes its weights; `n` keys are real.
-    #[inline(always)]
-    fn head(&self, qkv: &[f32], d: usize, head: usize, n: usize) -> Head {
-        let (w, length) = (d / self.heads, qkv.len() / (3 * d));
-        let copy = |part: usize, rows: usize| {
-            let start = part * d + head * w;
-            let mut out = Vec::with_capacity(rows * w);
-            qkv.chunks_exact(3 * d).take(rows).for_each(|row| out.extend_from_slice(&row[start..start + w]));
-            out
-        };
-        let (mut q, k, v) = (copy(0, length), copy(1, n), copy(2, n));
-        let scale = self.scale(d);
-        q.iter_mut().for_each(|q| *q *= scale);
-        let (mut weights, mut scratch) = (vec![0.0; length * n], vec![0.0; n * w]);
-        vector::transpose(&mut scratch, &k, w); // [w, n]
-        vector::multiply_add(&mut weights, &q, (w, 1), &scratch, n);
-        for row in weights.chunks_exact_mut(n) {
-            let (_, sum) = exponentials(row);
-            let factor = 1.0 / sum;
-            row.iter_mut().for_each(|x| *x *= factor);
-        }
-        Head { q, k, v, weights, scratch }
+    /// Keys that an entry has.
+    fn keys(&self, entry: usize, length: usize) -> usize {
+        self.lengths[entry].min(length)
+    }
+
+    /// A head's attention `[L, n]` from its parts of the packed projection: scaled queries `[L, w]`, keys `[n, w]`.
+    fn weights(&self, q: &[f32], k: Rows<'_>, weights: &mut [f32], (w, n): (usize, usize)) {
+        multiply((q.len() / w, w, n), Rows { values: q, stride: w }, Right::Transposed(k), weights);
+        vectorized(
+            #[inline(always)]
+            || {
+                for row in weights.chunks_exact_mut(n) {
+                    let (_, sum) = exponentials(row);
+                    let factor = 1.0 / sum;
+                    row.iter_mut().for_each(|x| *x *= factor);
+                }
+            },
+        );
+    }
+}
+
+/// Rows of a head: `part` of the packed projection is 0 for queries, 1 for keys, 2 for values.
+fn head(qkv: &[f32], d: usize, (part, first): (usize, usize)) -> Rows<'_> {
+    Rows { values: &qkv[part * d + first..], stride: 3 * d }
+}
+
+/// `to [rows, w] = scale · from`.
+fn scaled(to: &mut [f32], from: Rows<'_>, w: usize, scale: f32) {
+    for (row, to) in to.chunks_exact_mut(w).enumerate() {
+        to.iter_mut().zip(&from.values[row * from.stride..]).for_each(|(to, from)| *to = from * scale);
     }
 }
 
@@ -81,27 +77,23 @@ impl CustomOp1 for FusedAttention {
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let (length, d) = self.sizes(layout.dims())?;
         let (qkv, w) = (host::floats(storage, layout)?, d / self.heads);
-        let mut out = vec![0.0; self.lengths.len() * length * d];
-        host::for_chunks(&mut out, length * d, 4 * length, |entry, out| {
-            let n = self.lengths[entry].min(length);
+        let scale = self.scale(d);
+        let out = host::make(self.lengths.len() * length * d, length * d, 4 * length, |entry, out| {
+            let n = self.keys(entry, length);
             if n == 0 {
-                return;
+                return out.fill(0.0);
             }
-            let qkv = &qkv[entry * length * 3 * d..(entry + 1) * length * 3 * d];
-            let mut context = vec![0.0; length * w];
-            for head in 0..self.heads {
-                vectorized(
-                    #[inline(always)]
-                    || {
-                        let Head { v, weights, .. } = self.head(qkv, d, head, n);
-                        context.fill(0.0);
-                        vector::multiply_add(&mut context, &weights, (n, 1), &v, w);
-                        for (out, context) in out.chunks_exact_mut(d).zip(context.chunks_exact(w)) {
-                            out[head * w..(head + 1) * w].copy_from_slice(context);
-                        }
-                    },
-                );
-            }
+            let qkv = &qkv[entry * length * 3 * d..][..length * 3 * d];
+            with_scratch([length * w, length * n, length * w], |[q, weights, context]| {
+                for first in (0..d).step_by(w) {
+                    let part = |part: usize| head(qkv, d, (part, first));
+                    scaled(q, part(0), w, scale);
+                    self.weights(q, part(1), weights, (w, n));
+                    multiply((length, n, w), Rows { values: weights, stride: n }, Right::Plain(part(2)), context);
+                    let to = RowsMut { values: &mut out[first..], stride: d };
+                    copy_rows(to, Rows { values: context, stride: w }, (length, w));
+                }
+            });
         });
         Ok((CpuStorage::F32(out), (self.lengths.len(), length, d).into()))
     }
@@ -110,47 +102,46 @@ impl CustomOp1 for FusedAttention {
         let (length, d) = self.sizes(qkv.dims())?;
         let (w, scale) = (d / self.heads, self.scale(d));
         let gradient = gradient.contiguous()?;
-        let ((x, x_layout), (g, g_layout)) = (qkv.storage_and_layout(), gradient.storage_and_layout());
-        let (x, g) = (host::stored(&x, x_layout)?, host::stored(&g, g_layout)?);
-        let mut out = vec![0.0; x.len()];
-        host::for_chunks(&mut out, length * 3 * d, 8 * length, |entry, out| {
-            let n = self.lengths[entry].min(length);
+        let (x, g) = (host::values(qkv)?, host::values(&gradient)?);
+        let out = host::make(x.len(), length * 3 * d, 8 * length, |entry, out| {
+            let n = self.keys(entry, length);
+            out.fill(0.0);
             if n == 0 {
                 return;
             }
-            let x = &x[entry * length * 3 * d..(entry + 1) * length * 3 * d];
-            let g = &g[entry * length * d..(entry + 1) * length * d];
-            for head in 0..self.heads {
-                vectorized(
-                    #[inline(always)]
-                    || {
-                        let Head { q, k, v, weights, mut scratch } = self.head(x, d, head, n);
-                        let mut g_head = Vec::with_capacity(length * w);
-                        g.chunks_exact(d).for_each(|row| g_head.extend_from_slice(&row[head * w..(head + 1) * w]));
-                        let mut dv = vec![0.0; n * w];
-                        vector::multiply_add(&mut dv, &weights, (1, n), &g_head, w);
-                        // Gradient of the weights, then of the scores, in place.
-                        vector::transpose(&mut scratch, &v, w); // [w, n]
-                        let mut ds = vec![0.0; length * n];
-                        vector::multiply_add(&mut ds, &g_head, (w, 1), &scratch, n);
-                        for (ds, p) in ds.chunks_exact_mut(n).zip(weights.chunks_exact(n)) {
-                            let mean = vector::dot(ds, p);
-                            ds.iter_mut().zip(p).for_each(|(ds, p)| *ds = p * (*ds - mean));
-                        }
-                        let (mut dq, mut dk) = (vec![0.0; length * w], vec![0.0; n * w]);
-                        vector::multiply_add(&mut dq, &ds, (n, 1), &k, w);
-                        dq.iter_mut().for_each(|dq| *dq *= scale);
-                        // q carries the scale already.
-                        vector::multiply_add(&mut dk, &ds, (1, n), &q, w);
-                        for (part, values) in [dq, dk, dv].iter().enumerate() {
-                            let start = part * d + head * w;
-                            for (row, values) in out.chunks_exact_mut(3 * d).zip(values.chunks_exact(w)) {
-                                row[start..start + w].copy_from_slice(values);
+            let x = &x[entry * length * 3 * d..][..length * 3 * d];
+            let g = &g[entry * length * d..][..length * d];
+            let sizes = [length * w, length * n, length * n, length * w, n * w, n * w];
+            with_scratch(sizes, |[q, weights, ds, dq, dk, dv]| {
+                for first in (0..d).step_by(w) {
+                    let part = |part: usize| head(x, d, (part, first));
+                    let g = Rows { values: &g[first..], stride: d };
+                    scaled(q, part(0), w, scale);
+                    self.weights(q, part(1), weights, (w, n));
+                    let by_key = |values| Transposed(Rows { values, stride: n });
+                    multiply((n, length, w), by_key(weights), Right::Plain(g), dv);
+                    // Gradient of the weights, then of the scores, in place.
+                    multiply((length, w, n), g, Right::Transposed(part(2)), ds);
+                    vectorized(
+                        #[inline(always)]
+                        || {
+                            for (ds, p) in ds.chunks_exact_mut(n).zip(weights.chunks_exact(n)) {
+                                let mean = vector::dot(ds, p);
+                                ds.iter_mut().zip(p).for_each(|(ds, p)| *ds = p * (*ds - mean));
                             }
-                        }
-                    },
-                );
-            }
+                        },
+                    );
+                    multiply((length, n, w), Rows { values: ds, stride: n }, Right::Plain(part(1)), dq);
+                    dq.iter_mut().for_each(|dq| *dq *= scale);
+                    // q carries the scale already.
+                    let q = Rows { values: q, stride: w };
+                    multiply((n, length, w), by_key(ds), Right::Plain(q), dk);
+                    for (part, (values, rows)) in [(&*dq, length), (&*dk, n), (&*dv, n)].into_iter().enumerate() {
+                        let to = RowsMut { values: &mut out[part * d + first..], stride: 3 * d };
+                        copy_rows(to, Rows { values, stride: w }, (rows, w));
+                    }
+                }
+            });
         });
         Ok(Some(Tensor::from_vec(out, qkv.shape(), qkv.device())?))
     }

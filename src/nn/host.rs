@@ -5,6 +5,8 @@ use std::ops::{Deref, Range};
 use candle_core::{CpuStorage, Layout, Result, Storage, Tensor, bail};
 use rayon::prelude::*;
 
+use super::scratch::with_scratch;
+
 /// Work items below which a loop stays on the calling thread: handing out work costs about ten microseconds.
 const PARALLEL_FROM: usize = 1 << 14;
 
@@ -74,6 +76,40 @@ pub(super) fn map_chunks<R: Send>(
     } else {
         values.par_chunks_mut(chunk).enumerate().map(|(n, chunk)| body(n, chunk)).collect()
     }
+}
+
+/// `len` values that `body(n, chunk)` makes, chunk by chunk; it finds anything there and has to write all. `cost` as in
+/// [`for_chunks`].
+pub(super) fn make(len: usize, chunk: usize, cost: usize, body: impl Fn(usize, &mut [f32]) + Sync) -> Vec<f32> {
+    make_and(len, chunk, cost, body).0
+}
+
+/// The same, and what the calls return, in the order of the chunks.
+pub(super) fn make_and<R: Send>(
+    len: usize,
+    chunk: usize,
+    cost: usize,
+    body: impl Fn(usize, &mut [f32]) -> R + Sync,
+) -> (Vec<f32>, Vec<R>) {
+    if rayon::current_num_threads() > 1 {
+        let mut values = vec![0.0; len];
+        let results = map_chunks(&mut values, chunk, cost, body);
+        return (values, results);
+    }
+    // A chunk is made in memory that is in the cache, and goes to where it stays once: clearing that first, or copying an
+    // operator's argument there, would be one more way through all of it.
+    let chunk = chunk.clamp(1, len.max(1));
+    let mut values = Vec::with_capacity(len);
+    let results = with_scratch([chunk], |[scratch]| {
+        let mut results = Vec::with_capacity(len.div_ceil(chunk));
+        while values.len() < len {
+            let made = &mut scratch[..chunk.min(len - values.len())];
+            results.push(body(results.len(), made));
+            values.extend_from_slice(made);
+        }
+        results
+    });
+    (values, results)
 }
 
 /// How many rows to handle together, so that a piece of work is neither tiny nor larger than a share of a thread.

@@ -23,10 +23,7 @@ impl Linear {
 
     /// `[.., in]` → `[.., out]`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        if x.device().is_cpu() {
-            return affine(x, &self.weight, Some(&self.bias), IDENTITY);
-        }
-        add_row(&project(x, &self.weight)?, &self.bias)
+        self.forward_leaky(x, IDENTITY)
     }
 
     /// The same, then [`leaky_relu`].
@@ -34,7 +31,8 @@ impl Linear {
         if x.device().is_cpu() {
             return affine(x, &self.weight, Some(&self.bias), slope);
         }
-        leaky_relu(&self.forward(x)?, slope)
+        let out = add_row(&project(x, &self.weight)?, &self.bias)?;
+        if slope == IDENTITY { Ok(out) } else { leaky_relu(&out, slope) }
     }
 
     /// `[out, in]`.
@@ -80,15 +78,15 @@ impl CustomOp2 for AddRow {
         row: &CpuStorage,
         row_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let mut out = host::floats(x, x_layout)?.to_vec();
-        let row = host::floats(row, row_layout)?;
-        let rows = host::rows_per_chunk(out.len() / row.len().max(1), row.len());
-        host::for_chunks(&mut out, rows * row.len(), 1, |_, out| {
+        let (x, row) = (host::floats(x, x_layout)?, host::floats(row, row_layout)?);
+        let chunk = host::rows_per_chunk(x.len() / row.len().max(1), row.len()) * row.len();
+        let out = host::make(x.len(), chunk, 1, |number, out| {
+            let x = &x[number * chunk..];
             vectorized(
                 #[inline(always)]
                 || {
-                    for out in out.chunks_exact_mut(row.len()) {
-                        out.iter_mut().zip(row).for_each(|(x, row)| *x += row);
+                    for (out, x) in out.chunks_exact_mut(row.len()).zip(x.chunks_exact(row.len())) {
+                        out.iter_mut().zip(x).zip(row).for_each(|((out, x), row)| *out = x + row);
                     }
                 },
             )

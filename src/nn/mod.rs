@@ -6,6 +6,8 @@
 
 mod activation;
 mod affine;
+#[cfg(test)]
+mod alike;
 mod attention;
 mod batch_matmul;
 mod batch_norm;
@@ -45,7 +47,7 @@ pub use contrastive::info_nce;
 pub use device::{DeviceChoice, DeviceMemory, device_memory, device_name};
 pub use dice::Dice;
 pub use dropout::Dropout;
-pub use embedding::{RowZero, gather_rows, mean_rows};
+pub use embedding::{RowZero, gather_rows, gather_rows_as, mean_rows, mean_rows_as};
 pub use encoder::{Encoder, EncoderBlock};
 pub use frequency_filter::FrequencyFilter;
 pub use gru::Gru;
@@ -56,6 +58,7 @@ pub use least_squares::ridge_inverse;
 pub use linear::{Linear, add_row, project};
 pub use loss::{binary_cross_entropy, cross_entropy, softplus};
 pub use mlp::Mlp;
+pub(crate) use optimizer::all_finite;
 pub use optimizer::{Adam, AdamOptions, OptimizerError};
 pub use parameters::Parameters;
 pub(crate) use product::{Dense, Matrix, Product, Rows, RowsMut, Start, padded};

@@ -348,7 +348,8 @@ fn is_finite(tensor: &Tensor) -> candle_core::Result<bool> {
     Ok(all_finite(host_slice(&storage, layout)?))
 }
 
-fn all_finite(values: &[f32]) -> bool {
+/// Whether there is no NaN and no infinity among them.
+pub(crate) fn all_finite(values: &[f32]) -> bool {
     let arch = pulp::Arch::new();
     // Of the bits without the sign, those of infinities and NaN are the largest: an integer maximum, which vectorises.
     let largest = |chunk: &[f32]| {

@@ -7,7 +7,7 @@
 use candle_core::{Result, Tensor};
 use pulp::{Simd, WithSimd};
 
-use super::{Linear, host::values};
+use super::{Linear, host::values, scratch::with_scratch, vector::vectorized};
 
 /// Rows are padded to a multiple of this many values: a vector of 512 bits.
 pub(crate) const LANES: usize = 16;
@@ -81,6 +81,74 @@ impl Left for Transposed<'_> {
     }
 }
 
+/// A matrix as the right-hand side of [`multiply`], rows without padding.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Right<'a> {
+    /// `[k, n]`.
+    Plain(Rows<'a>),
+    /// `[n, k]`, of which the transposed is meant.
+    Transposed(Rows<'a>),
+}
+
+/// `c [m, n] = a [m, k] · b`, none of them padded: what needs padding is copied for it.
+pub(crate) fn multiply((m, k, n): (usize, usize, usize), a: impl Left, b: Right<'_>, c: &mut [f32]) {
+    let stride = padded(n);
+    let direct = n == stride && matches!(b, Right::Plain(_));
+    let (b_size, c_size) = (if direct { 0 } else { k * stride }, if n == stride { 0 } else { m * stride });
+    with_scratch([b_size, c_size], |[b_padded, c_padded]| {
+        match b {
+            Right::Plain(_) if direct => {}
+            Right::Plain(rows) => copy_rows(RowsMut { values: b_padded, stride }, rows, (k, n)),
+            Right::Transposed(rows) => transpose(RowsMut { values: b_padded, stride }, rows, (n, k)),
+        }
+        let b = match b {
+            Right::Plain(rows) if direct => rows,
+            _ => Rows { values: b_padded, stride },
+        };
+        let shape = (m, k, n);
+        if n == stride {
+            return Product { shape, a, b, start: Start::Zero, c: RowsMut { values: c, stride } }.run();
+        }
+        Product { shape, a, b, start: Start::Zero, c: RowsMut { values: c_padded, stride } }.run();
+        copy_rows(RowsMut { values: c, stride: n }, Rows { values: c_padded, stride }, (m, n));
+    });
+}
+
+/// Copies rows that are one distance apart to rows that are another distance apart.
+pub(crate) fn copy_rows(to: RowsMut<'_>, from: Rows<'_>, (rows, columns): (usize, usize)) {
+    for row in 0..rows {
+        to.values[row * to.stride..][..columns].copy_from_slice(&from.values[row * from.stride..][..columns]);
+    }
+}
+
+/// `to [columns, rows] = fromᵀ` for `from [rows, columns]`.
+pub(crate) fn transpose(to: RowsMut<'_>, from: Rows<'_>, (rows, columns): (usize, usize)) {
+    /// Rows and columns that are moved together, so that whole cache lines are written.
+    const BLOCK: usize = 8;
+    vectorized(
+        #[inline(always)]
+        || {
+            let whole = (rows - rows % BLOCK, columns - columns % BLOCK);
+            for row in (0..whole.0).step_by(BLOCK) {
+                for column in (0..whole.1).step_by(BLOCK) {
+                    let block: [&[f32]; BLOCK] =
+                        std::array::from_fn(|r| &from.values[(row + r) * from.stride + column..][..BLOCK]);
+                    let columns: [[f32; BLOCK]; BLOCK] = std::array::from_fn(|c| block.map(|row| row[c]));
+                    for (c, values) in columns.iter().enumerate() {
+                        to.values[(column + c) * to.stride + row..][..BLOCK].copy_from_slice(values);
+                    }
+                }
+            }
+            for row in 0..rows {
+                let rest = if row < whole.0 { whole.1..columns } else { 0..columns };
+                for column in rest {
+                    to.values[column * to.stride + row] = from.values[row * from.stride + column];
+                }
+            }
+        },
+    );
+}
+
 /// A matrix with padded rows; the padding is zero.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Matrix {
@@ -128,10 +196,7 @@ impl Matrix {
     /// `[columns, rows]` of `[rows, columns]` without padding; its rows are [`apart`].
     pub(crate) fn transpose_of((rows, columns): (usize, usize), values: &[f32]) -> Self {
         let mut matrix = Self::with_stride(columns, rows, apart(rows));
-        let stride = matrix.stride();
-        for (row, values) in values.chunks_exact(columns.max(1)).enumerate() {
-            values.iter().enumerate().for_each(|(column, &value)| matrix.values[column * stride + row] = value);
-        }
+        transpose(matrix.view_mut(), Rows { values, stride: columns }, (rows, columns));
         matrix
     }
 

@@ -3,7 +3,7 @@
 
 use std::{cell::RefCell, collections::HashMap};
 
-use candle_core::{Result, Tensor, TensorId, backprop::GradStore};
+use candle_core::{D, Result, Tensor, TensorId, backprop::GradStore};
 
 use super::{
     host,
@@ -109,11 +109,11 @@ pub(super) trait Scatter {
     fn scatter(&self, values: &[f32], d: usize, destination: &mut impl Destination);
 }
 
-/// The backward pass of a lookup in `table [rows, d]`; `None` where its rows' gradients are collected.
+/// The backward pass of a lookup in `table [.., d]`; `None` where its rows' gradients are collected.
 pub(super) fn scattered(lookup: &impl Scatter, table: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
     let gradient = gradient.contiguous()?;
     let (storage, layout) = gradient.storage_and_layout();
-    let (values, d) = (host::stored(&storage, layout)?, table.dim(1)?);
+    let (values, d) = (host::stored(&storage, layout)?, table.dim(D::Minus1)?);
     let collected = COLLECTING.with_borrow_mut(|tables| {
         let rows = tables.as_mut()?.get_mut(&table.id())?;
         rows.looked_up = true;

@@ -6,9 +6,9 @@ use super::{Mask, RowZero, gather_rows};
 
 /// The newest of `states [B, L, k]`, at position `lengths[b] - 1`: `[B, k]`, zero where the length is 0.
 pub fn newest(states: &Tensor, lengths: &[usize]) -> Result<Tensor> {
-    let (users, length, width) = states.dims3()?;
+    let (users, length, _) = states.dims3()?;
     let rows: Vec<u32> = (0..users).map(|user| (user * length + lengths[user].max(1) - 1) as u32).collect();
-    let newest = gather_rows(&states.reshape((users * length, width))?, &rows, RowZero::Learns)?;
+    let newest = gather_rows(states, &rows, RowZero::Learns)?;
     zero_where_empty(&newest, lengths)
 }
 

@@ -131,44 +131,6 @@ pub(crate) fn add_scaled(to: &mut [f32], from: &[f32], factor: f32) {
     }
 }
 
-/// `c[m, n] += a[m, k] · b[k, n]` for small matrices; a value of `a` is at `row · a_strides.0 + column · a_strides.1`.
-#[inline(always)]
-pub(crate) fn multiply_add(c: &mut [f32], a: &[f32], a_strides: (usize, usize), b: &[f32], n: usize) {
-    if n == 0 {
-        return;
-    }
-    let (k, at) = (b.len() / n, |row: usize, column: usize| a[row * a_strides.0 + column * a_strides.1]);
-    for (row, c) in c.chunks_exact_mut(n).enumerate() {
-        // Four rows of b per pass: a quarter of the loads and stores of c.
-        let mut column = 0;
-        while column + 4 <= k {
-            let (a0, a1) = (at(row, column), at(row, column + 1));
-            let (a2, a3) = (at(row, column + 2), at(row, column + 3));
-            let (b0, rest) = b[column * n..(column + 4) * n].split_at(n);
-            let (b1, rest) = rest.split_at(n);
-            let (b2, b3) = rest.split_at(n);
-            for ((((c, b0), b1), b2), b3) in c.iter_mut().zip(b0).zip(b1).zip(b2).zip(b3) {
-                *c = a3.mul_add(*b3, a2.mul_add(*b2, a1.mul_add(*b1, a0.mul_add(*b0, *c))));
-            }
-            column += 4;
-        }
-        for column in column..k {
-            add_scaled(c, &b[column * n..(column + 1) * n], at(row, column));
-        }
-    }
-}
-
-/// `to[n, m] = from[m, n]ᵀ`.
-#[inline(always)]
-pub(crate) fn transpose(to: &mut [f32], from: &[f32], n: usize) {
-    let m = to.len() / n.max(1);
-    for row in 0..m {
-        for column in 0..n {
-            to[column * m + row] = from[row * n + column];
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -208,16 +170,8 @@ mod tests {
     }
 
     #[test]
-    fn small_products() {
-        // [2, 5] · [5, 3]
-        let a: Vec<f32> = (0..10).map(|n| n as f32).collect();
+    fn sums() {
         let b: Vec<f32> = (0..15).map(|n| (n as f32) - 7.0).collect();
-        let mut c = vec![1.0; 6];
-        multiply_add(&mut c, &a, (5, 1), &b, 3);
-        assert_eq!(c, [21.0, 31.0, 41.0, -4.0, 31.0, 66.0]);
-        let mut t = vec![0.0; 15];
-        transpose(&mut t, &b, 3);
-        assert_eq!(&t[..5], [-7.0, -4.0, -1.0, 2.0, 5.0]);
         assert_eq!(dot(&b, &b), b.iter().map(|x| x * x).sum::<f32>());
         assert_eq!(dot3(&b, &b, &b), 0.0);
         assert_eq!(dot3(&[2.0; 19], &[3.0; 19], &[1.5; 19]), 171.0);

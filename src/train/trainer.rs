@@ -297,7 +297,8 @@ impl<'a> Run<'a> {
             let mut clock = Instant::now();
             for (step, batch) in (first..).zip(batches) {
                 let samples = batch.positives.len();
-                let losses = self.step(&batch, (step, steps))?;
+                // In the thread pool: every operator that shares its work out would have to get there and back by itself.
+                let losses = rayon::scope(|_| self.step(&batch, (step, steps)))?;
                 let seconds = clock.elapsed().as_secs_f64();
                 clock = Instant::now();
                 self.state.next.step = step + 1;

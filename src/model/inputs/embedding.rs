@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use candle_core::{DType, Device, Result, Tensor, bail};
+use candle_core::{D, DType, Device, Result, Tensor, bail};
 
 use super::{ITEM_WORDS, InputConfig, QueryFeatures};
 use crate::{
     data::{Catalogue, EntityTable, UserRow},
     model::{ModelError, ParameterList, Weights},
-    nn::{Linear, RowZero, gather_rows, mean_rows},
+    nn::{Linear, RowZero, gather_rows, gather_rows_as, mean_rows, mean_rows_as},
 };
 
 /// The tables and projections, on the model's device.
@@ -71,6 +71,11 @@ impl ItemRows {
     /// The items of a list: `[n, d]`.
     pub fn list(&self, list: usize) -> Result<Tensor> {
         gather_rows(&self.table, &self.rows[list], RowZero::Learns)
+    }
+
+    /// The same as `[leading.., d]`.
+    pub fn list_as(&self, list: usize, leading: &[usize]) -> Result<Tensor> {
+        gather_rows_as(&self.table, &self.rows[list], leading, RowZero::Learns)
     }
 }
 
@@ -163,23 +168,23 @@ impl Embeddings {
         self.item_trans.forward(&concatenated(&self.items, &self.catalogue.items, rows, RowZero::Frozen)?)
     }
 
-    /// `Q(q) = Linear_query([emb_qid(q); mean over the words])`: query rows `[n]`, word rows `[n, word_len]` with 0 =
-    /// none → `[n, d]`.
-    pub fn queries(&self, queries: &[u32], words: &[u32], word_len: usize) -> Result<Tensor> {
+    /// `Q(q) = Linear_query([emb_qid(q); mean over the words])`: n query rows, word rows `[n, word_len]` with 0 =
+    /// none → `[leading.., d]`.
+    pub fn queries(&self, queries: &[u32], (words, word_len): (&[u32], usize), leading: &[usize]) -> Result<Tensor> {
         let Queries { ids, words: table, trans, .. } = self.query_tables()?;
-        let ids = gather_rows(ids, queries, RowZero::Frozen)?;
+        let ids = gather_rows_as(ids, queries, leading, RowZero::Frozen)?;
         let words = if word_len == 0 {
-            Tensor::zeros((queries.len(), table.dim(1)?), DType::F32, self.device())?
+            Tensor::zeros([leading, &[table.dim(1)?]].concat(), DType::F32, self.device())?
         } else {
-            mean_rows(table, words, word_len)?
+            mean_rows_as(table, words, word_len, leading)?
         };
-        trans.forward(&Tensor::cat(&[ids, words], 1)?)
+        trans.forward(&Tensor::cat(&[ids, words], D::Minus1)?)
     }
 
-    /// How searches began: `[n]` → `[n, d]`.
-    pub fn sources(&self, sources: &[u32]) -> Result<Tensor> {
+    /// How searches began: n rows → `[leading.., d]`.
+    pub fn sources(&self, sources: &[u32], leading: &[usize]) -> Result<Tensor> {
         match &self.query_tables()?.sources {
-            Some(table) => gather_rows(table, sources, RowZero::Learns),
+            Some(table) => gather_rows_as(table, sources, leading, RowZero::Learns),
             None => bail!("the model has no table of search sources: query_features.search_source"),
         }
     }
@@ -194,7 +199,7 @@ impl Embeddings {
     /// Q of queries of the catalogue, with the words it lists for them: `[n]` → `[n, d]`.
     pub fn catalogue_queries(&self, queries: &[u32]) -> Result<Tensor> {
         let (words, word_len) = self.words_of(queries)?;
-        self.queries(queries, &words, word_len)
+        self.queries(queries, (&words, word_len), &[queries.len()])
     }
 
     /// The words that the catalogue lists for queries, W of each, and W: `[n]` → `[n, W]`, 0 for none.

@@ -5,7 +5,7 @@ use candle_core::{DType, Result, Tensor};
 use super::{Embeddings, ItemRows};
 use crate::{
     data::HistoryBatch,
-    nn::{Mask, RowZero, gather_rows, mean_rows, newest},
+    nn::{Mask, RowZero, gather_rows_as, mean_rows_as, newest},
 };
 
 /// Histories of B users, padded on the right to Lr recommendations and Ls searches. Nothing is embedded before it is
@@ -36,7 +36,7 @@ impl<'a> HistoryVectors<'a> {
 
     /// `[B, Lr, d]`: the items' vectors, oldest first.
     pub fn items(&self) -> Result<Tensor> {
-        self.items.list(0)?.reshape((self.batch.users(), self.batch.rec_len, self.width()?))
+        self.items.list_as(0, &[self.batch.users(), self.batch.rec_len])
     }
 
     /// `[B, length, d]`: the items' vectors, padded on the left with row 0's.
@@ -47,7 +47,7 @@ impl<'a> HistoryVectors<'a> {
             std::iter::repeat_n(0, length.saturating_sub(n)).chain(row[n.saturating_sub(length)..n].iter().copied())
         });
         let rows: Vec<u32> = rows.collect();
-        gather_rows(&self.items.table, &rows, RowZero::Learns)?.reshape((self.batch.users(), length, self.width()?))
+        gather_rows_as(&self.items.table, &rows, &[self.batch.users(), length], RowZero::Learns)
     }
 
     /// `[B, Lr]`: which recommendations are real.
@@ -62,14 +62,13 @@ impl<'a> HistoryVectors<'a> {
 
     /// `[B, Ls, d]`: Q of the queries, words included.
     pub fn queries(&self) -> Result<Tensor> {
-        let queries = self.embeddings.queries(&self.batch.src_queries, &self.batch.src_words, self.batch.word_len)?;
-        queries.reshape((self.batch.users(), self.batch.src_len, ()))
+        let words = (&self.batch.src_words[..], self.batch.word_len);
+        self.embeddings.queries(&self.batch.src_queries, words, &self.searches())
     }
 
     /// `[B, Ls, d]`: how the searches began.
     pub fn sources(&self) -> Result<Tensor> {
-        let sources = self.embeddings.sources(&self.batch.src_sources)?;
-        sources.reshape((self.batch.users(), self.batch.src_len, ()))
+        self.embeddings.sources(&self.batch.src_sources, &self.searches())
     }
 
     /// `[B, Ls]`: which searches are real.
@@ -79,8 +78,7 @@ impl<'a> HistoryVectors<'a> {
 
     /// `[B, Ls · K, d]`: the clicked items' vectors, search by search.
     pub fn clicked_items(&self) -> Result<Tensor> {
-        let slots = self.batch.src_len * self.batch.click_len;
-        self.items.list(1)?.reshape((self.batch.users(), slots, self.width()?))
+        self.items.list_as(1, &[self.batch.users(), self.batch.src_len * self.batch.click_len])
     }
 
     /// `[B, Ls · K]`: which of [`Self::clicked_items`] are real.
@@ -91,11 +89,12 @@ impl<'a> HistoryVectors<'a> {
 
     /// `[B, Ls, d]`: the mean of each search's clicked items, zero without clicks.
     pub fn clicked_means(&self) -> Result<Tensor> {
-        let shape = (self.batch.users(), self.batch.src_len, self.width()?);
+        let [users, searches] = self.searches();
         if self.batch.click_len == 0 {
-            return Tensor::zeros(shape, DType::F32, self.embeddings.device());
+            let d = self.items.table.dim(1)?;
+            return Tensor::zeros((users, searches, d), DType::F32, self.embeddings.device());
         }
-        mean_rows(&self.items.table, &self.items.rows[1], self.batch.click_len)?.reshape(shape)
+        mean_rows_as(&self.items.table, &self.items.rows[1], self.batch.click_len, &[users, searches])
     }
 
     /// `[B, u]`: the users' concatenated attributes.
@@ -103,7 +102,8 @@ impl<'a> HistoryVectors<'a> {
         self.embeddings.users(&self.batch.user_rows)
     }
 
-    fn width(&self) -> Result<usize> {
-        self.items.table.dim(1)
+    /// B, Ls.
+    fn searches(&self) -> [usize; 2] {
+        [self.batch.users(), self.batch.src_len]
     }
 }

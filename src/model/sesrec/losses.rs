@@ -33,8 +33,7 @@ impl Alignment {
         if events.is_empty() {
             return self.none();
         }
-        let queries = encoded.inputs.queries.flatten_to(1)?; // [B · Ls, d]
-        let queries = gather_rows(&queries, &events, RowZero::Learns)?; // [P, d]
+        let queries = gather_rows(&encoded.inputs.queries, &events, RowZero::Learns)?; // [P, d]
         let items = gather_rows(&encoded.items.table, &items, RowZero::Learns)?; // [P, d]
         let from_queries = self.direction(&queries, &items, negative_items)?;
         let from_items = self.direction(&items, &queries, negative_queries)?;

@@ -15,7 +15,7 @@ use crate::{
     model::{Embeddings, HistoryVectors, ItemRows, Losses, ModelError, Weights},
     nn::{
         Dropout, Encoder, EncoderBlock, Linear, Mask, Mlp, MultiHeadAttention, RowZero, add_row, binary_cross_entropy,
-        cross_entropy, gather_rows, project,
+        cross_entropy, gather_rows_as, project,
     },
 };
 
@@ -215,7 +215,7 @@ impl Network {
             Tensor::cat(&[&rec, &src, candidates], 2)?
         } else {
             let owners: Vec<u32> = (0..users as u32).flat_map(|user| std::iter::repeat_n(user, count)).collect();
-            let user = gather_rows(&encoded.inputs.users, &owners, RowZero::Learns)?.reshape((users, count, ()))?;
+            let user = gather_rows_as(&encoded.inputs.users, &owners, &[users, count], RowZero::Learns)?;
             Tensor::cat(&[&rec, &src, &user, candidates], 2)? // [B, C, 2·3d + u + d]
         };
         let mut logits = self.head.forward(&features, dropout)?.squeeze(2)?;
@@ -230,7 +230,7 @@ impl Network {
             logits = (logits + weighted_sets(rec, src, weights)?)?;
         }
         if let Some(bias) = &self.item_bias {
-            logits = (logits + gather_rows(bias, rows, RowZero::Learns)?.reshape((users, count))?)?;
+            logits = (logits + gather_rows_as(bias, rows, &[users, count], RowZero::Learns)?.squeeze(2)?)?;
         }
         Ok(logits)
     }
@@ -238,8 +238,8 @@ impl Network {
     /// The items of an encoded batch's list as `[B, C, d]`, `C` per user.
     pub fn candidates(&self, encoded: &EncodedHistory, list: usize) -> Result<Tensor> {
         let users = encoded.rec.events.lengths.len();
-        let d = self.config.hidden_dim;
-        gather_rows(&encoded.items.table, &encoded.items.rows[list], RowZero::Learns)?.reshape((users, (), d))
+        let per_user = encoded.items.rows[list].len().checked_div(users).unwrap_or(0);
+        encoded.items.list_as(list, &[users, per_user])
     }
 
     /// Prediction loss + α · alignment + β · contrast, and everything on the way there.
@@ -255,7 +255,7 @@ impl Network {
         let align = if weights.align == 0.0 || alignment_items.is_empty() || alignment_queries.is_empty() {
             self.alignment.none()?
         } else {
-            let items = gather_rows(&encoded.items.table, &encoded.items.rows[3], RowZero::Learns)?;
+            let items = encoded.items.list(3)?;
             let queries = self.embeddings.catalogue_queries(alignment_queries)?;
             self.alignment.loss(history, &encoded, &items, &queries)?
         };
@@ -331,13 +331,13 @@ impl Side {
 
     /// Adds positions and encodes: `[B, L, d]` → `[B, L, d]`.
     fn encode(&self, events: &Tensor, lengths: &[usize], dropout: &mut Dropout) -> Result<EncodedEvents> {
-        let (users, length, d) = events.dims3()?;
+        let (users, length, _) = events.dims3()?;
         let x = match self.counted_from {
             Positions::Oldest => add_row(events, &self.positions.narrow(0, 0, length)?)?,
             Positions::Newest => {
                 let places = lengths.iter().flat_map(|&real| (0..length).map(move |place| from_newest(place, real)));
                 let places: Vec<u32> = places.map(|place| place as u32).collect();
-                (events + gather_rows(&self.positions, &places, RowZero::Learns)?.reshape((users, length, d))?)?
+                (events + gather_rows_as(&self.positions, &places, &[users, length], RowZero::Learns)?)?
             }
         };
         let encoded = self.encoder.forward(&x, lengths, dropout)?;
