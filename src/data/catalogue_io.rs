@@ -202,15 +202,12 @@ fn read_table_with(
         table.words = WordLists::padded();
     }
     while let Some(batch) = reader.next()? {
-        let (rows, ids) = (batch.u32s("row")?, batch.strings("id")?);
-        for n in 0..batch.len() {
-            let (row, id) = (table_rows(&table), ids.value(n));
-            if rows.value(n) != row {
-                return Err(wrong(format!("row {} where {row} should be: rows must be consecutive", rows.value(n))));
-            }
-            if table.ids.insert(id) + first_row != row {
-                return Err(wrong(format!("row {row}: id {id:?} occurs twice")));
-            }
+        let (rows, ids, first) = (batch.u32s("row")?, batch.strings("id")?, table_rows(&table));
+        if let Some((row, expected)) = rows.values().iter().zip(first..).find(|(row, expected)| **row != *expected) {
+            return Err(wrong(format!("row {row} where {expected} should be: rows must be consecutive")));
+        }
+        if let Err(place) = table.ids.insert_new((0..batch.len()).map(|n| ids.value(n))) {
+            return Err(wrong(format!("row {}: id {:?} occurs twice", first + place as u32, ids.value(place))));
         }
         for attribute in &mut table.attributes {
             let values = batch.u32s(&attribute_column(&attribute.name))?.values();

@@ -18,6 +18,13 @@ impl FileChecksum {
     pub fn of(path: &Path) -> io::Result<Self> {
         let mut hasher = blake3::Hasher::new();
         hasher.update_reader(fs::File::open(path)?)?;
-        Ok(Self { bytes: hasher.count(), blake3: hasher.finalize().to_hex().to_string() })
+        Ok(hasher.into())
+    }
+}
+
+/// Of what went through it.
+impl From<blake3::Hasher> for FileChecksum {
+    fn from(hasher: blake3::Hasher) -> Self {
+        Self { bytes: hasher.count(), blake3: hasher.finalize().to_hex().to_string() }
     }
 }

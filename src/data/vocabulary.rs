@@ -4,6 +4,9 @@ use std::hash::BuildHasher;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 
+/// Entries that are looked up together.
+const BLOCK: usize = 32;
+
 /// Strings ↔ consecutive numbers. About 17 bytes per entry besides the text itself, so that ten million item ids fit
 /// in a few hundred megabytes, where a `HashMap<String, u32>` would take more than a gigabyte.
 #[derive(Clone, Default)]
@@ -34,9 +37,39 @@ impl Vocabulary {
     /// With more than `u32::MAX` entries.
     pub fn insert(&mut self, entry: &str) -> u32 {
         let hash = self.hasher.hash_one(entry);
-        if let Some(&number) = self.table.find(hash, |&n| slice(&self.text, &self.ends, n) == entry) {
-            return number;
+        self.find(hash, entry).unwrap_or_else(|| self.add(hash, entry))
+    }
+
+    /// Adds many entries, none of which may be there already; those before one that is are added, and its place is returned.
+    /// Where the vocabulary is large, a block of entries waits for memory together, as in [`get_all`](Self::get_all).
+    ///
+    /// # Panics
+    /// With more than `u32::MAX` entries.
+    pub fn insert_new<'a>(&mut self, entries: impl IntoIterator<Item = &'a str>) -> Result<(), usize> {
+        let (mut entries, mut place) = (entries.into_iter(), 0);
+        let mut block = Vec::with_capacity(BLOCK);
+        loop {
+            block.clear();
+            block.extend(entries.by_ref().take(BLOCK).map(|entry| (self.hasher.hash_one(entry), entry)));
+            if block.is_empty() {
+                return Ok(());
+            }
+            for &(hash, _) in &block {
+                // Read for nothing but to be in the cache afterwards.
+                std::hint::black_box(self.table.find(hash, |_| true));
+            }
+            for &(hash, entry) in &block {
+                if self.find(hash, entry).is_some() {
+                    return Err(place);
+                }
+                self.add(hash, entry);
+                place += 1;
+            }
         }
+    }
+
+    /// An entry that is not there yet.
+    fn add(&mut self, hash: u64, entry: &str) -> u32 {
         let number = u32::try_from(self.ends.len()).expect("a vocabulary holds at most 2^32 entries");
         self.text.push_str(entry);
         self.ends.push(self.text.len() as u64);
@@ -58,7 +91,6 @@ impl Vocabulary {
     /// vocabulary is large; here each of them is made for a block of entries at once, so that the processor waits for all of
     /// the block together.
     pub fn get_all<S: AsRef<str>>(&self, entries: &[S]) -> Vec<Option<u32>> {
-        const BLOCK: usize = 32;
         let mut numbers = Vec::with_capacity(entries.len());
         for entries in entries.chunks(BLOCK) {
             let (mut hashes, mut guesses, mut places) = ([0; BLOCK], [None; BLOCK], [(0, 0); BLOCK]);
@@ -149,6 +181,22 @@ mod tests {
         assert_eq!(vocabulary.get("b"), None);
         assert_eq!(vocabulary.name(4), None);
         assert_eq!(vocabulary.get_all(&["ä", "", "b", "a", "bc"]), [Some(3), Some(1), None, Some(0), Some(2)]);
+    }
+
+    #[test]
+    fn new_entries_are_added_up_to_one_that_is_not_new() {
+        let mut vocabulary = Vocabulary::new();
+        let names: Vec<String> = (0..1000).map(|n| format!("item-{n}")).collect();
+        let added =
+            |vocabulary: &mut Vocabulary, names: &[String]| vocabulary.insert_new(names.iter().map(String::as_str));
+        assert_eq!(added(&mut vocabulary, &names), Ok(()));
+        assert_eq!(vocabulary.iter().collect::<Vec<_>>(), names);
+        assert_eq!(vocabulary.get("item-999"), Some(999));
+        // Also one of the same block.
+        let more = ["a", "b", "a", "c"].map(str::to_owned);
+        assert_eq!(added(&mut vocabulary, &more), Err(2));
+        assert_eq!((vocabulary.len(), vocabulary.get("b"), vocabulary.get("c")), (1002, Some(1001), None));
+        assert_eq!(added(&mut vocabulary, &names[7..]), Err(0));
     }
 
     /// With so many entries, some hashes begin alike.

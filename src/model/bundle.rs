@@ -17,7 +17,7 @@ use std::{
 
 use candle_core::{Device, Tensor};
 
-use super::{Manifest, ModelConfig, ModelError, RankerOptions, RankingModel, manifest::listed};
+use super::{Manifest, ModelConfig, ModelError, RankerOptions, RankingModel, manifest::listed, tensor_file};
 use crate::{
     data::{Catalogue, DatasetError},
     domain::ModelVersion,
@@ -118,7 +118,7 @@ impl Bundle {
     /// # Errors
     /// Names the file, and the tensor where it is about one.
     pub fn read(dir: &Path) -> Result<Self, BundleError> {
-        let manifest = Manifest::read(dir)?;
+        let manifest = Manifest::read(dir, WEIGHTS)?;
         let required = [CONFIG, WEIGHTS].map(str::to_owned).into_iter();
         let catalogue_files = Catalogue::FILES.iter().map(|file| format!("{CATALOGUE}/{file}"));
         for file in required.chain(catalogue_files) {
@@ -130,12 +130,16 @@ impl Bundle {
         let path = dir.join(CONFIG);
         let json = fs::read(&path).map_err(BundleError::io(&path))?;
         let config = ModelConfig::from_json(&json).map_err(BundleError::model(path.clone()))?;
-        let catalogue = Catalogue::read(&dir.join(CATALOGUE))?;
+        // Millions of ids take as long as millions of rows.
+        let (catalogue, weights) = std::thread::scope(|scope| {
+            let weights = scope.spawn(|| tensor_file::read(&dir.join(WEIGHTS)));
+            let catalogue = Catalogue::read(&dir.join(CATALOGUE));
+            (catalogue, weights.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        });
+        let tensors = manifest.check((dir, WEIGHTS), weights)?;
+        let catalogue = catalogue?;
         config.check_catalogue(&catalogue).map_err(BundleError::model(path))?;
-        let path = dir.join(WEIGHTS);
-        let tensors = candle_core::safetensors::load(&path, &Device::Cpu)
-            .map_err(|error| BundleError::Format { path: path.clone(), message: error.to_string() })?;
-        config.check_weights(&tensors).map_err(BundleError::model(path))?;
+        config.check_weights(&tensors).map_err(BundleError::model(dir.join(WEIGHTS)))?;
         let metrics = if manifest.contains(METRICS) { Some(read_json(&dir.join(METRICS))?) } else { None };
         let version = manifest.version();
         Ok(Self { name: name_of(dir), version, config, catalogue: Arc::new(catalogue), tensors, metrics })

@@ -37,8 +37,8 @@ impl Manifest {
         Ok(Self { format_version: FORMAT_VERSION, files })
     }
 
-    /// Reads it and checks every file against it.
-    pub(super) fn read(dir: &Path) -> Result<Self, BundleError> {
+    /// Reads it and checks every file against it but for `unread`, which is for [`check`](Self::check).
+    pub(super) fn read(dir: &Path, unread: &str) -> Result<Self, BundleError> {
         let path = dir.join(Self::FILE);
         let text = fs::read(&path).map_err(BundleError::io(&path))?;
         let manifest: Self = serde_json::from_slice(&text)
@@ -56,11 +56,28 @@ impl Manifest {
             if outside {
                 return Err(BundleError::Format { path, message: format!("{name:?} is not a file of the bundle") });
             }
-            if checksum(&file)? != *sum {
+            if name != unread && checksum(&file)? != *sum {
                 return Err(BundleError::Checksum { path: file });
             }
         }
         Ok(manifest)
+    }
+
+    /// Checks a file that was read and summed up. What could not be read is not worth reporting where the file is damaged.
+    pub(super) fn check<T>(
+        &self,
+        (dir, name): (&Path, &str),
+        read: Result<(T, FileChecksum), BundleError>,
+    ) -> Result<T, BundleError> {
+        let path = dir.join(name);
+        let sum = match &read {
+            Ok((_, sum)) => sum.clone(),
+            Err(_) => checksum(&path)?,
+        };
+        if self.files.get(name) != Some(&sum) {
+            return Err(BundleError::Checksum { path });
+        }
+        read.map(|(content, _)| content)
     }
 
     pub(super) fn write(&self, dir: &Path) -> Result<(), BundleError> {

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use candle_core::{DType, Device, Tensor};
 
 use super::ModelError;
-use crate::nn::{BatchNorm, Initial, LayerNorm, Linear};
+use crate::nn::{BatchNorm, Initial, LayerNorm, Linear, all_finite, values};
 
 /// One tensor of a model.
 #[derive(Debug, Clone, PartialEq)]
@@ -136,8 +136,10 @@ pub fn check(parameters: &[Parameter], tensors: &HashMap<String, Tensor>) -> Res
             return fail(format!("has type {:?}; expected {:?}", tensor.dtype(), role.dtype()));
         }
         if tensor.dtype() == DType::F32 {
-            let values = tensor.flatten_all()?.to_vec1::<f32>()?;
-            if let Some(position) = values.iter().position(|value| !value.is_finite()) {
+            let tensor = tensor.contiguous()?.to_device(&Device::Cpu)?;
+            let values = values(&tensor)?;
+            if !all_finite(&values) {
+                let position = values.iter().position(|value| !value.is_finite()).unwrap_or(0);
                 return fail(format!("is not finite at element {position}: {}", values[position]));
             }
         }
