@@ -1,4 +1,4 @@
-//! Open-loop load at a constant rate.
+//! Open-loop load: callers that send whether or not they were answered.
 
 use std::{
     collections::BTreeMap,
@@ -9,6 +9,8 @@ use std::{
 };
 
 use hdrhistogram::Histogram;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 use tokio::{runtime::Handle, sync::Semaphore};
 use tonic::Code;
 
@@ -17,8 +19,10 @@ use crate::proto::v1::Timings;
 /// How much load, for how long.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Load {
-    /// Requests per second.
+    /// Requests per second, of all callers together.
     pub(super) rate: f64,
+    /// Who send independently of each other, each at even distances.
+    pub(super) callers: usize,
     /// How long is measured.
     pub(super) duration: Duration,
     /// How long load runs before that.
@@ -99,7 +103,7 @@ pub(super) fn latency_histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, 60_000_000, 3).expect("constant bounds are valid")
 }
 
-/// Sends `request(n)` for n = 0, 1, … at a constant rate and waits for the last answer.
+/// Sends `request(n)` for n = 0, 1, … and waits for the last answer.
 ///
 /// A thread keeps the time: the runtime's timers round to a millisecond, which is as long as an answer takes.
 pub(super) async fn open_loop<F, R>(load: Load, request: F) -> Measured
@@ -115,8 +119,8 @@ where
             let start = Instant::now();
             let measure_from = start + load.warm_up;
             let end = measure_from + load.duration;
-            for n in 0u64.. {
-                let due = start + Duration::from_secs_f64(n as f64 / load.rate);
+            for (n, departure) in (0..).zip(departures(load.rate, load.callers)) {
+                let due = start + departure;
                 if due >= end {
                     break;
                 }
@@ -141,6 +145,19 @@ where
     let all = u32::try_from(load.max_in_flight).expect("fewer than 2^32 requests are in flight");
     let _all_answered = permits.acquire_many(all).await.expect("the semaphore is never closed");
     lock(&measured).clone()
+}
+
+/// When requests leave: every caller begins at a moment of its own, so that some leave together and others alone, as they
+/// would from callers that don't know of each other.
+fn departures(rate: f64, callers: usize) -> impl Iterator<Item = Duration> {
+    let period = callers as f64 / rate;
+    let mut rng = ChaCha8Rng::seed_from_u64(callers as u64);
+    let mut beginnings: Vec<f64> = (0..callers).map(|_| rng.random_range(0.0..period)).collect();
+    beginnings.sort_by(f64::total_cmp);
+    (0u64..).flat_map(move |round| {
+        let round = round as f64 * period;
+        beginnings.clone().into_iter().map(move |beginning| Duration::from_secs_f64(round + beginning))
+    })
 }
 
 fn lock(measured: &Mutex<Measured>) -> std::sync::MutexGuard<'_, Measured> {
@@ -188,7 +205,8 @@ mod tests {
     use super::*;
 
     fn load(rate: f64) -> Load {
-        Load { rate, duration: Duration::from_millis(300), warm_up: Duration::from_millis(100), max_in_flight: 64 }
+        let (duration, warm_up) = (Duration::from_millis(300), Duration::from_millis(100));
+        Load { rate, callers: 1, duration, warm_up, max_in_flight: 64 }
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -223,6 +241,21 @@ mod tests {
         })
         .await;
         assert!(measured.not_sent > 10, "{}", measured.not_sent);
+    }
+
+    #[test]
+    fn callers_keep_their_distance_and_the_rate() {
+        let (callers, rate) = (64, 1000.0);
+        let departures: Vec<Duration> = departures(rate, callers).take(10 * callers).collect();
+        assert!(departures.is_sorted());
+        for (n, departure) in departures.iter().enumerate().skip(callers) {
+            let distance = (*departure - departures[n - callers]).as_secs_f64();
+            assert!((distance - 0.064).abs() < 1e-6, "{distance}");
+        }
+        assert!(departures[10 * callers - 1] < Duration::from_millis(640));
+        let gaps: Vec<Duration> = departures.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        let (least, most) = (gaps.iter().min().unwrap(), gaps.iter().max().unwrap());
+        assert!(*least < Duration::from_micros(200) && *most > Duration::from_millis(3), "{least:?} {most:?}");
     }
 
     #[tokio::test]

@@ -90,6 +90,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     let load = LoadOptions {
         candidates: vec![],
         rate: vec![],
+        callers: rank::CALLERS,
         find_max: false,
         p99: args.p99,
         duration: args.duration,

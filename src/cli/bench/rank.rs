@@ -1,6 +1,7 @@
 //! `sesrec bench rank`.
 
 use std::{
+    num::NonZeroUsize,
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
@@ -20,6 +21,9 @@ use crate::{
     engine::parse_duration,
     proto::v1::{GetModelInfoRequest, GetModelInfoResponse, RankRequest, ranking_service_client::RankingServiceClient},
 };
+
+/// Callers unless the command line says otherwise.
+pub(super) const CALLERS: NonZeroUsize = NonZeroUsize::new(64).expect("above 0");
 
 /// Options of `sesrec bench rank`.
 #[derive(Debug, clap::Args)]
@@ -52,6 +56,9 @@ pub(super) struct LoadOptions {
     /// Requests per second; several values make several runs.
     #[arg(long, default_values_t = [50.0], value_delimiter = ',', value_name = "R", conflicts_with = "find_max")]
     pub(super) rate: Vec<f64>,
+    /// Callers that share the rate and send independently of each other, each at even distances.
+    #[arg(long, default_value_t = CALLERS, value_name = "N")]
+    pub(super) callers: NonZeroUsize,
     /// Search the highest rate that is answered without errors and with the 99th percentile within --p99.
     #[arg(long)]
     pub(super) find_max: bool,
@@ -117,6 +124,7 @@ pub(super) async fn measure(
         let sender = Sender { channels: channels.into(), requests, timeout: options.timeout };
         let load = |rate| Load {
             rate,
+            callers: options.callers.get(),
             duration: options.duration,
             warm_up: options.warm_up,
             max_in_flight: options.max_in_flight.max(1),

@@ -125,6 +125,7 @@ async fn measure(
     let load = LoadOptions {
         candidates: vec![args.candidates],
         rate: vec![],
+        callers: rank::CALLERS,
         find_max: true,
         p99: args.p99,
         duration: args.duration,
