@@ -85,11 +85,10 @@ fn score(scorer: &Scorer, mut input: impl BufRead, output: &mut impl Write) -> a
             chunk.push(question);
         }
         if read == 0 || chunk.len() == CHUNK_REQUESTS || candidates >= CHUNK_CANDIDATES {
-            for response in scorer.answer(&chunk)? {
+            for response in scorer.answer(std::mem::take(&mut chunk))? {
                 serde_json::to_writer(&mut *output, &response)?;
                 output.write_all(b"\n").context("standard output")?;
             }
-            chunk.clear();
             candidates = 0;
         }
         if read == 0 {
@@ -116,36 +115,37 @@ impl Scorer {
         Ok(Question { line, history, seen, resolved, top_k, explain })
     }
 
-    fn answer(&self, chunk: &[Question]) -> anyhow::Result<Vec<v1::RankResponse>> {
+    fn answer(&self, chunk: Vec<Question>) -> anyhow::Result<Vec<v1::RankResponse>> {
         let users: Vec<_> = chunk.iter().map(|question| &question.seen.features).collect();
         let states = self.ranker.encode(&users)?;
         let pairs = chunk.iter().zip(&states);
         let requests: Vec<_> =
             pairs.map(|(question, state)| ScoreRequest { state, items: &question.resolved.rows }).collect();
         let scores = self.ranker.score(&requests)?;
-        let answers = chunk.iter().zip(&states).zip(scores);
+        let answers = chunk.into_iter().zip(&states).zip(scores);
         answers
             .map(|((question, state), scores)| {
-                self.response(question, state, &scores).with_context(|| format!("line {}", question.line))
+                let line = question.line;
+                self.response(question, state, &scores).with_context(|| format!("line {line}"))
             })
             .collect()
     }
 
-    fn response(&self, question: &Question, state: &UserState, scores: &[f32]) -> anyhow::Result<v1::RankResponse> {
-        let Question { history, seen, resolved, top_k, .. } = question;
-        let items = best(scores, *top_k)?;
-        let explanation = match question.explain {
+    fn response(&self, question: Question, state: &UserState, scores: &[f32]) -> anyhow::Result<v1::RankResponse> {
+        let Question { history, seen, resolved, top_k, explain, .. } = question;
+        let items = best(scores, top_k)?;
+        let explanation = match explain {
             Explain::No => None,
             Explain::Yes => {
                 let rows: Vec<u32> = items.iter().map(|item| resolved.rows[item.candidate]).collect();
                 Some(self.ranker.explain(state, &rows)?)
             }
         };
-        let presented = SeenHistory { history, view: None, seen, featurizer: &self.featurizer };
+        let presented = SeenHistory { history: &history, view: None, seen: &seen, featurizer: &self.featurizer };
         let history_explanation = explanation.as_ref().map(|(weights, _)| presented.explanation(weights));
         let ranked = Ranked { items, explanation, timings: Default::default() };
         Ok(v1::RankResponse {
-            items: ranked_items(resolved.ids.clone(), &ranked),
+            items: ranked_items(resolved.ids, &ranked),
             model_version: self.model_version.clone(),
             cold_start: seen.features.is_cold(),
             unknown_item_ids: resolved.unknown.clone(),

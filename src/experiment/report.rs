@@ -34,7 +34,7 @@ pub struct Report {
 pub enum Columns {
     /// Training time, parameters, serving cost.
     Costs,
-    /// Validation, which selects.
+    /// Validation, which selects, and training time.
     Validation,
 }
 
@@ -206,7 +206,7 @@ impl Columns {
     fn names(self) -> &'static [&'static str] {
         match self {
             Self::Costs => &["training, s", "parameters", "candidates/s", "candidates/s, cached user"],
-            Self::Validation => &["validation NDCG@10", "validation MRR", "best epoch"],
+            Self::Validation => &["validation NDCG@10", "validation MRR", "best epoch", "training, s"],
         }
     }
 
@@ -216,20 +216,29 @@ impl Columns {
                 let rate = |of: fn(ServingCost) -> f64| {
                     costs.serving.map_or_else(String::new, |cost| HumanCount(of(cost).round() as u64).to_string())
                 };
-                let seconds = match costs.seconds.deviation {
-                    Some(deviation) => format!("{:.0} ± {deviation:.0}", costs.seconds.mean),
-                    None => format!("{:.0}", costs.seconds.mean),
-                };
                 let parameters = HumanCount(costs.parameters as u64).to_string();
-                vec![seconds, parameters, rate(|cost| cost.candidates_per_second), rate(|cost| cost.cached_user)]
+                vec![
+                    seconds(costs.seconds),
+                    parameters,
+                    rate(|cost| cost.candidates_per_second),
+                    rate(|cost| cost.cached_user),
+                ]
             }),
             Self::Validation => row.validation.zip(row.costs).map(|(validation, costs)| {
                 let of = |name: &str| Metrics::NAMES.iter().position(|&other| other == name);
                 let metric = |name: &str| of(name).map_or_else(String::new, |metric| value(validation[metric]));
-                vec![metric("NDCG@10"), metric("MRR"), format!("{:.1}", costs.best_epoch.mean)]
+                vec![metric("NDCG@10"), metric("MRR"), format!("{:.1}", costs.best_epoch.mean), seconds(costs.seconds)]
             }),
         };
         cells.unwrap_or_else(|| vec![String::new(); self.names().len()])
+    }
+}
+
+/// "61 ± 2"
+fn seconds(Spread { mean, deviation }: Spread) -> String {
+    match deviation {
+        Some(deviation) => format!("{mean:.0} ± {deviation:.0}"),
+        None => format!("{mean:.0}"),
     }
 }
 
