@@ -9,7 +9,10 @@ use std::{collections::HashMap, sync::Mutex};
 use candle_core::{CpuStorage, DType, InplaceOp1, Layout, Storage, Tensor, Var};
 use rayon::prelude::*;
 
-use super::{Gradients, Parameters, row_gradients::RowGradient};
+use super::{
+    Gradients, Parameters,
+    row_gradients::{Keep, RowGradient, TableGradient},
+};
 
 /// Values that one task updates: four streams of 128 kB, which stay in a core's second-level cache.
 const CHUNK: usize = 32 * 1024;
@@ -112,11 +115,8 @@ impl Adam {
 
     /// The gradients of a loss as [`step`](Self::step) wants them: by row where it is lazy.
     pub fn backward(&self, loss: &Tensor) -> candle_core::Result<Gradients> {
-        if self.options.lazy {
-            Gradients::by_rows(loss, self.parameters.iter().map(|(_, var)| var.as_tensor()))
-        } else {
-            Ok(loss.backward()?.into())
-        }
+        let keep = if self.options.lazy { Keep::Rows } else { Keep::Whole };
+        Gradients::collect(loss, self.parameters.iter().map(|(_, var)| var.as_tensor()), keep)
     }
 
     /// Moves every parameter against its gradient.
@@ -137,6 +137,9 @@ impl Adam {
                             let gradient = host_slice(&storage, layout)?;
                             var.inplace_op1(&HostStep { constants, gradient, rows: None, moments })?;
                         }
+                        Gradient::Whole(gradient) => {
+                            var.inplace_op1(&HostStep { constants, gradient, rows: None, moments })?;
+                        }
                         Gradient::Rows(of) => {
                             let (rows, gradient) = (Some(of.rows()), of.values());
                             var.inplace_op1(&HostStep { constants, gradient, rows, moments })?;
@@ -144,7 +147,7 @@ impl Adam {
                     }
                 }
                 Moments::Device { first, second } => {
-                    let Gradient::Dense(gradient) = gradient else { unreachable!("by row on the CPU only") };
+                    let Gradient::Dense(gradient) = gradient else { unreachable!("collected on the CPU only") };
                     device_step(constants, var, gradient, (first, second))?;
                 }
             }
@@ -205,12 +208,13 @@ impl Adam {
         let found: Vec<Gradient<'a>> = self
             .parameters
             .iter()
-            .map(|(name, var)| match (gradients.dense(var), gradients.rows(var)) {
+            .map(|(name, var)| match (gradients.dense(var), gradients.looked_up(var)) {
                 (Some(dense), None) => Ok(Gradient::Dense(dense.contiguous()?)),
-                (None, Some(rows)) => Ok(Gradient::Rows(rows)),
-                (Some(dense), Some(rows)) => {
+                (None, Some(TableGradient::Whole(values))) => Ok(Gradient::Whole(values)),
+                (None, Some(TableGradient::Rows(rows))) => Ok(Gradient::Rows(rows)),
+                (Some(dense), Some(looked_up)) => {
                     let mut sum: Vec<f32> = dense.flatten_all()?.to_vec1()?;
-                    rows.add_to(&mut sum);
+                    looked_up.add_to(&mut sum);
                     Ok(Gradient::Dense(Tensor::from_vec(sum, dense.shape(), dense.device())?))
                 }
                 (None, None) => Err(OptimizerError::MissingGradient(name.to_owned())),
@@ -219,6 +223,7 @@ impl Adam {
         for ((name, _), gradient) in self.parameters.iter().zip(&found) {
             let finite = match gradient {
                 Gradient::Dense(gradient) => is_finite(gradient)?,
+                Gradient::Whole(values) => all_finite(values),
                 Gradient::Rows(rows) => all_finite(rows.values()),
             };
             if !finite {
@@ -232,6 +237,8 @@ impl Adam {
 /// One parameter's.
 enum Gradient<'a> {
     Dense(Tensor),
+    /// Collected from lookups.
+    Whole(&'a [f32]),
     /// Zero but for these rows, which alone are stepped.
     Rows(&'a RowGradient),
 }

@@ -121,7 +121,7 @@ pub(crate) fn copy_rows(to: RowsMut<'_>, from: Rows<'_>, (rows, columns): (usize
     }
 }
 
-/// `to [columns, rows] = fromᵀ` for `from [rows, columns]`.
+/// `to [columns, rows] = fromᵀ` for `from [rows, columns]`, with zeros up to whole vectors.
 pub(crate) fn transpose(to: RowsMut<'_>, from: Rows<'_>, (rows, columns): (usize, usize)) {
     /// Rows and columns that are moved together, so that whole cache lines are written.
     const BLOCK: usize = 8;
@@ -144,6 +144,9 @@ pub(crate) fn transpose(to: RowsMut<'_>, from: Rows<'_>, (rows, columns): (usize
                 for column in rest {
                     to.values[column * to.stride + row] = from.values[row * from.stride + column];
                 }
+            }
+            for column in 0..columns {
+                to.values[column * to.stride..][rows..padded(rows)].fill(0.0);
             }
         },
     );

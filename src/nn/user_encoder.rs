@@ -8,7 +8,7 @@ use super::{
     encoder::SLOPE,
     host::values,
     layer_norm::{LayerNorm, normalize_row},
-    product::{Dense, LANES, Product, Rows, RowsMut, Start, padded},
+    product::{Dense, LANES, Product, Rows, RowsMut, Start, padded, transpose},
     scratch::with_scratch,
     softmax::exponentials,
     vector::{self, vectorized},
@@ -158,17 +158,6 @@ impl Block {
 
 /// Added to the scores of padding: what is left of it after the exponential is far below rounding.
 pub(crate) const NEVER: f32 = -1e30;
-
-/// `to [columns, rows] = fromᵀ` of `(rows, columns)`, with zeros up to whole vectors.
-pub(crate) fn transpose(to: RowsMut<'_>, from: Rows<'_>, (rows, columns): (usize, usize)) {
-    for (column, to) in to.values.chunks_mut(to.stride).take(columns).enumerate() {
-        let (to, padding) = to[..padded(rows)].split_at_mut(rows);
-        for (row, to) in to.iter_mut().enumerate() {
-            *to = from.values[row * from.stride + column];
-        }
-        padding.fill(0.0);
-    }
-}
 
 impl Norm {
     fn new(norm: &LayerNorm) -> Result<Self> {
