@@ -1,6 +1,6 @@
 //! `sesrec bench`: load a server and measure it.
 //!
-//! Rank load is open-loop: requests leave at a constant rate whatever the server does, and latency counts from the time a
+//! Rank load is open-loop: callers send at a constant rate whatever the server does, and latency counts from the time a
 //! request was *meant* to leave, so that a stall shows in all the requests that it held up (no coordinated omission).
 
 mod append;
