@@ -1,12 +1,12 @@
-//! `x Wᵀ + b`, with a LeakyReLU behind it, as one operator on the CPU. Of candle's own it takes five, and its backward pass allocates and adds up a gradient
-//! for each, which takes as long as the products.
+//! `x Wᵀ + b`, with a LeakyReLU behind it, as one operator on the CPU. Of candle's own it takes five, and its backward pass
+//! allocates and adds up a gradient for each, which takes as long as the products.
 
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail};
 
 use super::{
     activation::leaky_relu_gradient,
     host,
-    product::{LANES, Matrix, Product, Rows, RowsMut, Start, Transposed, copy_rows, padded},
+    product::{Matrix, Product, Rows, RowsMut, Start, Transposed, copy_rows, multiply_from, padded},
     scratch::with_scratch,
     vector::vectorized,
 };
@@ -121,20 +121,11 @@ pub(super) fn product_and<R: Send>(
     finish: impl Fn(usize, &mut [f32]) -> R + Sync,
 ) -> (Vec<f32>, Vec<R>) {
     let (inner, columns) = (w.rows(), w.columns());
-    let start = start.map_or(Start::Zero, |row| Start::Row(row.padded_row(0)));
+    let start = start.map(|row| row.padded_row(0));
     host::make_and(x.len() / inner * columns, TILE * columns, inner, |tile, out| {
         let (first, rows) = (tile * TILE, out.len() / columns);
         let a = Rows { values: &x[first * inner..], stride: inner };
-        let shape = (rows, inner, columns);
-        if columns.is_multiple_of(LANES) {
-            Product { shape, a, b: w.view(), start, c: RowsMut { values: out, stride: columns } }.run();
-        } else {
-            let stride = padded(columns);
-            with_scratch([rows * stride], |[c]| {
-                Product { shape, a, b: w.view(), start, c: RowsMut { values: c, stride } }.run();
-                copy_rows(RowsMut { values: out, stride: columns }, Rows { values: c, stride }, (rows, columns));
-            });
-        }
+        multiply_from((rows, inner, columns), a, w.view(), start, out);
         finish(first, out)
     })
 }

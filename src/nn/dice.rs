@@ -125,8 +125,7 @@ impl CustomOp2 for FusedDice {
         let (x, c) = (host::floats(x, x_layout)?, self.mean.len());
         let parameters = host::floats(p, p_layout)?;
         let chunk = host::rows_per_chunk(x.len() / c, c) * c;
-        let out = host::make(x.len(), chunk, 16, |number, out| {
-            out.copy_from_slice(&x[number * chunk..][..out.len()]);
+        let (out, _) = host::change_and(x, chunk, 16, |_, out| {
             vectorized(
                 #[inline(always)]
                 || {
@@ -175,8 +174,7 @@ impl CustomOp2 for FusedDice {
             Statistics::Constant => 0.0,
         };
         let chunk = host::rows_per_chunk(values.len() / c, c) * c;
-        let out = host::make(values.len(), chunk, 24, |number, out| {
-            out.copy_from_slice(&values[number * chunk..][..out.len()]);
+        let (out, _) = host::change_and(values, chunk, 24, |number, out| {
             let g = &g[number * chunk..];
             vectorized(
                 #[inline(always)]

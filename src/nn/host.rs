@@ -112,6 +112,19 @@ pub(super) fn make_and<R: Send>(
     (values, results)
 }
 
+/// The same for a result that begins as a copy of `values`: `body` finds that in what it has to make.
+pub(super) fn change_and<R: Send>(
+    values: &[f32],
+    chunk: usize,
+    cost: usize,
+    body: impl Fn(usize, &mut [f32]) -> R + Sync,
+) -> (Vec<f32>, Vec<R>) {
+    make_and(values.len(), chunk, cost, |number, out| {
+        out.copy_from_slice(&values[number * chunk..][..out.len()]);
+        body(number, out)
+    })
+}
+
 /// How many rows to handle together, so that a piece of work is neither tiny nor larger than a share of a thread.
 pub(super) fn rows_per_chunk(rows: usize, row: usize) -> usize {
     let wanted = (1 << 12) / row.max(1);

@@ -100,13 +100,11 @@ impl Normalize {
         let d = Self::width(shape.dims(), parameters)?;
         let (weight, bias) = parameters.split_at(d);
         let chunk = host::rows_per_chunk(x.len() / d, d) * d;
-        let out = host::make(x.len(), chunk, 4, |number, out| {
-            let start = number * chunk;
-            out.copy_from_slice(&x[start..][..out.len()]);
+        let (out, _) = host::change_and(x, chunk, 4, |number, out| {
             vectorized(
                 #[inline(always)]
                 || {
-                    self.add(out, start, added);
+                    self.add(out, number * chunk, added);
                     for row in out.chunks_exact_mut(d) {
                         normalize_row(row, weight, bias, self.eps);
                     }
@@ -131,9 +129,8 @@ impl Normalize {
         let x_values = host::values(x)?;
         let chunk = host::rows_per_chunk(x_values.len() / d, d) * d;
         // dx = scale · (gw − mean(gw) − x̂ · mean(gw ∘ x̂)) with gw = g ∘ w
-        let (dx, sums) = host::make_and(x_values.len(), chunk, 8, |number, dx| {
+        let (dx, sums) = host::change_and(&x_values, chunk, 8, |number, dx| {
             let start = number * chunk;
-            dx.copy_from_slice(&x_values[start..][..dx.len()]);
             let mut sums = vec![0.0; 2 * d];
             let (dw, db) = sums.split_at_mut(d);
             vectorized(

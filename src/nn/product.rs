@@ -94,8 +94,7 @@ pub(crate) enum Right<'a> {
 pub(crate) fn multiply((m, k, n): (usize, usize, usize), a: impl Left, b: Right<'_>, c: &mut [f32]) {
     let stride = padded(n);
     let direct = n == stride && matches!(b, Right::Plain(_));
-    let (b_size, c_size) = (if direct { 0 } else { k * stride }, if n == stride { 0 } else { m * stride });
-    with_scratch([b_size, c_size], |[b_padded, c_padded]| {
+    with_scratch([if direct { 0 } else { k * stride }], |[b_padded]| {
         match b {
             Right::Plain(_) if direct => {}
             Right::Plain(rows) => copy_rows(RowsMut { values: b_padded, stride }, rows, (k, n)),
@@ -105,12 +104,25 @@ pub(crate) fn multiply((m, k, n): (usize, usize, usize), a: impl Left, b: Right<
             Right::Plain(rows) if direct => rows,
             _ => Rows { values: b_padded, stride },
         };
-        let shape = (m, k, n);
-        if n == stride {
-            return Product { shape, a, b, start: Start::Zero, c: RowsMut { values: c, stride } }.run();
-        }
-        Product { shape, a, b, start: Start::Zero, c: RowsMut { values: c_padded, stride } }.run();
-        copy_rows(RowsMut { values: c, stride: n }, Rows { values: c_padded, stride }, (m, n));
+        multiply_from((m, k, n), a, b, None, c);
+    });
+}
+
+/// `c [m, n] = start + a [m, k] · b`, where `b` and a starting row are padded and `c` is not.
+pub(crate) fn multiply_from(
+    shape @ (m, _, n): (usize, usize, usize),
+    a: impl Left,
+    b: Rows<'_>,
+    start: Option<&[f32]>,
+    c: &mut [f32],
+) {
+    let (stride, start) = (padded(n), start.map_or(Start::Zero, Start::Row));
+    if n == stride {
+        return Product { shape, a, b, start, c: RowsMut { values: c, stride } }.run();
+    }
+    with_scratch([m * stride], |[wide]| {
+        Product { shape, a, b, start, c: RowsMut { values: wide, stride } }.run();
+        copy_rows(RowsMut { values: c, stride: n }, Rows { values: wide, stride }, (m, n));
     });
 }
 

@@ -160,8 +160,7 @@ impl CustomOp1 for MaskedLogMeanExp {
         let gradient = gradient.contiguous()?;
         let (x_values, g, length) = (host::values(x)?, host::values(&gradient)?, self.mask.length);
         let rows = x.dim(1)?;
-        let out = host::make(x_values.len(), rows * length, 8, |group, out| {
-            out.copy_from_slice(&x_values[group * rows * length..][..out.len()]);
+        let (out, _) = host::change_and(&x_values, rows * length, 8, |group, out| {
             let kept = self.mask.row(group);
             vectorized(
                 #[inline(always)]
@@ -185,10 +184,7 @@ impl MaskedSoftmax {
     /// As many values as `from` has; `body` finds those in what it has to make.
     fn by_group(&self, from: &[f32], body: impl Fn(usize, &[bool], &mut [f32]) + Sync) -> Vec<f32> {
         let per_group = from.len() / self.mask.groups().max(1);
-        host::make(from.len(), per_group, 8, |group, out| {
-            out.copy_from_slice(&from[group * per_group..][..per_group]);
-            body(group * per_group, self.mask.row(group), out);
-        })
+        host::change_and(from, per_group, 8, |group, out| body(group * per_group, self.mask.row(group), out)).0
     }
 }
 
