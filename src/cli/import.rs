@@ -7,7 +7,7 @@ use clap::Subcommand;
 
 use crate::data::{
     DatasetError, Existing, Progress,
-    kuaisar::{self, ImportOptions, Imported, UnclickedSearches},
+    kuaisar::{self, ImportOptions, Imported, ItemColumn, UnclickedSearches},
 };
 
 /// Options of `sesrec import`.
@@ -51,6 +51,10 @@ struct KuaisarArgs {
     /// service sees such a search without a click: for a model to be served, `keep` trains on what serving will show it.
     #[arg(long, value_enum, default_value_t)]
     unclicked_searches: UnclickedSearches,
+    /// Make a further column of item_features.csv an attribute of items, as author=author_id; once per column. A model
+    /// reads it where --item-attributes of train names it.
+    #[arg(long = "item-attribute", value_name = "NAME=COLUMN")]
+    item_columns: Vec<ItemColumn>,
     /// Replace the data set if it exists; a directory that holds anything else is never replaced.
     #[arg(long)]
     force: bool,
@@ -71,6 +75,7 @@ fn kuaisar(args: &KuaisarArgs) -> anyhow::Result<()> {
     let options = ImportOptions {
         skip_bad_rows: args.skip_bad_rows,
         unclicked_searches: args.unclicked_searches,
+        item_columns: args.item_columns.clone(),
         progress: if args.quiet { Progress::Hidden } else { Progress::Bars },
         ..ImportOptions::default()
     };

@@ -1,6 +1,6 @@
 //! `sesrec bench local`: the README's figures with one command. Weights are random: time does not depend on them.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use tokio::{net::TcpListener, sync::oneshot};
@@ -21,6 +21,9 @@ use crate::{
     service::{RankingServer, Server, ServerOptions, ServiceOptions},
     telemetry::Metrics,
 };
+
+/// Connections that the load takes turns on.
+const CONNECTIONS: usize = 4;
 
 /// Options of `sesrec bench local`.
 #[derive(Debug, clap::Args)]
@@ -87,33 +90,20 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
         let _ = stopped.await;
     }));
 
-    let load = LoadOptions {
-        candidates: vec![],
-        rate: vec![],
-        callers: rank::CALLERS,
-        find_max: false,
-        p99: args.p99,
-        duration: args.duration,
-        warm_up: args.duration.min(Duration::from_secs(2)),
-        timeout: Duration::from_secs(5),
-        connections: 4,
-        max_in_flight: 4096,
-    };
     let workload = Workload::new((0..items).map(random::item_id).collect(), args.users);
-    let channels = connect(&server, load.connections).await?;
+    let channels = connect(&server, CONNECTIONS).await?;
     let mut report = Report::new(Some(&rank::model_info(&channels[0]).await?));
     append::fill(&channels[0], &workload).await?;
     for history in [HistoryMode::Inline, HistoryMode::Stored] {
         for &candidates in &args.candidates {
             // Far from the limit, then the limit, then what an operator would plan for.
-            let one = LoadOptions { candidates: vec![candidates], ..load.clone() };
-            let calm = LoadOptions { rate: vec![20.0], ..one.clone() };
+            let search = LoadOptions::search(candidates, args.p99, args.duration, CONNECTIONS);
+            // What a request costs by itself: one caller, so that none waits for another.
+            let calm = LoadOptions { callers: NonZeroUsize::MIN, ..search.at(20.0) };
             rank::measure(&channels, &workload, history, &calm, &mut report).await?;
-            let search = LoadOptions { find_max: true, ..one.clone() };
             let best: Option<Measured> = rank::measure(&channels, &workload, history, &search, &mut report).await?;
             if let Some(best) = best {
-                let planned = LoadOptions { rate: vec![best.rate * 0.8], ..one };
-                rank::measure(&channels, &workload, history, &planned, &mut report).await?;
+                rank::measure(&channels, &workload, history, &search.at(best.rate * 0.8), &mut report).await?;
             }
         }
     }

@@ -82,6 +82,29 @@ pub(super) struct LoadOptions {
     pub(super) max_in_flight: usize,
 }
 
+impl LoadOptions {
+    /// A search for the highest rate, otherwise by the flags' defaults.
+    pub(super) fn search(candidates: usize, p99: Duration, duration: Duration, connections: usize) -> Self {
+        Self {
+            candidates: vec![candidates],
+            rate: vec![],
+            callers: CALLERS,
+            find_max: true,
+            p99,
+            duration,
+            warm_up: duration.min(Duration::from_secs(2)),
+            timeout: Duration::from_secs(5),
+            connections,
+            max_in_flight: 4096,
+        }
+    }
+
+    /// The same load at one rate.
+    pub(super) fn at(&self, rate: f64) -> Self {
+        Self { rate: vec![rate], find_max: false, ..self.clone() }
+    }
+}
+
 pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     let workload = Workload::new(args.items.read()?, args.users);
     let mut channels = connect(&args.server, args.load.connections).await?;

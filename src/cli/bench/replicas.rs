@@ -122,26 +122,14 @@ async fn measure(
     redis: &mut MultiplexedConnection,
     report: &mut Report,
 ) -> anyhow::Result<Costs> {
-    let load = LoadOptions {
-        candidates: vec![args.candidates],
-        rate: vec![],
-        callers: rank::CALLERS,
-        find_max: true,
-        p99: args.p99,
-        duration: args.duration,
-        warm_up: args.duration.min(Duration::from_secs(2)),
-        timeout: Duration::from_secs(5),
-        connections: channels.len(),
-        max_in_flight: 4096,
-    };
+    let load = LoadOptions::search(args.candidates, args.p99, args.duration, channels.len());
     let best = match args.rate {
         Some(_) => None,
         None => rank::measure(channels, ranked, args.history, &load, report).await?.map(|best| best.rate),
     };
     let rate = args.rate.or(best.map(|best| best * PLANNED)).context("no rate is sustained within --p99")?;
     // Everything that is answered counts, so nothing warms up first.
-    let planned =
-        LoadOptions { rate: vec![rate], find_max: false, warm_up: Duration::ZERO, p99: Duration::MAX, ..load };
+    let planned = LoadOptions { warm_up: Duration::ZERO, p99: Duration::MAX, ..load.at(rate) };
     let before = Spent::now(replicas, redis).await?;
     let run = rank::measure(channels, ranked, args.history, &planned, report).await?;
     let answers = run.with_context(|| format!("{rate:.0} Ranks/s are too many: see the errors above"))?.latency.len();

@@ -1,6 +1,6 @@
 //! Attributes of items and users: distinct values, numbered from 1; 0 is unknown.
 
-use std::path::Path;
+use std::{path::Path, str::FromStr};
 
 use super::{
     interactions::{intern, used},
@@ -11,6 +11,31 @@ use crate::data::{Attribute, AttributeValues, DatasetError, EntityTable, Progres
 /// Which columns of `item_features.csv` become which attributes.
 const ITEM_ATTRIBUTES: [(&str, &str); 3] =
     [("type", "item_type"), ("category", "first_level_category_id"), ("category2", "second_level_category_id")];
+
+/// A further column of `item_features.csv` as an attribute, as `NAME=COLUMN`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ItemColumn {
+    /// What it is called in the data set.
+    pub attribute: String,
+    /// What it is called in the file.
+    pub column: String,
+}
+
+impl FromStr for ItemColumn {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (attribute, column) = text.split_once('=').unwrap_or_default();
+        let taken = ["id", "words"].into_iter().chain(ITEM_ATTRIBUTES.map(|(name, _)| name));
+        match () {
+            () if attribute.is_empty() || column.is_empty() => Err("must be NAME=COLUMN".into()),
+            () if taken.into_iter().any(|name| name == attribute) => {
+                Err(format!("there is an attribute {attribute} already"))
+            }
+            () => Ok(Self { attribute: attribute.into(), column: column.into() }),
+        }
+    }
+}
 
 /// Words of an item that count, the first ones: as many as short captions and lists of properties have.
 const ITEM_WORDS: usize = 16;
@@ -97,6 +122,7 @@ pub(super) struct ItemFeatures {
 pub(super) fn read_items(
     dir: &Path,
     items: &mut Vocabulary,
+    further: &[ItemColumn],
     tokenizer: Tokenizer,
     bad: &mut BadRows,
     progress: Progress,
@@ -107,7 +133,12 @@ pub(super) fn read_items(
     let caption_column = log.columns().iter().position(|column| column == "caption");
     let mut captions = Captions::default();
     let mut attributes = vec![];
-    for (name, column) in ITEM_ATTRIBUTES {
+    let further = further.iter().map(|further| (further.attribute.as_str(), further.column.as_str()));
+    for (name, column) in ITEM_ATTRIBUTES.into_iter().chain(further) {
+        if attributes.iter().any(|attribute: &AttributeColumn| attribute.name == name) {
+            let path = dir.join("item_features.csv");
+            return Err(DatasetError::format(&path, format!("two columns for one attribute, {name}")));
+        }
         attributes.push(AttributeColumn::new(name, log.column(column)?, 0));
     }
     log.each_row(bad, |row| {

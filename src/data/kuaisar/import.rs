@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     Report,
-    attributes::{ItemFeatures, UserFeatures, read_items, read_users},
+    attributes::{ItemColumn, ItemFeatures, UserFeatures, read_items, read_users},
     interactions::{NO_SOURCE, Names, Recommendations, Searches, read_recommendations, read_searches, used},
     log::BadRows,
 };
@@ -33,12 +33,14 @@ pub enum UnclickedSearches {
 }
 
 /// How to import.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct ImportOptions {
     /// Rows that may be unusable, over all files; one more is an error.
     pub skip_bad_rows: u64,
     /// What to do with searches that led to no click.
     pub unclicked_searches: UnclickedSearches,
+    /// Columns of `item_features.csv` that become attributes of items, besides type and both categories.
+    pub item_columns: Vec<ItemColumn>,
     /// How query text is split.
     pub tokenizer: Tokenizer,
     /// Whether to show how far it is.
@@ -77,7 +79,7 @@ pub fn read(dir: &Path, options: &ImportOptions) -> Result<Imported, DatasetErro
     let ImportOptions { tokenizer, progress, .. } = *options;
     let mut bad = BadRows::new(options.skip_bad_rows);
     let mut names = Names::default();
-    let item_features = read_items(dir, &mut names.items, tokenizer, &mut bad, progress)?;
+    let item_features = read_items(dir, &mut names.items, &options.item_columns, tokenizer, &mut bad, progress)?;
     let items_with_features = names.items.len();
     let recommendations = read_recommendations(dir, &mut names, &mut bad, progress)?;
     let searches = read_searches(dir, &mut names, tokenizer, &mut bad, progress)?;

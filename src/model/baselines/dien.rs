@@ -257,7 +257,7 @@ impl Dien {
             // Of no weight, so that there are gradients: zeros.
             (before, next) = (vec![0], vec![0]);
         }
-        let rows = |x: &Tensor, rows: &[u32]| gather_rows(&x.flatten_to(1)?, rows, RowZero::Learns);
+        let rows = |x: &Tensor, rows: &[u32]| gather_rows(x, rows, RowZero::Learns);
         let states = rows(states, &before)?;
         let logits = |items: &Tensor| {
             let pairs = Tensor::cat(&[&states, &rows(items, &next)?], 1)?; // [M, 2d]

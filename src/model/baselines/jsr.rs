@@ -9,8 +9,8 @@ use crate::{
     data::HistoryLimits,
     model::{BatchPlan, Extras, HistoryVectors, InputConfig, Losses, ModelError, ParameterList, TableConfig, Weights},
     nn::{
-        Dropout, Initial, Linear, Mask, Mlp, RowZero, batch_matmul, binary_cross_entropy, gather_rows, masked_softmax,
-        project,
+        Dropout, Initial, Linear, Mask, Mlp, RowZero, batch_matmul, binary_cross_entropy, gather_rows, gather_rows_as,
+        masked_softmax, project,
     },
 };
 
@@ -166,8 +166,8 @@ impl Jsr {
                 let candidates = searches.candidates().map_err(candle_core::Error::wrap)?;
                 let items = step.further_items(&candidates, dropout)?;
                 let items = items.reshape((searches.queries.len(), (), items.dim(1)?))?; // [S, 1 + N, d]
-                let vectors = gather_rows(&self.words, &words, RowZero::Frozen)?;
-                let vectors = vectors.reshape((searches.queries.len(), length, self.words.dim(1)?))?; // [S, W, d]
+                let leading = [searches.queries.len(), length];
+                let vectors = gather_rows_as(&self.words, &words, &leading, RowZero::Frozen)?; // [S, W, d]
                 let words: Vec<Option<u32>> = words.iter().map(|&word| (word != 0).then_some(word)).collect();
                 let (queries, _) = queries.forward(&vectors, &words)?;
                 binary_cross_entropy(&mlp.forward(&queries, &items, dropout)?)

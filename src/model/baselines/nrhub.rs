@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{Baseline, Candidates, Network, dot};
 use crate::{
     model::{Embeddings, HistoryVectors, InputConfig, ModelError, ParameterList, Weights},
-    nn::{Dropout, Linear, Mask, RowZero, batch_matmul, gather_rows, masked_softmax, project, tanh},
+    nn::{Dropout, Linear, Mask, RowZero, batch_matmul, gather_rows_as, masked_softmax, project, tanh},
 };
 
 /// NRHUB's settings.
@@ -170,7 +170,9 @@ impl Network for Nrhub {
     fn logits(&self, users: &Tensor, candidates: &Candidates<'_>, _: &mut Dropout) -> Result<Tensor> {
         let vectors = match &self.items {
             Some(items) => {
-                gather_rows(items, candidates.rows, RowZero::Learns)?.reshape((users.dim(0)?, (), users.dim(1)?))?
+                let users = users.dim(0)?;
+                let leading = [users, candidates.rows.len() / users.max(1)];
+                gather_rows_as(items, candidates.rows, &leading, RowZero::Learns)?
             }
             None => self.candidates(&candidates.vectors)?,
         };

@@ -14,7 +14,9 @@ use crate::{
         BatchPlan, Examples, Extras, HistoryVectors, InputConfig, Losses, ModelError, ParameterList, Substitution,
         TrainingBatch, Weights,
     },
-    nn::{CausalAttention, Dropout, LayerNorm, Linear, RowZero, cross_entropy, gather_rows, newest, relu},
+    nn::{
+        CausalAttention, Dropout, LayerNorm, Linear, RowZero, cross_entropy, gather_rows, gather_rows_as, newest, relu,
+    },
 };
 
 /// Query-SeqRec's settings.
@@ -204,8 +206,8 @@ pub struct Mixed {
 impl QuerySeqRec {
     /// `tokens [B, L, d]`, padded on the right; `types [B, L]` are 1 for queries.
     pub fn forward(&self, tokens: &Tensor, types: &[u32], dropout: &mut Dropout) -> Result<Mixed> {
-        let (users, length, d) = tokens.dims3()?;
-        let types = gather_rows(&self.types, types, RowZero::Learns)?.reshape((users, length, d))?;
+        let (users, length, _) = tokens.dims3()?;
+        let types = gather_rows_as(&self.types, types, &[users, length], RowZero::Learns)?;
         let positions = self.positions.narrow(0, 0, length)?; // [L, d]
         let embedded = (tokens + types)?.broadcast_add(&positions)?;
         let mut h = dropout.apply(&embedded)?;
@@ -227,16 +229,14 @@ impl QuerySeqRec {
         let sequences = Sequences::of(history.batch());
         let searches = (history.queries()? + history.sources()?)?; // [B, Ls, d]
         let events = Tensor::cat(&[history.items()?, searches], 1)?; // [B, Lr + Ls, d]
-        let (users, both, d) = events.dims3()?;
-        let tokens = gather_rows(&events.reshape((users * both, d))?, &sequences.events, RowZero::Learns)?;
-        let tokens = tokens.reshape((users, sequences.length, d))?;
+        let leading = [events.dim(0)?, sequences.length];
+        let tokens = gather_rows_as(&events, &sequences.events, &leading, RowZero::Learns)?;
         Ok((self.forward(&tokens, &sequences.types, dropout)?.output, sequences))
     }
 
     /// Softmax cross-entropy over `items [I, d]` of the item rows that follow given places of `states [B, L, d]`.
     pub fn next_item_loss(states: &Tensor, items: &Tensor, places: &[u32], next: &[u32]) -> Result<Tensor> {
-        let (users, length, d) = states.dims3()?;
-        let states = gather_rows(&states.reshape((users * length, d))?, places, RowZero::Learns)?;
+        let states = gather_rows(states, places, RowZero::Learns)?;
         cross_entropy(&states.matmul(&items.t()?)?, next)
     }
 }

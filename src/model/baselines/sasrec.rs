@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     model::{BatchPlan, Examples, HistoryVectors, InputConfig, Losses, ModelError, ParameterList, Weights},
-    nn::{CausalAttention, Dropout, LayerNorm, RowZero, gather_rows, newest, real_positions, softplus},
+    nn::{CausalAttention, Dropout, LayerNorm, RowZero, gather_rows_as, newest, real_positions, softplus},
 };
 
 /// SASRec's settings.
@@ -164,7 +164,7 @@ impl SasRec {
     /// `x [B, L, d]` with `lengths` real positions on the left, whatever side positions are counted from: the embedding
     /// layer's output, then every block's.
     pub fn forward(&self, x: &Tensor, lengths: &[usize], dropout: &mut Dropout) -> Result<(Tensor, Vec<BlockStates>)> {
-        let (users, length, d) = x.dims3()?;
+        let (users, length, _) = x.dims3()?;
         let most = self.positions.dim(0)?;
         let rows: Vec<u32> = lengths
             .iter()
@@ -177,7 +177,7 @@ impl SasRec {
                 (0..length).map(move |at| (first + at).min(most - 1) as u32)
             })
             .collect();
-        let positions = gather_rows(&self.positions, &rows, RowZero::Learns)?.reshape((users, length, d))?;
+        let positions = gather_rows_as(&self.positions, &rows, &[users, length], RowZero::Learns)?;
         let embedded = self.norm.forward(&(x + positions)?)?;
         let mut h = dropout.apply(&embedded)?;
         let mut blocks = Vec::with_capacity(self.blocks.len());

@@ -76,7 +76,7 @@ impl PairLayer {
 
     /// All of it: events `[B, L, d]` and their share, candidates `[B, C, d]` → `[P, h]`.
     pub fn pairs(&self, (events, shares): (&Tensor, &Tensor), candidates: &Tensor, pairs: &Pairs) -> Result<Tensor> {
-        let of = |rows: &Tensor, indices: &[u32]| gather_rows(&rows.flatten_to(1)?, indices, RowZero::Learns);
+        let of = |rows: &Tensor, indices: &[u32]| gather_rows(rows, indices, RowZero::Learns);
         let candidate_shares = project(candidates, &(self.columns(0)? + self.columns(2)?)?)?; // [B, C, h]
         let products = (of(events, &pairs.events)? * of(candidates, &pairs.candidates)?)?; // [P, d]
         let shares = (of(shares, &pairs.events)? + of(&candidate_shares, &pairs.candidates)?)?;

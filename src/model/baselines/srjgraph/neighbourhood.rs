@@ -5,7 +5,7 @@ use candle_core::{Result, Tensor};
 use super::{Aggregator, Neighbours};
 use crate::{
     model::baselines::Users,
-    nn::{Mask, RowZero, batch_matmul, gather_rows},
+    nn::{Mask, RowZero, batch_matmul, gather_rows, gather_rows_as},
 };
 
 /// D users and their newest clicks, padded to m. Everything that doesn't depend on a pair is computed.
@@ -33,9 +33,9 @@ impl Neighbourhoods {
         items: &Tensor,
         lengths: Vec<usize>,
     ) -> Result<Self> {
-        let (users, length, width) = items.dims3()?;
+        let (users, length, _) = items.dims3()?;
         let owners: Vec<u32> = (0..users as u32).flat_map(|user| std::iter::repeat_n(user, length)).collect();
-        let own = gather_rows(&nodes, &owners, RowZero::Learns)?.reshape((users, length, width))?;
+        let own = gather_rows_as(&nodes, &owners, &[users, length], RowZero::Learns)?;
         let values = Tensor::cat(&[&own, queries, items], 2)?; // [D, m, E]
         let real = Mask::prefixes(&lengths, length).tensor(nodes.device())?.unsqueeze(1)?; // [D, 1, m]
         let sums = (&nodes + batch_matmul(&real, items)?.squeeze(1)?)?; // [D, n]

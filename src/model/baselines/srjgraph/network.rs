@@ -9,7 +9,7 @@ use crate::{
         Embeddings, HistoryVectors, ItemRows, Losses,
         baselines::{Candidates, Network, Sequences, Step},
     },
-    nn::{Dropout, Linear, RowZero, binary_cross_entropy, gather_rows},
+    nn::{Dropout, Linear, RowZero, binary_cross_entropy, gather_rows_as},
 };
 
 /// Users whose neighbourhoods are computed together when a model is loaded: about 20 MB at the default sizes.
@@ -226,7 +226,7 @@ impl Network for SrjGraph {
         let length = lengths.iter().copied().max().unwrap_or(0).max(1);
         let select = |table: Tensor, mut rows: Vec<Vec<u32>>| {
             rows.iter_mut().for_each(|rows| rows.resize(length, 0));
-            gather_rows(&table, &rows.concat(), RowZero::Learns)?.reshape((batch.users(), length, table.dim(1)?))
+            gather_rows_as(&table, &rows.concat(), &[batch.users(), length], RowZero::Learns)
         };
         let flat = |x: Tensor| x.reshape(((), x.dim(2)?));
         let item_table = Tensor::cat(&[flat(history.items()?)?, flat(history.clicked_items()?)?], 0)?;
