@@ -30,7 +30,7 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 24.0)]
     clicks_per_user: f64,
     /// Plant creators, too: after a click on an interest that search and recommendation share, another item by its creator
-    /// is likely, whatever its topic; and half of the other clicks are on what was put in front of the user and passes.
+    /// is likely, whatever its topic; and four of five other clicks are on what was put in front of the user and passes.
     /// Which creators count, only a model tells that divides the clicks by what was searched for. Import them with
     /// --item-attribute author=author_id.
     #[arg(long)]

@@ -12,7 +12,7 @@
 //!   the next clicks are likely on it.
 //! - **Noise**: clicks out of the blue, shown items and results without a click, searches without a click, foreign words.
 //!
-//! With **creators** there is something that only a division of interests tells: half of the clicks that no search led to are
+//! With **creators** there is something that only a division of interests tells: four of five clicks that follow nobody are
 //! on what was put in front of the user and passes with it, which makes the interests of recommendation alone; and after a
 //! click on a shared interest, another item by its *creator*, on any topic, is likely to be clicked. So a candidate's creator
 //! counts if an event of a shared interest has it, and which events those are only the searches say: they name topics, never

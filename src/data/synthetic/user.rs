@@ -36,7 +36,7 @@ const SEARCH_WITHOUT_CLICK: f64 = 0.12;
 /// With creators: chance that a click follows one, while there are any to follow.
 const FOLLOW: f64 = 0.6;
 /// With creators: chance that another click is on what was put in front of the user and passes with it.
-const FED: f64 = 0.5;
+const FED: f64 = 0.8;
 /// How many creators someone has in mind, the last ones.
 const FOLLOWED: usize = 6;
 
