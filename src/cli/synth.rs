@@ -29,12 +29,6 @@ pub struct Args {
     /// Clicked recommendations per user on average; searches come to half as many.
     #[arg(long, value_name = "N", default_value_t = 24.0)]
     clicks_per_user: f64,
-    /// Plant creators, too: after a click on an interest that search and recommendation share, another item by its creator
-    /// is likely, whatever its topic; and four of five other clicks are on what was put in front of the user and passes.
-    /// Which creators count, only a model tells that divides the clicks by what was searched for. Import them with
-    /// --item-attribute author=author_id.
-    #[arg(long)]
-    creators: bool,
     /// Directory to make.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -56,7 +50,6 @@ fn synth(args: &Args) -> anyhow::Result<()> {
         items: args.items,
         seed: args.seed,
         clicks_per_user: args.clicks_per_user,
-        creators: args.creators,
         existing: if args.force { Existing::Replace } else { Existing::Refuse },
         progress: if args.quiet { Progress::Hidden } else { Progress::Bars },
     };
@@ -68,7 +61,6 @@ fn synth(args: &Args) -> anyhow::Result<()> {
     println!("{} log rows in {seconds:.1} s", HumanCount(rows));
     println!();
     println!("Logs: {}", args.out.display());
-    let attribute = if args.creators { " --item-attribute author=author_id" } else { "" };
-    println!("Next: sesrec import kuaisar {} --out DATASET{attribute}", args.out.display());
+    println!("Next: sesrec import kuaisar {} --out DATASET", args.out.display());
     Ok(())
 }

@@ -42,7 +42,6 @@ pub fn world() -> &'static World {
             items: 300,
             seed: 11,
             clicks_per_user: 20.0,
-            creators: false,
             existing: Existing::Replace,
             progress: Progress::Hidden,
         };

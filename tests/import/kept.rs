@@ -5,10 +5,37 @@ use std::{collections::HashSet, fs, io::Write};
 use flate2::{Compression, write::GzEncoder};
 use sesrec::data::{
     Dataset, Existing, Split, Target,
-    kuaisar::{self, ImportOptions, UnclickedSearches},
+    kuaisar::{self, ImportOptions, ItemColumn, UnclickedSearches},
 };
 
 use crate::fixtures::*;
+
+/// A column that a log has beside KuaiSAR's is an attribute of items where it is named, once and by a name of its own.
+#[test]
+fn further_columns_become_attributes() {
+    let item_columns = |named: &[&str]| ImportOptions {
+        item_columns: named.iter().map(|column| column.parse().unwrap()).collect(),
+        ..ImportOptions::default()
+    };
+    let mut lines = LOGS.iter().find(|(file, _)| *file == ITEMS).unwrap().1.lines();
+    let mut text = format!("{},author_id\n", lines.next().unwrap());
+    lines.zip(["a7", "a8", "", "a7", "a9"]).for_each(|(line, author)| text += &format!("{line},{author}\n"));
+    let dir = write_logs(&LOGS);
+    fs::write(dir.path().join(ITEMS), text).unwrap();
+    let dataset = kuaisar::read(dir.path(), &item_columns(&["author=author_id"])).unwrap().dataset;
+    // Row 0 is padding; i3 has no author, i9 no row.
+    assert_eq!(attribute(&dataset, "items", "author"), [0, 1, 2, 0, 1, 3, 0]);
+    assert_eq!(attribute(&dataset, "items", "type"), attribute(&import(dir.path()).dataset, "items", "type"));
+    assert!(import(dir.path()).dataset.catalogue.items.attribute("author").is_none(), "only what is named");
+
+    let message = refusal(dir.path(), &item_columns(&["author=autor"]));
+    assert!(message.contains(ITEMS) && message.contains("no column autor"), "{message}");
+    let message = refusal(dir.path(), &item_columns(&["author=author_id", "author=item_type"]));
+    assert!(message.contains("two columns for one attribute, author"), "{message}");
+    for wrong in ["author", "=author_id", "author=", "category=author_id", "id=author_id", "words=author_id"] {
+        assert!(wrong.parse::<ItemColumn>().is_err(), "{wrong}");
+    }
+}
 
 #[test]
 fn keeps_clicks_and_groups_sessions() {

@@ -8,7 +8,6 @@ use std::{
 
 use sesrec::data::{
     Dataset, Existing, Progress, Split, Target,
-    kuaisar::{self, ImportOptions},
     synthetic::{self, SyntheticOptions},
 };
 
@@ -23,7 +22,6 @@ const SMALL: SyntheticOptions = SyntheticOptions {
     items: 1_500,
     seed: 3,
     clicks_per_user: 24.0,
-    creators: false,
     existing: Existing::Refuse,
     progress: Progress::Hidden,
 };
@@ -139,30 +137,4 @@ fn synthetic_clicks_follow_from_both_histories() {
     println!("reciprocal rank: popularity {by_popularity:.3}, clicks {by_clicks:.3}, and searches {by_both:.3}");
     assert!(by_clicks > 1.8 * by_popularity, "{by_clicks} {by_popularity}");
     assert!(by_both > by_clicks + 0.015, "{by_both} {by_clicks}");
-}
-
-#[test]
-fn creators_are_followed_from_shared_interests_only() {
-    let dir = tempfile::tempdir().unwrap();
-    synthesize(dir.path(), SyntheticOptions { creators: true, ..SMALL });
-    let options = ImportOptions { item_columns: vec!["author=author_id".parse().unwrap()], ..ImportOptions::default() };
-    let dataset = kuaisar::read(dir.path(), &options).unwrap().dataset;
-    let truth = synthetic::Truth::read(&dir.path().join(synthetic::TRUTH_FILE), &dataset.catalogue).unwrap();
-    let authors = attribute(&dataset, "items", "author");
-    // How often a test item's creator occurs among the clicks before it, for each of their labels.
-    let mut known = HashMap::new();
-    for target in dataset.targets(Split::Test) {
-        let (clicks, times) = (dataset.recommendations(target.user), dataset.recommendation_times(target.user));
-        let author = authors[dataset.item(target) as usize];
-        for (&item, &time) in clicks.iter().zip(times).take(target.position as usize).rev().take(6) {
-            let label = truth.recommendation(target.user, item, time).unwrap();
-            let (same, all) = known.entry(label.name()).or_insert((0.0, 0.0));
-            *same += f64::from(u8::from(authors[item as usize] == author));
-            *all += 1.0;
-        }
-    }
-    let share = |label: &str| known[label].0 / known[label].1;
-    println!("a test item's creator: {:.3} of similar clicks, {:.3} of others", share("similar"), share("dissimilar"));
-    assert!(share("similar") > 1.8 * share("dissimilar"), "{known:?}");
-    assert!(known["dissimilar"].1 > 0.4 * known["similar"].1, "{known:?}");
 }

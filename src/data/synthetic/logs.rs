@@ -61,7 +61,7 @@ impl Logs {
                 "{},\"{}\",{},{kind},2023-05-01,Web,{},c{},{},{}",
                 world.item_name(item),
                 world.caption(item),
-                world.creator_of(item),
+                item % 997,
                 category + 1,
                 category + 1,
                 topic + 1,

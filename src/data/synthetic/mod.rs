@@ -12,12 +12,6 @@
 //!   the next clicks are likely on it.
 //! - **Noise**: clicks out of the blue, shown items and results without a click, searches without a click, foreign words.
 //!
-//! With **creators** there is something that only a division of interests tells: four of five clicks that follow nobody are
-//! on what was put in front of the user and passes with it, which makes the interests of recommendation alone; and after a
-//! click on a shared interest, another item by its *creator*, on any topic, is likely to be clicked. So a candidate's creator
-//! counts if an event of a shared interest has it, and which events those are only the searches say: they name topics, never
-//! creators.
-//!
 //! `truth.csv` says for every click and search what it was: `similar` (a shared interest), `dissimilar` (an interest of
 //! one side only) or `none` (noise), where it came from, and its topic. The importer doesn't read it.
 //!
@@ -55,8 +49,6 @@ pub struct SyntheticOptions {
     pub seed: u64,
     /// Clicked recommendations per user on average, at least 5; searches come to half as many.
     pub clicks_per_user: f64,
-    /// Whether users follow creators.
-    pub creators: bool,
     /// What to do with logs that are there already.
     pub existing: Existing,
     /// Whether to show how far it is.
@@ -70,7 +62,6 @@ impl Default for SyntheticOptions {
             items: 2_000,
             seed: 1,
             clicks_per_user: 24.0,
-            creators: false,
             existing: Existing::Refuse,
             progress: Progress::Hidden,
         }

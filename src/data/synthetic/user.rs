@@ -1,6 +1,6 @@
 //! One user's life: interests that come and go, searches and clicks that follow from them.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::HashSet;
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -32,13 +32,6 @@ const NOISE_CLICK: f64 = 0.10;
 /// KuaiSAR has about one unclicked recommendation per clicked one.
 const UNCLICKED: f64 = 0.95;
 const SEARCH_WITHOUT_CLICK: f64 = 0.12;
-
-/// With creators: chance that a click follows one, while there are any to follow.
-const FOLLOW: f64 = 0.6;
-/// With creators: chance that another click is on what was put in front of the user and passes with it.
-const FED: f64 = 0.8;
-/// How many creators someone has in mind, the last ones.
-const FOLLOWED: usize = 6;
 
 /// Which side an interest shows on.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -91,10 +84,6 @@ pub(super) enum Origin {
     SearchLed,
     /// A click out of the blue.
     Noise,
-    /// A click on another item by the creator of one that a shared interest led to.
-    Followed,
-    /// A click on a topic that no interest of the user's is about, and that passes: of recommendation alone.
-    Fed,
     /// A search of the user's own accord.
     Spontaneous,
     /// A search set off by the recommendation just clicked.
@@ -107,8 +96,6 @@ impl Origin {
             Self::Habit => "habit",
             Self::SearchLed => "search_led",
             Self::Noise => "noise",
-            Self::Followed => "followed",
-            Self::Fed => "fed",
             Self::Spontaneous => "spontaneous",
             Self::Passive => "passive",
         }
@@ -152,17 +139,9 @@ pub(super) struct User {
     pub features: [u32; 4],
 }
 
-/// From which items a click is drawn.
-#[derive(Clone, Copy)]
-enum Pool {
-    Topic(u32),
-    Creator(u32),
-}
-
 /// A user in the making.
 pub(super) struct Simulation<'a> {
     world: &'a World,
-    creators: bool,
     random: ChaCha8Rng,
     user: User,
     clicks_to_go: u32,
@@ -173,8 +152,6 @@ pub(super) struct Simulation<'a> {
     last_topic: Option<u32>,
     /// A topic just searched for, and how many clicks it stays hot.
     hot: Option<(u32, u32)>,
-    /// Creators in mind, oldest first: of items that a shared interest led to, until followed once.
-    known_creators: VecDeque<u32>,
 }
 
 impl<'a> Simulation<'a> {
@@ -192,7 +169,6 @@ impl<'a> Simulation<'a> {
         let time = FIRST_DAY + (random.random::<f64>() * 240.0 * HOUR) as i64;
         let mut simulation = Self {
             world,
-            creators: options.creators,
             random,
             user: User {
                 number,
@@ -207,7 +183,6 @@ impl<'a> Simulation<'a> {
             time,
             last_topic: None,
             hot: None,
-            known_creators: VecDeque::new(),
         };
         let many = world.topics() >= 32;
         let counts = if many {
@@ -283,7 +258,7 @@ impl<'a> Simulation<'a> {
             None => self.click(),
             Some(chosen) => {
                 let topic = self.interests[chosen].topic;
-                self.show(Pool::Topic(topic), Label::Similar, Origin::Habit);
+                self.show(Truth { label: Label::Similar, origin: Origin::Habit, topic });
                 if let Some(shown) = self.user.shown.last_mut() {
                     shown.search = true;
                 }
@@ -295,71 +270,39 @@ impl<'a> Simulation<'a> {
     }
 
     fn click(&mut self) {
-        let (pool, label, origin) = self.next_click();
-        self.show(pool, label, origin);
+        let truth = self.next_click();
+        self.show(truth);
     }
 
-    fn next_click(&mut self) -> (Pool, Label, Origin) {
+    fn next_click(&mut self) -> Truth {
+        let known = |interest: &Interest| interest.side != Side::Search && interest.searched;
         if self.random.random_bool(NOISE_CLICK) {
-            return self.noise();
-        }
-        if self.creators {
-            if let Some(creator) = self.follow() {
-                return (Pool::Creator(creator), Label::None, Origin::Followed);
-            }
-            if self.random.random_bool(FED) {
-                return (Pool::Topic(self.foreign_topic()), Label::Dissimilar, Origin::Fed);
-            }
+            let topic = self.world.any_topic(&mut self.random);
+            return Truth { label: Label::None, origin: Origin::Noise, topic };
         }
         if let Some((topic, clicks)) = self.hot {
             self.hot = (clicks > 1).then_some((topic, clicks - 1));
             if self.random.random_bool(HOT) {
-                return (Pool::Topic(topic), Label::Similar, Origin::SearchLed);
+                return Truth { label: Label::Similar, origin: Origin::SearchLed, topic };
             }
         }
-        // What recommendation alone leads to is fed, where there are creators: it is no habit then.
-        let creators = self.creators;
-        let fits = |side: Side| side == Side::Shared || side == Side::Recommendation && !creators;
-        let known = |interest: &Interest| fits(interest.side) && interest.searched;
         let stay = self.last_topic.filter(|_| self.random.random_bool(STICKY));
         let stay = stay.and_then(|topic| self.interests.iter().position(|i| known(i) && i.topic == topic));
         match stay.or_else(|| self.choose(known)) {
             Some(chosen) => {
                 let Interest { side, topic, .. } = self.interests[chosen];
                 let label = if side == Side::Shared { Label::Similar } else { Label::Dissimilar };
-                (Pool::Topic(topic), label, Origin::Habit)
+                Truth { label, origin: Origin::Habit, topic }
             }
-            None => self.noise(),
-        }
-    }
-
-    fn noise(&mut self) -> (Pool, Label, Origin) {
-        (Pool::Topic(self.world.any_topic(&mut self.random)), Label::None, Origin::Noise)
-    }
-
-    /// A creator to follow, who is then out of mind.
-    fn follow(&mut self) -> Option<u32> {
-        if self.known_creators.is_empty() || !self.random.random_bool(FOLLOW) {
-            return None;
-        }
-        let chosen = self.random.random_range(0..self.known_creators.len());
-        self.known_creators.remove(chosen)
-    }
-
-    /// A topic that none of the user's interests is about.
-    fn foreign_topic(&mut self) -> u32 {
-        let mut topic = self.world.any_topic(&mut self.random);
-        for _ in 0..64 {
-            if self.interests.iter().all(|interest| interest.topic != topic) {
-                break;
+            None => {
+                let topic = self.world.any_topic(&mut self.random);
+                Truth { label: Label::None, origin: Origin::Noise, topic }
             }
-            topic = self.world.any_topic(&mut self.random);
         }
-        topic
     }
 
     /// A clicked recommendation, and often one beside it that is not.
-    fn show(&mut self, pool: Pool, label: Label, origin: Origin) {
+    fn show(&mut self, truth: Truth) {
         if self.random.random_bool(UNCLICKED) {
             let topic = if self.random.random_bool(0.3) {
                 self.interests[self.random.random_range(0..self.interests.len())].topic
@@ -371,31 +314,17 @@ impl<'a> Simulation<'a> {
             self.push_shown(time, item, None);
         }
         // People rarely click what they know; a small topic may leave no choice.
-        let mut item = self.item(pool);
+        let mut item = self.world.item(truth.topic, &mut self.random);
         for _ in 0..12 {
             if !self.clicked.contains(&item) {
                 break;
             }
-            item = self.item(pool);
+            item = self.world.item(truth.topic, &mut self.random);
         }
         self.clicked.insert(item);
-        let topic = self.world.topic_of(item);
-        self.push_shown(self.time, item, Some(Truth { label, origin, topic }));
-        self.last_topic = Some(topic);
-        if self.creators && label == Label::Similar {
-            self.known_creators.push_back(self.world.creator_of(item));
-            if self.known_creators.len() > FOLLOWED {
-                self.known_creators.pop_front();
-            }
-        }
+        self.push_shown(self.time, item, Some(truth));
+        self.last_topic = Some(truth.topic);
         self.clicks_to_go -= 1;
-    }
-
-    fn item(&mut self, pool: Pool) -> u32 {
-        match pool {
-            Pool::Topic(topic) => self.world.item(topic, &mut self.random),
-            Pool::Creator(creator) => self.world.item_by(creator, &mut self.random),
-        }
     }
 
     fn push_shown(&mut self, time: i64, item: u32, clicked: Option<Truth>) {

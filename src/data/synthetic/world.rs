@@ -5,8 +5,6 @@ use rand_chacha::ChaCha8Rng;
 
 /// Items per topic, as far as the number of topics allows.
 const ITEMS_PER_TOPIC: u32 = 40;
-/// Items per creator.
-const ITEMS_PER_CREATOR: usize = 64;
 /// Queries that many users type the same way.
 const COMMON_QUERIES: usize = 16;
 /// Flatness of popularity: 0 is uniform, 1 is Zipf's law proper.
@@ -97,10 +95,6 @@ pub(super) struct World {
     popular_topics: Vec<u32>,
     /// Items of each topic from the most popular to the least.
     popular_items: Vec<Vec<u32>>,
-    /// By item. Creators make items of all topics.
-    creators: Vec<u32>,
-    /// Items creator by creator.
-    by_creator: Vec<u32>,
     common_queries: Vec<Vec<String>>,
 }
 
@@ -118,13 +112,6 @@ impl World {
         let mut random = ChaCha8Rng::seed_from_u64(seed);
         let topics = (items / ITEMS_PER_TOPIC).clamp(8, 1024);
         let topics_per_category = if topics < 32 { 2 } else { 4 };
-        // By random numbers of their own, so that all else is the same with and without them.
-        let mut by_creator: Vec<u32> = (0..items).collect();
-        by_creator.shuffle(&mut ChaCha8Rng::seed_from_u64(!seed));
-        let mut creators = vec![0; items as usize];
-        for (items, creator) in by_creator.chunks(ITEMS_PER_CREATOR).zip(0..) {
-            items.iter().for_each(|&item| creators[item as usize] = creator);
-        }
         let mut popular_topics: Vec<u32> = (0..topics).collect();
         popular_topics.shuffle(&mut random);
         let mut popular_items = vec![vec![]; topics as usize];
@@ -132,16 +119,8 @@ impl World {
             popular_items[(item % topics) as usize].push(item);
         }
         popular_items.iter_mut().for_each(|items| items.shuffle(&mut random));
-        let mut world = Self {
-            items,
-            topics,
-            topics_per_category,
-            popular_topics,
-            popular_items,
-            creators,
-            by_creator,
-            common_queries: vec![],
-        };
+        let mut world =
+            Self { items, topics, topics_per_category, popular_topics, popular_items, common_queries: vec![] };
         world.common_queries = (0..topics)
             .map(|topic| (0..COMMON_QUERIES).map(|_| world.new_query(topic, &mut random)).collect())
             .collect();
@@ -154,10 +133,6 @@ impl World {
 
     pub fn topic_of(&self, item: u32) -> u32 {
         item % self.topics
-    }
-
-    pub fn creator_of(&self, item: u32) -> u32 {
-        self.creators[item as usize]
     }
 
     pub fn category_of(&self, topic: u32) -> u32 {
@@ -189,13 +164,6 @@ impl World {
     pub fn item(&self, topic: u32, random: &mut ChaCha8Rng) -> u32 {
         let items = &self.popular_items[topic as usize];
         items[zipf(items.len(), ITEM_SKEW, random)]
-    }
-
-    /// An item by a creator, whatever its topic.
-    pub fn item_by(&self, creator: u32, random: &mut ChaCha8Rng) -> u32 {
-        let first = creator as usize * ITEMS_PER_CREATOR;
-        let items = &self.by_creator[first..self.by_creator.len().min(first + ITEMS_PER_CREATOR)];
-        items[random.random_range(0..items.len())]
     }
 
     /// What someone types who is interested in a topic.
@@ -265,10 +233,6 @@ mod tests {
             assert!((0..world.topics()).any(|topic| world.leaning(topic) == Leaning::LookedUp));
         }
         let mut random = ChaCha8Rng::seed_from_u64(1);
-        let world = World::new(1_500, 7);
-        for creator in (0..1_500).map(|item| world.creator_of(item)) {
-            assert_eq!(world.creator_of(world.item_by(creator, &mut random)), creator);
-        }
         let mut counts = [0; 40];
         (0..40_000).for_each(|_| counts[zipf(40, ITEM_SKEW, &mut random)] += 1);
         assert!(counts[0] > 4 * counts[20] && counts[39] > 200, "{counts:?}");
