@@ -26,14 +26,14 @@ impl FromStr for ItemColumn {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let (attribute, column) = text.split_once('=').unwrap_or_default();
-        let taken = ["id", "words"].into_iter().chain(ITEM_ATTRIBUTES.map(|(name, _)| name));
-        match () {
-            () if attribute.is_empty() || column.is_empty() => Err("must be NAME=COLUMN".into()),
-            () if taken.into_iter().any(|name| name == attribute) => {
-                Err(format!("there is an attribute {attribute} already"))
-            }
-            () => Ok(Self { attribute: attribute.into(), column: column.into() }),
+        if attribute.is_empty() || column.is_empty() {
+            return Err("must be NAME=COLUMN".into());
         }
+        let mut taken = ["id", "words"].into_iter().chain(ITEM_ATTRIBUTES.map(|(name, _)| name));
+        if taken.any(|name| name == attribute) {
+            return Err(format!("there is an attribute {attribute} already"));
+        }
+        Ok(Self { attribute: attribute.into(), column: column.into() })
     }
 }
 
