@@ -62,7 +62,12 @@ impl Left for Rows<'_> {
     fn for_columns<const ROWS: usize>(self, row: usize, k: usize, mut body: impl FnMut(usize, [&f32; ROWS])) {
         let rows: [&[f32]; ROWS] = std::array::from_fn(|r| &self.values[(row + r) * self.stride..][..k]);
         for column in 0..k {
-            body(column, rows.map(|row| &row[column]));
+            // `rows.map(...)` becomes a call, which is compiled without this machine's instructions.
+            let mut values = [&0.0; ROWS];
+            for (value, row) in values.iter_mut().zip(&rows) {
+                *value = &row[column];
+            }
+            body(column, values);
         }
     }
 }
@@ -75,8 +80,8 @@ impl Left for Transposed<'_> {
     #[inline(always)]
     fn for_columns<const ROWS: usize>(self, row: usize, k: usize, mut body: impl FnMut(usize, [&f32; ROWS])) {
         for column in 0..k {
-            let values = &self.0.values[column * self.0.stride + row..][..ROWS];
-            body(column, std::array::from_fn(|r| &values[r]));
+            let values: &[f32; ROWS] = self.0.values[column * self.0.stride + row..].first_chunk().expect("as many rows");
+            body(column, values.each_ref());
         }
     }
 }
