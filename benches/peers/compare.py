@@ -140,6 +140,8 @@ def main():
         measured = {name: [] for name in peers}
         for turn in range(arguments.rounds + 2):
             for name, peer in peers.items():
+                # Threads of the one before still spin, waiting for more work.
+                time.sleep(0.1)
                 times = [seconds / repeats for seconds in peer.measure(count, repeats)]
                 # The first turns warm up.
                 if turn >= 2:

@@ -148,9 +148,13 @@ pub(crate) fn transpose(to: RowsMut<'_>, from: Rows<'_>, (rows, columns): (usize
             let whole = (rows - rows % BLOCK, columns - columns % BLOCK);
             for row in (0..whole.0).step_by(BLOCK) {
                 for column in (0..whole.1).step_by(BLOCK) {
-                    let block: [&[f32]; BLOCK] =
-                        std::array::from_fn(|r| &from.values[(row + r) * from.stride + column..][..BLOCK]);
-                    let columns: [[f32; BLOCK]; BLOCK] = std::array::from_fn(|c| block.map(|row| row[c]));
+                    let mut columns = [[0.0; BLOCK]; BLOCK];
+                    for r in 0..BLOCK {
+                        let values = &from.values[(row + r) * from.stride + column..][..BLOCK];
+                        for (column, &value) in columns.iter_mut().zip(values) {
+                            column[r] = value;
+                        }
+                    }
                     for (c, values) in columns.iter().enumerate() {
                         to.values[(column + c) * to.stride + row..][..BLOCK].copy_from_slice(values);
                     }

@@ -279,7 +279,7 @@ impl HostCoAttention {
         };
         out.fill(0.0);
         for (row, out) in side.values.chunks_exact(stride).zip(out).take(reached) {
-            *out = w.map_or(1.0, |w| vector::dot(&row[..w.len()], w));
+            *out = if let Some(w) = w { vector::dot(&row[..w.len()], w) } else { 1.0 };
         }
     }
 

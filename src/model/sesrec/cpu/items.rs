@@ -1,6 +1,7 @@
 //! What depends on an item alone: its embedding and what scoring makes of it.
 
 use candle_core::{Result, Tensor, bail};
+use prefetch_index::prefetch_index;
 use rayon::prelude::*;
 
 use super::super::Network;
@@ -11,6 +12,9 @@ use crate::{
 
 /// Items whose vectors are computed together when the table is filled.
 const SLICE: usize = 256;
+
+/// What memory and caches exchange at a time.
+const CACHE_LINE: usize = 64;
 
 /// `E(i)`, and of it linearly the [`Features`] of a candidate: in a table by item, or computed when asked for.
 #[derive(Debug)]
@@ -148,6 +152,18 @@ impl ItemVectors {
             out.copy_from_slice(&self.row(table, item)?[..stride]);
         }
         Ok(())
+    }
+
+    /// Has the table's rows of items fetched into the caches, for [`Self::candidates`] that comes later.
+    pub(super) fn prefetch(&self, items: &[u32]) {
+        let Some(table) = &self.table else { return };
+        let unused = padded(self.features.d) - self.features.derived();
+        for &item in items {
+            let row = self.row(table, item).map_or(&[][..], |row| &row[unused..]);
+            for line in (0..row.len()).step_by(CACHE_LINE / size_of::<f32>()) {
+                prefetch_index(row, line);
+            }
+        }
     }
 
     /// Features of candidates `[n, features]`, the user's share of the first layer added.

@@ -81,6 +81,8 @@ struct Sums {
 struct Tile<'a> {
     prepared: &'a Prepared<'a>,
     items: &'a [u32],
+    /// The request's items after these.
+    next: &'a [u32],
     scores: &'a mut [f32],
 }
 
@@ -134,8 +136,9 @@ impl Head {
         let parts = requests.iter().zip(&prepared).zip(&mut scores);
         let tiles: Vec<Tile<'_>> = parts
             .flat_map(|((request, prepared), scores)| {
-                let parts = request.items.chunks(TILE).zip(scores.chunks_mut(TILE));
-                parts.map(move |(items, scores)| Tile { prepared, items, scores })
+                let next = request.items.chunks(TILE).skip(1).chain([&[][..]]);
+                let parts = request.items.chunks(TILE).zip(scores.chunks_mut(TILE)).zip(next);
+                parts.map(move |((items, scores), next)| Tile { prepared, items, next, scores })
             })
             .collect();
         let score = |tile: Tile<'_>| self.tile(embeddings, items, tile);
@@ -155,10 +158,12 @@ impl Head {
     }
 
     fn tile(&self, embeddings: &HostEmbeddings, items: &ItemVectors, tile: Tile<'_>) -> Result<()> {
-        let Tile { prepared, items: candidates, scores } = tile;
+        let Tile { prepared, items: candidates, next, scores } = tile;
         let (rows, stride, block) = (candidates.len(), self.features.stride(), self.features.block());
         with_scratch([rows * stride], |[features]| {
             items.candidates(embeddings, candidates, prepared.user_block, features)?;
+            // They come from memory while this tile is computed.
+            items.prefetch(next);
             scores.fill(self.last_bias);
             if let Some(bias) = &self.item_bias {
                 // Rows of items are known to be in the tables by now.
