@@ -148,23 +148,18 @@ impl Featurizer {
     /// A raw history. Recommendation events and clicks outside the catalogue are left out before the newest events
     /// are taken, so that they don't crowd out what the model knows.
     pub fn features(&self, user: &UserId, history: &History) -> Featurized {
-        let mut unknown_items = 0;
-        let mut row = |item: &ItemId| {
-            let row = self.item(item);
-            unknown_items += usize::from(row.is_none());
-            row
-        };
-        let (recommendation_events, recommendations): (Vec<_>, Vec<_>) = newest(
-            history.recommendations.iter().enumerate().rev().filter_map(|(n, item)| Some((n, row(item)?))),
-            self.limits.recommendations,
-        )
-        .into_iter()
-        .unzip();
+        let (recommendation_events, recommendations, unknown) = self.newest_known(&history.recommendations);
         let first_search = history.searches.len().saturating_sub(self.limits.searches);
-        let searches = history.searches[first_search..]
+        let searches = &history.searches[first_search..];
+        let clicked: Vec<&str> =
+            searches.iter().flat_map(|search| &search.clicked_item_ids).map(ItemId::as_str).collect();
+        let clicked = self.catalogue.items.rows_of(&clicked);
+        let unknown_clicks = clicked.iter().filter(|row| row.is_none()).count();
+        let mut clicked = clicked.into_iter();
+        let searches = searches
             .iter()
             .map(|search| {
-                let clicks: Vec<u32> = search.clicked_item_ids.iter().filter_map(&mut row).collect();
+                let clicks: Vec<u32> = clicked.by_ref().take(search.clicked_item_ids.len()).flatten().collect();
                 let (query, words) = self.query(search);
                 // Of the events before it, those that the model sees.
                 let place = recommendation_events.partition_point(|&event| event < search.place);
@@ -176,8 +171,28 @@ impl Featurizer {
             features: UserFeatures { user: self.user(user), recommendations, searches, as_of: None },
             recommendation_events,
             search_events: (first_search..history.searches.len()).collect(),
-            unknown_items,
+            unknown_items: unknown + unknown_clicks,
         }
+    }
+
+    /// The newest items that the catalogue has, as many as the model sees: their indices and rows, oldest first, and how
+    /// many unknown ones lie between them. Looked up as many at a time as are still wanted.
+    fn newest_known(&self, items: &[ItemId]) -> (Vec<usize>, Vec<u32>, usize) {
+        let (mut events, mut rows, mut end) = (vec![], vec![], items.len());
+        while end > 0 && rows.len() < self.limits.recommendations {
+            let start = end.saturating_sub(self.limits.recommendations - rows.len());
+            let ids: Vec<&str> = items[start..end].iter().map(ItemId::as_str).collect();
+            let found = self.catalogue.items.rows_of(&ids).into_iter().enumerate().rev();
+            for (n, row) in found.filter_map(|(n, row)| Some((n, row?))) {
+                events.push(start + n);
+                rows.push(row);
+            }
+            end = start;
+        }
+        let unknown = items.len() - end - rows.len();
+        events.reverse();
+        rows.reverse();
+        (events, rows, unknown)
     }
 
     /// A history that is in rows already.
@@ -225,13 +240,41 @@ impl Featurizer {
     }
 }
 
-/// The first `count` of a newest-first sequence, turned oldest first.
-fn newest<T>(events: impl Iterator<Item = T>, count: usize) -> Vec<T> {
-    let mut newest: Vec<T> = events.take(count).collect();
-    newest.reverse();
-    newest
-}
-
 fn tail<T>(events: &[T], count: usize) -> &[T] {
     &events[events.len().saturating_sub(count)..]
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::data::EntityTable;
+
+    proptest! {
+        /// Looked up in parts, the newest known events are those that going back one by one finds.
+        #[test]
+        fn newest_known_events(ids in prop::collection::vec(0_u32..60, 0..80), limit in 0_usize..12) {
+            // Of 60 items, the catalogue has the first 40.
+            let items = EntityTable { ids: (0..40).map(|n| n.to_string()).collect(), ..EntityTable::padded() };
+            let catalogue = Catalogue { items, ..Catalogue::default() };
+            let limits = HistoryLimits { recommendations: limit, searches: 1, words: 1, clicks: 1 };
+            let history: Vec<ItemId> = ids.iter().map(|id| ItemId::new(&id.to_string()).unwrap()).collect();
+            let found = Featurizer::new(Arc::new(catalogue), limits).newest_known(&history);
+
+            let (mut events, mut rows, mut unknown) = (vec![], vec![], 0);
+            for (n, &id) in ids.iter().enumerate().rev() {
+                if rows.len() == limit {
+                    break;
+                }
+                if id < 40 {
+                    events.insert(0, n);
+                    rows.insert(0, id + 1);
+                } else {
+                    unknown += 1;
+                }
+            }
+            prop_assert_eq!(found, (events, rows, unknown));
+        }
+    }
 }

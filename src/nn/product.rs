@@ -80,7 +80,8 @@ impl Left for Transposed<'_> {
     #[inline(always)]
     fn for_columns<const ROWS: usize>(self, row: usize, k: usize, mut body: impl FnMut(usize, [&f32; ROWS])) {
         for column in 0..k {
-            let values: &[f32; ROWS] = self.0.values[column * self.0.stride + row..].first_chunk().expect("as many rows");
+            let values: &[f32; ROWS] =
+                self.0.values[column * self.0.stride + row..].first_chunk().expect("as many rows");
             body(column, values.each_ref());
         }
     }
