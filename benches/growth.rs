@@ -197,7 +197,7 @@ fn candidates(ranks: &Ranks) -> Result<Curve> {
 
 fn history(ranks: &Ranks) -> Result<Curve> {
     // Recommendations, and a sixth as many searches, up to what the model reads.
-    const SIZES: [usize; 7] = [0, 6, 18, 36, 72, 108, 150];
+    const SIZES: [usize; 6] = [0, 6, 18, 36, 72, 150];
     let full = random::user(ITEMS, 0);
     let users = SIZES.map(|size| UserFeatures {
         recommendations: full.recommendations[..size].to_vec(),
