@@ -157,9 +157,8 @@ impl ItemVectors {
     /// Has the table's rows of items fetched into the caches, for [`Self::candidates`] that comes later.
     pub(super) fn prefetch(&self, items: &[u32]) {
         let Some(table) = &self.table else { return };
-        let unused = padded(self.features.d) - self.features.derived();
         for &item in items {
-            let row = self.row(table, item).map_or(&[][..], |row| &row[unused..]);
+            let row = self.features_of(table, item).unwrap_or_default();
             for line in (0..row.len()).step_by(CACHE_LINE / size_of::<f32>()) {
                 prefetch_index(row, line);
             }
@@ -190,8 +189,7 @@ impl ItemVectors {
             #[inline(always)]
             || {
                 for (&item, out) in items.iter().zip(out.chunks_exact_mut(stride)) {
-                    // The table's rows begin with E(i), wanted or not.
-                    out.copy_from_slice(&self.row(table, item)?[d - self.features.derived()..]);
+                    out.copy_from_slice(self.features_of(table, item)?);
                     vector::add_scaled(&mut out[block..], user_block, 1.0);
                 }
                 Ok(())
@@ -211,6 +209,12 @@ impl ItemVectors {
             Tensor::from_vec(keys, (items.len(), d), &candle_core::Device::Cpu)
         };
         Ok([side(0)?, side(1)?])
+    }
+
+    /// An item's [`Features`], user's share not added. The table's rows begin with E(i), wanted or not.
+    #[inline(always)]
+    fn features_of<'a>(&self, table: &'a Matrix, item: u32) -> Result<&'a [f32]> {
+        Ok(&self.row(table, item)?[padded(self.features.d) - self.features.derived()..])
     }
 
     fn row<'a>(&self, table: &'a Matrix, item: u32) -> Result<&'a [f32]> {

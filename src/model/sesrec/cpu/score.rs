@@ -81,7 +81,7 @@ struct Sums {
 struct Tile<'a> {
     prepared: &'a Prepared<'a>,
     items: &'a [u32],
-    /// The request's items after these.
+    /// The items of the request's next tile.
     next: &'a [u32],
     scores: &'a mut [f32],
 }
