@@ -28,6 +28,10 @@ impl Catalogue {
     }
 }
 
+/// The item attribute that is no value but a list, [`EntityTable::words`]. Models embed it as the mean over the words of the
+/// item's caption, in the table that the words of queries are in, so that an item and the queries that ask for it begin alike.
+pub const ITEM_WORDS: &str = "words";
+
 /// One kind of entity: ids, and attributes by row.
 #[derive(Debug, Clone, Default)]
 pub struct EntityTable {

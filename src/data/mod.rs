@@ -24,7 +24,7 @@ mod user_log;
 mod vocabulary;
 
 pub use batch::HistoryBatch;
-pub use catalogue::{Attribute, Catalogue, EntityTable, WordLists};
+pub use catalogue::{Attribute, Catalogue, EntityTable, ITEM_WORDS, WordLists};
 pub use catalogue_io::CATALOGUE_FORMAT_VERSION;
 pub use checksum::FileChecksum;
 pub use dataset::{Dataset, DatasetError, SearchClick, Split, Statistics, Target};

@@ -3,7 +3,10 @@
 use serde_json::Value;
 
 use super::{Base, Changes, ExperimentError, Variant, grid::kind_name, variant::number};
-use crate::model::{ITEM_WORDS, ModelKind, Setting};
+use crate::{
+    data::ITEM_WORDS,
+    model::{ModelKind, Setting},
+};
 
 /// α, the weight of query-item alignment.
 pub const ALIGN: &str = "loss_weights.align";
@@ -72,12 +75,13 @@ pub fn paper(base: &Base<'_>) -> Result<Variant, ExperimentError> {
 /// If a setting of `base` doesn't fit.
 pub fn recipe(base: &Base<'_>, paper: &Variant) -> Result<Vec<Variant>, ExperimentError> {
     let best = sesrec(base, "best", vec![])?;
-    let model = |name: &str| Some(Setting::new(name, paper.model.setting(name)?));
+    let model = |name: &str| Some(vec![Setting::new(name, paper.model.setting(name)?)]);
     let before =
         serde_json::to_value(&paper.recipe).map_err(|error| ExperimentError::Declaration(error.to_string()))?;
     let training = |name: &str| Some(Setting::new(name, before.get(name)?.clone()));
     let parts = [
         ("without captions' words", ids_only(&best), None),
+        ("without shared words", ids_only(&best).and_then(|_| model("shared_words")), None),
         ("without matches", model("matching"), None),
         ("without inner products", model("inner_products"), None),
         ("without item biases", model("item_bias"), None),
@@ -95,19 +99,20 @@ pub fn recipe(base: &Base<'_>, paper: &Variant) -> Result<Vec<Variant>, Experime
     ];
     let without = parts.into_iter().filter(|(_, model, training)| model.is_some() || training.is_some()).map(
         |(name, model, training)| {
-            let changes = Changes { model: model.into_iter().collect(), recipe: training.into_iter().collect() };
+            let changes = Changes { model: model.unwrap_or_default(), recipe: training.into_iter().collect() };
             base.variant(name, ModelKind::Sesrec, &changes)
         },
     );
     std::iter::once(Ok(best.clone())).chain(without).collect()
 }
 
-/// Item attributes with the width of captions' words given to the id; nothing if there are no such words.
-fn ids_only(variant: &Variant) -> Option<Setting> {
+/// Without captions' words: their width is given to the id, and none are counted. Nothing if there are no such words.
+fn ids_only(variant: &Variant) -> Option<Vec<Setting>> {
     let mut attributes = variant.model.inputs().item_attributes.clone();
     let words = attributes.iter().position(|attribute| attribute.name == ITEM_WORDS)?;
     attributes[0].dim += attributes.remove(words).dim;
-    Some(Setting::new("item_attributes", serde_json::to_value(attributes).ok()?))
+    let attributes = Setting::new("item_attributes", serde_json::to_value(attributes).ok()?);
+    Some(vec![attributes, Setting::new("shared_words", false)])
 }
 
 fn sesrec(base: &Base<'_>, name: &str, model: Vec<Setting>) -> Result<Variant, ExperimentError> {

@@ -4,7 +4,7 @@ use std::fs;
 
 use super::{store::Found, *};
 use crate::{
-    data::{Dataset, EvaluationNegatives, Split, fixture},
+    data::{Dataset, EvaluationNegatives, ITEM_WORDS, Split, fixture},
     eval::{Metrics, Rank, UserRank},
     model::{InputConfig, InputSizes, ModelConfig, ModelKind, Setting},
     train::{Candidates, Optimizer, Recipe},
@@ -39,7 +39,29 @@ fn the_best_recipe_is_taken_apart() {
     assert_eq!(setting(row("without inner products"), "matching"), true);
     assert_eq!(setting(row("binary cross-entropy"), "prediction_loss"), "bce");
     assert_eq!(row("fewer negatives").recipe.negatives, paper.recipe.negatives);
-    assert!(variants.iter().all(|variant| variant.name != "without captions' words"), "these items have none");
+    let of_captions = ["without captions' words", "without shared words"];
+    assert!(variants.iter().all(|variant| !of_captions.contains(&variant.name.as_str())), "these items have none");
+}
+
+#[test]
+fn captions_are_taken_apart_where_there_are_some() {
+    let rows = |name: &str, rows: usize| serde_json::json!({ "name": name, "rows": rows, "dim": 16 });
+    let words = dataset().catalogue.words.rows();
+    let attributes = serde_json::json!([rows("id", dataset().catalogue.items.rows()), rows(ITEM_WORDS, words)]);
+    let of_best = vec![Setting::new("item_attributes", attributes), Setting::new("shared_words", true)];
+    let paper = with_base(vec![], studies::paper).unwrap();
+    let variants = with_base(of_best, |base| studies::recipe(base, &paper)).unwrap();
+    let row = |name: &str| variants.iter().find(|variant| variant.name == name).unwrap();
+    let attributes = |name: &str| {
+        let attributes = &row(name).model.inputs().item_attributes;
+        attributes.iter().map(|attribute| (attribute.name.clone(), attribute.dim)).collect::<Vec<_>>()
+    };
+    assert_eq!(attributes("best"), [("id".into(), 16), (ITEM_WORDS.into(), 16)]);
+    assert_eq!(attributes("without shared words"), attributes("best"));
+    assert_eq!(setting(row("without shared words"), "shared_words"), false);
+    assert_eq!(attributes("without captions' words"), [("id".into(), 32)], "as wide as before");
+    assert_eq!(setting(row("without captions' words"), "shared_words"), false);
+    assert_eq!(setting(row("without matches"), "shared_words"), true);
 }
 
 #[test]

@@ -25,8 +25,8 @@ pub use architecture::Architecture;
 pub use bundle::{Bundle, BundleError};
 pub use config::{ModelConfig, ModelKind};
 pub use inputs::{
-    AttributeConfig, Embeddings, HistoryVectors, HostEmbeddings, ITEM_WORDS, InputConfig, InputSizes, ItemRows,
-    QueryFeatures, TableConfig,
+    AttributeConfig, Embeddings, HistoryVectors, HostEmbeddings, InputConfig, InputSizes, ItemRows, QueryFeatures,
+    TableConfig,
 };
 pub use manifest::Manifest;
 pub use ranking::{ModelError, RankerOptions, RankingModel, ScoreRequest, UserState};

@@ -6,10 +6,10 @@ use std::{collections::HashMap, path::Path};
 use candle_core::{DType, Device, Tensor};
 use proptest::prelude::*;
 use sesrec::{
-    data::{HistoryBatch, HistoryLimits, SearchFeatures, UserFeatures, UserRow},
+    data::{HistoryBatch, HistoryLimits, ITEM_WORDS, SearchFeatures, UserFeatures, UserRow},
     model::{
-        AttributeConfig, Bundle, BundleError, ITEM_WORDS, InputSizes, ModelConfig, RankerOptions, RankingModel,
-        ScoreRequest, TrainableModel,
+        AttributeConfig, Bundle, BundleError, InputSizes, ModelConfig, RankerOptions, RankingModel, ScoreRequest,
+        TrainableModel,
         convert::{Sources, convert},
         sesrec::{
             CoattentionPadding, Compared, InterestExtraction, Positions, PredictionLoss, SesRecConfig, SesRecRanker,
@@ -42,7 +42,7 @@ fn extended(mut config: SesRecConfig) -> SesRecConfig {
     config.coattention = Compared::Aligned;
     config.prediction_loss = PredictionLoss::Softmax;
     config.positions_from = Positions::Newest;
-    (config.item_bias, config.matching, config.inner_products) = (true, true, true);
+    (config.item_bias, config.matching, config.inner_products, config.shared_words) = (true, true, true, true);
     config.validate().unwrap();
     config
 }
@@ -54,7 +54,7 @@ fn weights(config: &SesRecConfig) -> HashMap<String, Tensor> {
         let values = (0..bias.elem_count()).map(|n| (n as f32 * 0.7).sin()).collect::<Vec<f32>>();
         *bias = Tensor::from_vec(values, bias.shape(), &Device::Cpu).unwrap();
     }
-    for name in ["matching.weight", "inner_products.weight"] {
+    for name in ["matching.weight", "inner_products.weight", "shared_words.weight"] {
         let Some(matching) = weights.get_mut(name) else { continue };
         let values = (0..matching.elem_count()).map(|n| 0.3 - 0.11 * n as f32).collect::<Vec<f32>>();
         *matching = Tensor::from_vec(values, matching.shape(), &Device::Cpu).unwrap();

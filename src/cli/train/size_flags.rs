@@ -6,8 +6,8 @@ use anyhow::{Context, bail};
 
 use super::RecipeName;
 use crate::{
-    data::{Catalogue, EntityTable},
-    model::{AttributeConfig, ITEM_WORDS, InputConfig, InputSizes, ModelKind, Setting},
+    data::{Catalogue, EntityTable, ITEM_WORDS},
+    model::{AttributeConfig, InputConfig, InputSizes, ModelKind, Setting},
 };
 
 /// The release's sizes and constants for one of its two data sets.

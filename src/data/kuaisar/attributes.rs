@@ -6,7 +6,9 @@ use super::{
     interactions::{intern, used},
     log::{BadRows, Log},
 };
-use crate::data::{Attribute, AttributeValues, DatasetError, EntityTable, Progress, Tokenizer, Vocabulary, WordLists};
+use crate::data::{
+    Attribute, AttributeValues, DatasetError, EntityTable, ITEM_WORDS, Progress, Tokenizer, Vocabulary, WordLists,
+};
 
 /// Which columns of `item_features.csv` become which attributes.
 const ITEM_ATTRIBUTES: [(&str, &str); 3] =
@@ -29,7 +31,7 @@ impl FromStr for ItemColumn {
         if attribute.is_empty() || column.is_empty() {
             return Err("must be NAME=COLUMN".into());
         }
-        let mut taken = ["id", "words"].into_iter().chain(ITEM_ATTRIBUTES.map(|(name, _)| name));
+        let mut taken = ["id", ITEM_WORDS].into_iter().chain(ITEM_ATTRIBUTES.map(|(name, _)| name));
         if taken.any(|name| name == attribute) {
             return Err(format!("there is an attribute {attribute} already"));
         }
@@ -38,7 +40,7 @@ impl FromStr for ItemColumn {
 }
 
 /// Words of an item that count, the first ones: as many as short captions and lists of properties have.
-const ITEM_WORDS: usize = 16;
+const WORDS_PER_ITEM: usize = 16;
 
 /// An attribute being collected.
 pub(super) struct AttributeColumn {
@@ -80,7 +82,7 @@ impl Captions {
             if !numbers.contains(&number) {
                 numbers.push(number);
             }
-            if numbers.len() == ITEM_WORDS {
+            if numbers.len() == WORDS_PER_ITEM {
                 break;
             }
         }

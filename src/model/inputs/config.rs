@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    data::{Catalogue, EntityTable, HistoryLimits},
+    data::{Catalogue, EntityTable, HistoryLimits, ITEM_WORDS},
     model::ModelError,
 };
 
@@ -33,10 +33,6 @@ pub struct InputConfig {
 fn yes() -> bool {
     true
 }
-
-/// The item attribute that is no value but a list: the mean over the words of the item's caption, in the table that the
-/// words of queries are in, so that an item and the queries that ask for it begin alike.
-pub const ITEM_WORDS: &str = "words";
 
 /// An embedding table of a named attribute.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

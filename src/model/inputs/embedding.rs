@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use candle_core::{D, DType, Device, Result, Tensor, bail};
 
-use super::{ITEM_WORDS, InputConfig, QueryFeatures};
+use super::{InputConfig, QueryFeatures};
 use crate::{
-    data::{Catalogue, EntityTable, UserRow},
+    data::{Catalogue, EntityTable, ITEM_WORDS, UserRow},
     model::{ModelError, ParameterList, Weights},
     nn::{Linear, RowZero, gather_rows, gather_rows_as, mean_rows, mean_rows_as},
 };

@@ -4,9 +4,9 @@ use std::{ops::Range, sync::Arc};
 
 use candle_core::{Result, Tensor, bail};
 
-use super::{Embeddings, ITEM_WORDS, embedding::Table};
+use super::{Embeddings, embedding::Table};
 use crate::{
-    data::{Catalogue, EntityTable, SearchFeatures, UserRow},
+    data::{Catalogue, EntityTable, ITEM_WORDS, SearchFeatures, UserRow},
     nn::{Dense, Rows, RowsMut, values, vector, with_scratch},
 };
 

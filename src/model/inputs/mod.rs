@@ -8,7 +8,7 @@ mod embedding;
 mod history;
 mod host;
 
-pub use config::{AttributeConfig, ITEM_WORDS, InputConfig, InputSizes, QueryFeatures, TableConfig};
+pub use config::{AttributeConfig, InputConfig, InputSizes, QueryFeatures, TableConfig};
 pub use embedding::{Embeddings, ItemRows};
 pub use history::HistoryVectors;
 pub use host::HostEmbeddings;

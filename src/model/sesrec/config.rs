@@ -61,6 +61,10 @@ pub struct SesRecConfig {
     /// matrix factorisation: prediction layers alone are slow to learn these.
     #[serde(default)]
     pub inner_products: bool,
+    /// Whether it also has a weighted count of the words that the candidate's caption shares with the items and with the
+    /// queries of the history, rare words counting more. Needs no table, and nothing where captions aren't known.
+    #[serde(default)]
+    pub shared_words: bool,
     /// What is minimised besides the auxiliary losses.
     #[serde(default)]
     pub prediction_loss: PredictionLoss,
@@ -229,6 +233,7 @@ impl SesRecConfig {
             item_bias: false,
             matching: false,
             inner_products: false,
+            shared_words: false,
             prediction_loss: PredictionLoss::default(),
             dropout: tenth(),
             adam: None,

@@ -15,6 +15,7 @@ mod interests;
 mod losses;
 mod network;
 mod ranker;
+mod shared_words;
 mod state;
 mod tensors;
 mod trainable;

@@ -8,7 +8,8 @@ use super::{
     Alignment, CoAttention, Compared, Disentangled, InterestPooling, Positions, PredictionLoss, SesRecConfig,
     co_attention::Affinity,
     losses::triplet_hinge,
-    weights::{ALIGNMENT, INNER_PRODUCTS, ITEM_BIAS, MATCHING, head_layer},
+    shared_words::{HistoryWords, SharedWords},
+    weights::{ALIGNMENT, INNER_PRODUCTS, ITEM_BIAS, MATCHING, SHARED_WORDS, head_layer},
 };
 use crate::{
     data::{Catalogue, HistoryBatch},
@@ -35,6 +36,7 @@ pub struct Network {
     pub(super) matching: Option<Tensor>,
     /// Likewise.
     pub(super) inner_products: Option<Tensor>,
+    pub(super) shared_words: Option<SharedWords>,
 }
 
 /// What one history has of its own.
@@ -105,6 +107,8 @@ pub struct EncodedHistory {
     pub rec: EncodedSide,
     /// Search side.
     pub src: EncodedSide,
+    /// By user; empty for models that don't count them.
+    words: Vec<HistoryWords>,
 }
 
 /// What the losses are computed from.
@@ -142,7 +146,7 @@ impl Network {
         let get = |name: &str| weights.get(name);
         let head = (0..config.mlp.len()).map(|n| weights.linear(&head_layer(n)));
         Ok(Self {
-            embeddings: Embeddings::new(&config.inputs, catalogue, weights)?,
+            embeddings: Embeddings::new(&config.inputs, catalogue.clone(), weights)?,
             rec: Side::new(&config, weights, "rec")?,
             src: Side::new(&config, weights, "src")?,
             co_attention: CoAttention {
@@ -162,6 +166,10 @@ impl Network {
             item_bias: config.item_bias.then(|| get(ITEM_BIAS)).transpose()?,
             matching: config.matching.then(|| get(MATCHING)).transpose()?,
             inner_products: config.inner_products.then(|| get(INNER_PRODUCTS)).transpose()?,
+            shared_words: match config.shared_words {
+                true => Some(SharedWords::new(catalogue, get(SHARED_WORDS)?)),
+                false => None,
+            },
             config,
         })
     }
@@ -187,6 +195,7 @@ impl Network {
             inputs,
             rec: EncodedSide { events: rec, interests: rec_interests },
             src: EncodedSide { events: src, interests: src_interests },
+            words: self.shared_words.as_ref().map(|shared| shared.of_batch(batch)).unwrap_or_default(),
         })
     }
 
@@ -228,6 +237,9 @@ impl Network {
             let rec = InterestPooling::inner_products(&rec_attention, candidates, &encoded.rec)?;
             let src = InterestPooling::inner_products(&src_attention, candidates, &encoded.src)?;
             logits = (logits + weighted_sets(rec, src, weights)?)?;
+        }
+        if let Some(shared) = &self.shared_words {
+            logits = (logits + shared.logits(&encoded.words, rows, dropout)?)?;
         }
         if let Some(bias) = &self.item_bias {
             logits = (logits + gather_rows_as(bias, rows, &[users, count], RowZero::Learns)?.squeeze(2)?)?;

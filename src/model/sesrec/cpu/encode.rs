@@ -12,6 +12,7 @@ use crate::{
             CoattentionPadding, InterestExtraction, Positions, Threshold,
             co_attention::Affinity,
             network::{Side, from_newest},
+            shared_words::{HostSharedWords, SharedWords},
             state::{EncodedUser, Interests, Sets, SideState},
         },
     },
@@ -32,6 +33,7 @@ pub(super) struct Encoder {
     co_attention: HostCoAttention,
     /// The user's share of the first prediction layer, with its bias.
     user_block: Dense,
+    shared_words: Option<HostSharedWords>,
 }
 
 /// One side's positions and Transformer.
@@ -88,6 +90,7 @@ impl Encoder {
                 first.weight().narrow(1, network.config.interests_dim(), u)?,
                 first.bias().clone(),
             ))?,
+            shared_words: network.shared_words.as_ref().map(SharedWords::on_host).transpose()?,
         })
     }
 
@@ -139,6 +142,7 @@ impl Encoder {
                 rec: side_state(rec_events, rec, (self.d, self.extraction)),
                 src: side_state(src_events, src, (self.d, self.extraction)),
                 user_block,
+                words: self.shared_words.as_ref().map(|shared| shared.of_user(user)).unwrap_or_default(),
             })
         })
     }

@@ -6,6 +6,7 @@ use rayon::prelude::*;
 use super::{
     super::{
         Network,
+        shared_words::{HostSharedWords, SharedWords, WordLogits},
         state::{Interests, Sets, SideState},
     },
     HostUser,
@@ -34,6 +35,7 @@ pub(super) struct Head {
     last_bias: f32,
     /// By item row.
     item_bias: Option<Vec<f32>>,
+    shared_words: Option<HostSharedWords>,
 }
 
 /// A side's share of the first layer's weights.
@@ -52,6 +54,7 @@ struct InterestWeights {
 /// What a request's candidates share.
 struct Prepared<'a> {
     user_block: &'a [f32],
+    words: &'a WordLogits,
     sides: [Option<PreparedSide<'a>>; 2],
 }
 
@@ -120,6 +123,7 @@ impl Head {
             last: last.weight().flatten_all()?.to_vec1()?,
             last_bias: last.bias().flatten_all()?.to_vec1::<f32>()?[0],
             item_bias,
+            shared_words: network.shared_words.as_ref().map(SharedWords::on_host).transpose()?,
         })
     }
 
@@ -154,7 +158,11 @@ impl Head {
         let side = |number: usize, side: &'a SideState<Matrix>| {
             side.interests.as_ref().map(|interests| self.interests[number].prepare(interests, candidates))
         };
-        Prepared { user_block: user.user_block.row(0), sides: [side(0, &user.rec), side(1, &user.src)] }
+        Prepared {
+            user_block: user.user_block.row(0),
+            words: &user.words,
+            sides: [side(0, &user.rec), side(1, &user.src)],
+        }
     }
 
     fn tile(&self, embeddings: &HostEmbeddings, items: &ItemVectors, tile: Tile<'_>) -> Result<()> {
@@ -168,6 +176,9 @@ impl Head {
             if let Some(bias) = &self.item_bias {
                 // Rows of items are known to be in the tables by now.
                 scores.iter_mut().zip(candidates).for_each(|(score, &item)| *score += bias[item as usize]);
+            }
+            if let Some(shared) = &self.shared_words {
+                shared.add(prepared.words, candidates, scores);
             }
             for (number, side) in prepared.sides.iter().enumerate() {
                 if let Some(side) = side {
