@@ -15,6 +15,7 @@ mod featurize;
 pub(crate) mod fixture;
 pub mod kuaisar;
 mod negatives;
+mod neighbours;
 mod parquet_io;
 mod progress;
 mod staging;
@@ -33,6 +34,7 @@ pub use featurize::{
     Featurized, Featurizer, HistoryLimits, RowHistory, RowSearch, SearchFeatures, UserFeatures, UserRow,
 };
 pub use negatives::{EvaluationNegatives, NegativesError, PopularitySampler};
+pub use neighbours::{Neighbours, STEPS};
 pub use progress::Progress;
 pub use staging::{Existing, StagedDirectory};
 pub use tokenizer::Tokenizer;

@@ -82,6 +82,7 @@ pub fn recipe(base: &Base<'_>, paper: &Variant) -> Result<Vec<Variant>, Experime
     let parts = [
         ("without captions' words", ids_only(&best), None),
         ("without shared words", ids_only(&best).and_then(|_| model("shared_words")), None),
+        ("without items clicked together", model("clicked_together"), None),
         ("without matches", model("matching"), None),
         ("without inner products", model("inner_products"), None),
         ("without item biases", model("item_bias"), None),

@@ -127,6 +127,7 @@ impl ModelKind {
                 Setting::new("matching", true),
                 Setting::new("inner_products", true),
                 Setting::new("shared_words", true),
+                Setting::new("clicked_together", true),
                 Setting::new("prediction_loss", "softmax"),
                 Setting::new("loss_weights.align", 0.05),
             ],

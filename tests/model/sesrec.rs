@@ -13,14 +13,14 @@ use sesrec::{
         convert::{Sources, convert},
         sesrec::{
             CoattentionPadding, Compared, InterestExtraction, Positions, PredictionLoss, SesRecConfig, SesRecRanker,
-            SesRecTrainable, Threshold, initialise,
+            SesRecTrainable, Threshold,
         },
     },
     nn::{Adam, AdamOptions, Dropout},
 };
 
 use crate::device::test_device;
-use crate::fixture::{ITEMS, LIMITS, USERS, any_user, batch, catalogue, some_users, user};
+use crate::fixture::{ITEMS, LIMITS, USERS, any_user, batch, catalogue, dataset, some_users, user};
 
 fn config() -> SesRecConfig {
     let sizes = InputSizes { item: (12, 4), user: (6, 2), query: (6, 5), heads: 2, limits: LIMITS };
@@ -42,19 +42,21 @@ fn extended(mut config: SesRecConfig) -> SesRecConfig {
     config.coattention = Compared::Aligned;
     config.prediction_loss = PredictionLoss::Softmax;
     config.positions_from = Positions::Newest;
-    (config.item_bias, config.matching, config.inner_products, config.shared_words) = (true, true, true, true);
+    (config.item_bias, config.matching, config.inner_products) = (true, true, true);
+    (config.shared_words, config.clicked_together) = (true, true);
     config.validate().unwrap();
     config
 }
 
 /// Weights of a size at which every part matters.
 fn weights(config: &SesRecConfig) -> HashMap<String, Tensor> {
-    let mut weights = initialise(config, 3).unwrap();
+    let model = ModelConfig::Sesrec(config.clone()).new_trainable(&dataset(), 3, &Device::Cpu).unwrap();
+    let mut weights = model.parameters().snapshot().unwrap();
     if let Some(bias) = weights.get_mut("item_bias.weight") {
         let values = (0..bias.elem_count()).map(|n| (n as f32 * 0.7).sin()).collect::<Vec<f32>>();
         *bias = Tensor::from_vec(values, bias.shape(), &Device::Cpu).unwrap();
     }
-    for name in ["matching.weight", "inner_products.weight", "shared_words.weight"] {
+    for name in ["matching.weight", "inner_products.weight", "shared_words.weight", "clicked_together.weight"] {
         let Some(matching) = weights.get_mut(name) else { continue };
         let values = (0..matching.elem_count()).map(|n| 0.3 - 0.11 * n as f32).collect::<Vec<f32>>();
         *matching = Tensor::from_vec(values, matching.shape(), &Device::Cpu).unwrap();
@@ -122,7 +124,8 @@ fn without_clicks_alignment_is_zero_and_training_goes_on() {
 fn it_overfits_one_batch() {
     let users: Vec<_> = some_users().into_iter().take(3).collect();
     for (config, loss) in [(config(), "bce"), (extended(config()), "softmax")] {
-        let model = SesRecTrainable::new(config, catalogue(), 1, &Device::Cpu).unwrap();
+        let model =
+            SesRecTrainable::from_tensors(config.clone(), catalogue(), &weights(&config), &Device::Cpu).unwrap();
         let mut adam =
             Adam::new(model.parameters(), AdamOptions { learning_rate: 1e-2, ..AdamOptions::default() }).unwrap();
         let prediction = |losses: &sesrec::model::Losses| {

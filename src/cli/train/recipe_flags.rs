@@ -15,7 +15,8 @@ pub enum RecipeName {
     /// Better on the same logs: many uniformly sampled negatives under one softmax, a learning rate that falls like a cosine,
     /// all interactions as targets, validation's too in a second round; SESRec also reads the words of captions, counts
     /// positions from the newest event, and adds to its prediction how well a candidate matches each set of events, how near
-    /// it is to what they have in common, which words it shares with them, and how good it is by itself.
+    /// it is to what they have in common, which words it shares with them, how often it was clicked together with them, and how
+    /// good it is by itself.
     Best,
 }
 

@@ -6,7 +6,6 @@
 //! the user's items and the words of the user's searches, each decayed by γ^age; two items are together where a user
 //! clicked both within three steps. All counts are of the training part; a, b and γ are picked on validation.
 
-mod neighbours;
 mod score;
 mod terms;
 mod weights;

@@ -2,9 +2,9 @@
 
 use rayon::prelude::*;
 
-use super::{HandmadeWeights, neighbours::Neighbours, terms::Terms};
+use super::{HandmadeWeights, terms::Terms};
 use crate::{
-    data::{Dataset, EvaluationNegatives, Target},
+    data::{Dataset, EvaluationNegatives, Neighbours, Target},
     eval::{EvaluationError, Metrics, Rank, UserRank, evaluator::candidates},
 };
 

@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use candle_core::{Device, Tensor};
 
-use super::{SesRecConfig, SesRecRanker, SesRecTrainable, parameters};
+use super::{SesRecConfig, SesRecRanker, SesRecTrainable, counts::Counts, parameters};
 use crate::{
     data::{Catalogue, Dataset},
     model::{Architecture, InputConfig, ModelError, Parameter, RankerOptions, RankingModel, TrainableModel},
@@ -27,8 +27,12 @@ impl Architecture for SesRecConfig {
         parameters(self)
     }
 
-    fn tables(&self, _: &Dataset) -> Result<HashMap<String, Tensor>, ModelError> {
-        Ok(HashMap::new())
+    fn tables(&self, dataset: &Dataset) -> Result<HashMap<String, Tensor>, ModelError> {
+        Ok(Counts::tables(self, dataset)?)
+    }
+
+    fn check_tables(&self, tensors: &HashMap<String, Tensor>) -> Result<(), ModelError> {
+        Counts::check_tables(self, tensors)
     }
 
     fn trainable(

@@ -65,6 +65,10 @@ pub struct SesRecConfig {
     /// queries of the history, rare words counting more. Needs no table, and nothing where captions aren't known.
     #[serde(default)]
     pub shared_words: bool,
+    /// Whether it also has a weighted count of how often the candidate and the newest clicks of the history were clicked
+    /// shortly after each other in the training part, which becomes part of the model.
+    #[serde(default)]
+    pub clicked_together: bool,
     /// What is minimised besides the auxiliary losses.
     #[serde(default)]
     pub prediction_loss: PredictionLoss,
@@ -234,6 +238,7 @@ impl SesRecConfig {
             matching: false,
             inner_products: false,
             shared_words: false,
+            clicked_together: false,
             prediction_loss: PredictionLoss::default(),
             dropout: tenth(),
             adam: None,

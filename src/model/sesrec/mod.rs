@@ -7,6 +7,7 @@
 mod architecture;
 mod co_attention;
 mod config;
+mod counts;
 mod cpu;
 #[cfg(feature = "cuda")]
 mod cuda;
@@ -15,7 +16,6 @@ mod interests;
 mod losses;
 mod network;
 mod ranker;
-mod shared_words;
 mod state;
 mod tensors;
 mod trainable;

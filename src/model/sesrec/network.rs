@@ -7,9 +7,9 @@ use candle_core::{Device, Result, Tensor};
 use super::{
     Alignment, CoAttention, Compared, Disentangled, InterestPooling, Positions, PredictionLoss, SesRecConfig,
     co_attention::Affinity,
+    counts::{Counts, First, HistoryCounts},
     losses::triplet_hinge,
-    shared_words::{HistoryWords, SharedWords},
-    weights::{ALIGNMENT, INNER_PRODUCTS, ITEM_BIAS, MATCHING, SHARED_WORDS, head_layer},
+    weights::{ALIGNMENT, INNER_PRODUCTS, ITEM_BIAS, MATCHING, head_layer},
 };
 use crate::{
     data::{Catalogue, HistoryBatch},
@@ -36,7 +36,7 @@ pub struct Network {
     pub(super) matching: Option<Tensor>,
     /// Likewise.
     pub(super) inner_products: Option<Tensor>,
-    pub(super) shared_words: Option<SharedWords>,
+    pub(super) counts: Counts,
 }
 
 /// What one history has of its own.
@@ -107,8 +107,8 @@ pub struct EncodedHistory {
     pub rec: EncodedSide,
     /// Search side.
     pub src: EncodedSide,
-    /// By user; empty for models that don't count them.
-    words: Vec<HistoryWords>,
+    /// By user.
+    counts: Vec<HistoryCounts>,
 }
 
 /// What the losses are computed from.
@@ -166,10 +166,7 @@ impl Network {
             item_bias: config.item_bias.then(|| get(ITEM_BIAS)).transpose()?,
             matching: config.matching.then(|| get(MATCHING)).transpose()?,
             inner_products: config.inner_products.then(|| get(INNER_PRODUCTS)).transpose()?,
-            shared_words: match config.shared_words {
-                true => Some(SharedWords::new(catalogue, get(SHARED_WORDS)?)),
-                false => None,
-            },
+            counts: Counts::new(&config, catalogue, weights)?,
             config,
         })
     }
@@ -195,7 +192,7 @@ impl Network {
             inputs,
             rec: EncodedSide { events: rec, interests: rec_interests },
             src: EncodedSide { events: src, interests: src_interests },
-            words: self.shared_words.as_ref().map(|shared| shared.of_batch(batch)).unwrap_or_default(),
+            counts: self.counts.of_batch(batch),
         })
     }
 
@@ -210,7 +207,17 @@ impl Network {
     pub fn logits(
         &self,
         encoded: &EncodedHistory,
+        candidates: (&[u32], &Tensor),
+        dropout: &mut Dropout,
+    ) -> Result<Tensor> {
+        self.logits_by(encoded, candidates, First::Unknown, dropout)
+    }
+
+    fn logits_by(
+        &self,
+        encoded: &EncodedHistory,
         (rows, candidates): (&[u32], &Tensor),
+        first: First,
         dropout: &mut Dropout,
     ) -> Result<Tensor> {
         let (users, count, _) = candidates.dims3()?;
@@ -238,13 +245,10 @@ impl Network {
             let src = InterestPooling::inner_products(&src_attention, candidates, &encoded.src)?;
             logits = (logits + weighted_sets(rec, src, weights)?)?;
         }
-        if let Some(shared) = &self.shared_words {
-            logits = (logits + shared.logits(&encoded.words, rows, dropout)?)?;
-        }
         if let Some(bias) = &self.item_bias {
             logits = (logits + gather_rows_as(bias, rows, &[users, count], RowZero::Learns)?.squeeze(2)?)?;
         }
-        Ok(logits)
+        self.counts.add_to(logits, &encoded.counts, (rows, first), dropout)
     }
 
     /// The items of an encoded batch's list as `[B, C, d]`, `C` per user.
@@ -259,7 +263,8 @@ impl Network {
         let TrainingInputs { history, candidates, alignment_items, alignment_queries } = inputs;
         let weights = self.config.loss_weights;
         let encoded = self.encode(history, &[candidates, alignment_items], dropout)?;
-        let logits = self.logits(&encoded, (candidates, &self.candidates(&encoded, 2)?), dropout)?;
+        let vectors = self.candidates(&encoded, 2)?;
+        let logits = self.logits_by(&encoded, (candidates, &vectors), First::Clicked, dropout)?;
         let (name, prediction) = match self.config.prediction_loss {
             PredictionLoss::Bce => ("bce", binary_cross_entropy(&logits)?),
             PredictionLoss::Softmax => ("softmax", cross_entropy(&logits, &vec![0; logits.dim(0)?])?),

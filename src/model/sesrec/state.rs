@@ -2,7 +2,7 @@
 
 use candle_core::{Result, Tensor};
 
-use super::{InterestExtraction, shared_words::WordLogits};
+use super::{InterestExtraction, counts::UserCounts};
 use crate::{domain::EventWeight, nn::Matrix};
 
 /// What scoring needs of a user, without padding: of tensors on a device, or of matrices in host memory.
@@ -14,8 +14,8 @@ pub(super) struct EncodedUser<M> {
     pub src: SideState<M>,
     /// The user's share of the first prediction layer, bias included `[1, h]`.
     pub user_block: M,
-    /// What shared words add to candidates; empty for models that don't count them.
-    pub words: WordLogits,
+    /// What is counted of the history.
+    pub counts: UserCounts,
 }
 
 /// One side of an encoded user.
@@ -99,7 +99,7 @@ impl<M: Held> EncodedUser<M> {
             let encoded = side.interests.as_ref().map_or(0, |interests| interests.encoded.bytes());
             encoded + side.events.len() * (size_of::<EventWeight>() + size_of::<usize>())
         };
-        size_of::<Self>() + side(&self.rec) + side(&self.src) + self.user_block.bytes() + self.words.bytes()
+        size_of::<Self>() + side(&self.rec) + side(&self.src) + self.user_block.bytes() + self.counts.bytes()
     }
 }
 

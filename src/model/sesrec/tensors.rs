@@ -3,8 +3,9 @@
 use candle_core::{Result, Tensor};
 
 use super::{
-    CoattentionPadding, EncodedSide, InterestExtraction, Network, explain,
-    shared_words::{HostSharedWords, SharedWords},
+    CoattentionPadding, EncodedSide, InterestExtraction, Network,
+    counts::HostCounts,
+    explain,
     state::{EncodedUser, Interests, Sets, SideState},
 };
 use crate::{
@@ -26,7 +27,7 @@ pub(super) struct TensorRanker {
     /// The interests' share of its weights `[h, 2·3d]`, the user's `[h, u]`.
     interest_weights: Tensor,
     user_weights: Tensor,
-    shared_words: Option<HostSharedWords>,
+    counts: HostCounts,
 }
 
 impl TensorRanker {
@@ -42,7 +43,7 @@ impl TensorRanker {
             item_blocks: project(&items, &first.narrow(1, interests + u, d)?)?,
             interest_weights: first.narrow(1, 0, interests)?.contiguous()?,
             user_weights: first.narrow(1, interests, u)?.contiguous()?,
-            shared_words: network.shared_words.as_ref().map(SharedWords::on_host).transpose()?,
+            counts: network.counts.on_host()?,
         })
     }
 
@@ -66,7 +67,7 @@ impl TensorRanker {
                 rec: side_state(&encoded.rec, user, &rec_weights[user], extraction)?,
                 src: side_state(&encoded.src, user, &src_weights[user], extraction)?,
                 user_block: user_blocks.narrow(0, user, 1)?.force_contiguous()?,
-                words: self.shared_words.as_ref().map(|shared| shared.of_user(users[user])).unwrap_or_default(),
+                counts: self.counts.of_user(users[user]),
             };
             let bytes = state.bytes();
             Ok(UserState::new(state, bytes))
@@ -152,13 +153,11 @@ impl TensorRanker {
             logits = (logits + gather_rows(bias, &items, RowZero::Learns)?)?;
         }
         let mut scores = logits.flatten_all()?.to_vec1::<f32>()?;
-        if let Some(shared) = &self.shared_words {
-            let mut rest = &mut scores[..];
-            for request in requests {
-                let (own, others) = rest.split_at_mut(request.items.len());
-                shared.add(&request.state.get::<DeviceUser>().words, request.items, own);
-                rest = others;
-            }
+        let mut rest = &mut scores[..];
+        for request in requests {
+            let (own, others) = rest.split_at_mut(request.items.len());
+            self.counts.add(&request.state.get::<DeviceUser>().counts, request.items, own);
+            rest = others;
         }
         sigmoid(&mut scores);
         Ok(ScoreRequest::split(requests, &scores))

@@ -10,8 +10,8 @@ use super::{
 use crate::{
     data::{Catalogue, HistoryBatch},
     model::{
-        BatchPlan, Extras, HistoryPadding, Losses, ModelError, RankingModel, TrainableModel, TrainingBatch, Weights,
-        weights,
+        BatchPlan, Extras, HistoryPadding, Losses, ModelError, RankingModel, Role, TrainableModel, TrainingBatch,
+        Weights, weights,
     },
     nn::{Dropout, Parameters},
 };
@@ -46,8 +46,10 @@ impl SesRecTrainable {
         device: &Device,
     ) -> Result<Self, ModelError> {
         check(&config, tensors)?;
-        let parameters = Parameters::from_tensors(&weights::on_device(tensors, device)?)?;
-        let vars = parameters.iter().map(|(name, var)| (name.to_owned(), var.as_tensor().clone())).collect();
+        let list = super::parameters(&config);
+        let fixed = |name: &str| list.iter().any(|p| p.name == name && !matches!(p.role, Role::Learned(_)));
+        let parameters = Parameters::partly_fixed(&weights::on_device(tensors, device)?, fixed)?;
+        let vars = parameters.all().map(|(name, var)| (name.to_owned(), var.as_tensor().clone())).collect();
         let network = Network::new(config.clone(), catalogue.clone(), &Weights::new(&vars))?;
         Ok(Self { config, catalogue, parameters, network })
     }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use candle_core::Tensor;
 
-use super::{Compared, SesRecConfig, shared_words::SUMS};
+use super::{Compared, SesRecConfig, counts::Counts};
 use crate::{
     model::{Embeddings, ModelError, Parameter, ParameterList, weights},
     nn::Initial,
@@ -58,9 +58,7 @@ pub fn parameters(config: &SesRecConfig) -> Vec<Parameter> {
             list.add(name.into(), &[sets], Initial::Constant(1.0 / sets as f32));
         }
     }
-    if config.shared_words {
-        list.add(SHARED_WORDS.into(), &[SUMS], Initial::Constant(0.5));
-    }
+    Counts::parameters(config, &mut list);
     list.into_parameters()
 }
 
@@ -72,9 +70,6 @@ pub(super) const ITEM_BIAS: &str = "item_bias.weight";
 pub(super) const MATCHING: &str = "matching.weight";
 /// Not the release's: likewise, see [`SesRecConfig::inner_products`].
 pub(super) const INNER_PRODUCTS: &str = "inner_products.weight";
-
-/// Not the release's: weights of the sums of [`super::shared_words`].
-pub(super) const SHARED_WORDS: &str = "shared_words.weight";
 
 /// New weights; equal seeds give equal ones.
 pub fn initialise(config: &SesRecConfig, seed: u64) -> Result<HashMap<String, Tensor>, ModelError> {

@@ -11,8 +11,8 @@ use crate::{
         sesrec::{
             CoattentionPadding, InterestExtraction, Positions, Threshold,
             co_attention::Affinity,
+            counts::HostCounts,
             network::{Side, from_newest},
-            shared_words::{HostSharedWords, SharedWords},
             state::{EncodedUser, Interests, Sets, SideState},
         },
     },
@@ -33,7 +33,7 @@ pub(super) struct Encoder {
     co_attention: HostCoAttention,
     /// The user's share of the first prediction layer, with its bias.
     user_block: Dense,
-    shared_words: Option<HostSharedWords>,
+    counts: HostCounts,
 }
 
 /// One side's positions and Transformer.
@@ -90,7 +90,7 @@ impl Encoder {
                 first.weight().narrow(1, network.config.interests_dim(), u)?,
                 first.bias().clone(),
             ))?,
-            shared_words: network.shared_words.as_ref().map(SharedWords::on_host).transpose()?,
+            counts: network.counts.on_host()?,
         })
     }
 
@@ -142,7 +142,7 @@ impl Encoder {
                 rec: side_state(rec_events, rec, (self.d, self.extraction)),
                 src: side_state(src_events, src, (self.d, self.extraction)),
                 user_block,
-                words: self.shared_words.as_ref().map(|shared| shared.of_user(user)).unwrap_or_default(),
+                counts: self.counts.of_user(user),
             })
         })
     }

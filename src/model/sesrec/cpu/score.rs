@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use super::{
     super::{
         Network,
-        shared_words::{HostSharedWords, SharedWords, WordLogits},
+        counts::{HostCounts, UserCounts},
         state::{Interests, Sets, SideState},
     },
     HostUser,
@@ -35,7 +35,7 @@ pub(super) struct Head {
     last_bias: f32,
     /// By item row.
     item_bias: Option<Vec<f32>>,
-    shared_words: Option<HostSharedWords>,
+    counts: HostCounts,
 }
 
 /// A side's share of the first layer's weights.
@@ -54,7 +54,7 @@ struct InterestWeights {
 /// What a request's candidates share.
 struct Prepared<'a> {
     user_block: &'a [f32],
-    words: &'a WordLogits,
+    counts: &'a UserCounts,
     sides: [Option<PreparedSide<'a>>; 2],
 }
 
@@ -123,7 +123,7 @@ impl Head {
             last: last.weight().flatten_all()?.to_vec1()?,
             last_bias: last.bias().flatten_all()?.to_vec1::<f32>()?[0],
             item_bias,
-            shared_words: network.shared_words.as_ref().map(SharedWords::on_host).transpose()?,
+            counts: network.counts.on_host()?,
         })
     }
 
@@ -160,7 +160,7 @@ impl Head {
         };
         Prepared {
             user_block: user.user_block.row(0),
-            words: &user.words,
+            counts: &user.counts,
             sides: [side(0, &user.rec), side(1, &user.src)],
         }
     }
@@ -177,9 +177,7 @@ impl Head {
                 // Rows of items are known to be in the tables by now.
                 scores.iter_mut().zip(candidates).for_each(|(score, &item)| *score += bias[item as usize]);
             }
-            if let Some(shared) = &self.shared_words {
-                shared.add(prepared.words, candidates, scores);
-            }
+            self.counts.add(prepared.counts, candidates, scores);
             for (number, side) in prepared.sides.iter().enumerate() {
                 if let Some(side) = side {
                     self.add_interests(number, side, features, scores);

@@ -15,9 +15,9 @@ use self::{
 };
 use super::{
     Network, SesRecConfig,
+    counts::HostCounts,
     cpu::HostEncoder,
     explain,
-    shared_words::{HostSharedWords, SharedWords},
     state::{EncodedUser, Interests, SideState},
 };
 use crate::{
@@ -68,7 +68,7 @@ pub(super) struct CudaRanker {
     last_weights: OnDevice,
     last_bias: OnDevice,
     item_bias: Option<OnDevice>,
-    shared_words: Option<HostSharedWords>,
+    counts: HostCounts,
 }
 
 impl CudaRanker {
@@ -122,7 +122,7 @@ impl CudaRanker {
             last_weights: flat(last.weight())?,
             last_bias: flat(last.bias())?,
             item_bias: network.item_bias.as_ref().map(flat).transpose()?,
-            shared_words: on_host.shared_words.as_ref().map(SharedWords::on_host).transpose()?,
+            counts: on_host.counts.on_host()?,
             device,
         })
     }
@@ -169,7 +169,7 @@ impl CudaRanker {
             rec: side(user.rec, 0)?,
             src: side(user.src, rec)?,
             user_block: part((rec + src) * padded, 1, h)?,
-            words: user.words,
+            counts: user.counts,
         })
     }
 
@@ -180,31 +180,33 @@ impl CudaRanker {
         }
         let mut scores = Vec::with_capacity(requests.iter().map(|request| request.items.len()).sum());
         let lists = requests.iter().map(|request| (on_device(request.state.get()), request.items));
-        let words = self.word_logits(requests);
+        let counted = self.counted(requests);
         for plan in Plan::of(lists) {
-            let own = words.as_ref().map(|words| &words[scores.len()..][..plan.candidates()]);
+            let own = counted.as_ref().map(|logits| &logits[scores.len()..][..plan.candidates()]);
             scores.extend(self.score_planned(&plan, own)?);
         }
         Ok(ScoreRequest::split(requests, &scores))
     }
 
-    /// What shared words add to every candidate, if the model counts them: looking them up is for the host.
-    fn word_logits(&self, requests: &[ScoreRequest<'_>]) -> Option<Vec<f32>> {
-        let shared = self.shared_words.as_ref()?;
+    /// What is added to every candidate for what is counted, if the model has any of it: looking it up is for the host.
+    fn counted(&self, requests: &[ScoreRequest<'_>]) -> Option<Vec<f32>> {
+        if self.counts.is_empty() {
+            return None;
+        }
         let logits = requests.iter().flat_map(|request| {
             let mut logits = vec![0.0; request.items.len()];
-            shared.add(&request.state.get::<DeviceUser>().words, request.items, &mut logits);
+            self.counts.add(&request.state.get::<DeviceUser>().counts, request.items, &mut logits);
             logits
         });
         Some(logits.collect())
     }
 
-    fn score_planned(&self, plan: &Plan, words: Option<&[f32]>) -> Result<Vec<f32>> {
+    fn score_planned(&self, plan: &Plan, counted: Option<&[f32]>) -> Result<Vec<f32>> {
         let plan = self.kernels.upload(plan)?;
         let (interests, mut further) = self.kernels.pool(&plan, &self.pooling)?;
-        if let Some(words) = words {
-            let words = Tensor::from_slice(words, (1, words.len()), &self.device)?.pad_with_zeros(0, 0, 1)?;
-            further = Some(if let Some(further) = further { (further + words)? } else { words });
+        if let Some(counted) = counted {
+            let counted = Tensor::from_slice(counted, (1, counted.len()), &self.device)?.pad_with_zeros(0, 0, 1)?;
+            further = Some(if let Some(further) = further { (further + counted)? } else { counted });
         }
         let product = |x: &Tensor, weights: &Tensor| {
             candle_core::cuda::set_gemm_reduced_precision_f32(self.reduced);

@@ -1,13 +1,13 @@
 //! Which items are clicked shortly after each other.
 
-use crate::data::Dataset;
+use super::Dataset;
 
-/// Clicks this far apart count as together.
-const STEPS: usize = 3;
+/// Clicks this far apart in a user's sequence count as together.
+pub const STEPS: usize = 3;
 
 /// How often two items stand within three steps of each other in users' training clicks, in compressed sparse rows.
 #[derive(Debug)]
-pub(super) struct Neighbours {
+pub struct Neighbours {
     ends: Vec<usize>,
     items: Vec<u32>,
     counts: Vec<u32>,
@@ -42,10 +42,20 @@ impl Neighbours {
         neighbours
     }
 
+    /// An item's neighbours by row, and how often each was seen.
+    pub fn of_item(&self, item: u32) -> impl Iterator<Item = (u32, u32)> {
+        let row = self.row(item);
+        self.items[row.clone()].iter().copied().zip(self.counts[row].iter().copied())
+    }
+
+    fn row(&self, item: u32) -> std::ops::Range<usize> {
+        let start = if item == 0 { 0 } else { self.ends[item as usize - 1] };
+        start..self.ends[item as usize]
+    }
+
     /// How often a pair was seen.
     pub fn count(&self, item: u32, other: u32) -> u32 {
-        let start = if item == 0 { 0 } else { self.ends[item as usize - 1] };
-        let row = start..self.ends[item as usize];
+        let row = self.row(item);
         self.items[row.clone()].binary_search(&other).map_or(0, |n| self.counts[row][n])
     }
 }

@@ -1,38 +1,34 @@
-//! Words that a candidate's caption shares with what a user clicked and asked for, counted one by one: embeddings of a few
-//! dozen numbers blur which of thousands of words two texts have in common.
+//! Words that a candidate's caption shares with what a user clicked and asked for.
 //!
 //! With `idf(t) = ln(n / items with t) / ln(n)` over the catalogue's n items, candidate c has from each side of a history
 //!
-//!   Σ_{t ∈ words(c)} (2 idf(t))² · Σ_{events e with t} γ^(events after e)
+//!   Σ_{t ∈ words(c)} (3 idf(t))² · share(t)
 //!
-//! for each γ of [`DECAYS`]. The model learns what each of these sums adds to the logit, and the rest of it learns as if there
-//! were none from most of the examples: sums that explain a click leave nothing of it to the embeddings, which then learn
-//! what is peculiar to the training clicks instead.
+//! for each γ of [`DECAYS`]; share(t) is the share of the events that have t, weighted by γ^(events after it).
 
 use std::sync::Arc;
 
 use candle_core::{Result, Tensor};
 use hashbrown::HashMap;
 
+use super::{DECAYS, by_age, weighted};
 use crate::{
     data::{Catalogue, HistoryBatch, UserFeatures},
-    nn::{Dropout, project},
+    model::{ModelError, ParameterList, Weights},
+    nn::{Initial, project},
 };
 
-/// How much less the words of an older event count, per event: the whole history, and what it was about lately.
-const DECAYS: [f32; 2] = [1.0, 0.5];
-
 /// Sums per candidate: those of the recommendation side, then of the search side.
-pub(super) const SUMS: usize = 2 * DECAYS.len();
+const SUMS: usize = 2 * DECAYS.len();
 
-/// Share of the training examples whose words are not counted.
-const LEFT_OUT: f64 = 0.8;
+/// `[SUMS]`: what they weigh.
+const WEIGHTS: &str = "shared_words.weight";
 
 /// Rarities of words, and what the sums weigh.
 #[derive(Debug, Clone)]
 pub(super) struct SharedWords {
     catalogue: Arc<Catalogue>,
-    /// (2 idf)² by word row; 0 for words of no item.
+    /// (3 idf)² by word row; 0 for words of no item.
     rarity: Arc<[f32]>,
     /// `[SUMS]`.
     weights: Tensor,
@@ -47,24 +43,31 @@ pub(super) struct HistoryWords(HashMap<u32, [f32; SUMS]>);
 pub(super) struct WordLogits(HashMap<u32, f32>);
 
 impl SharedWords {
-    pub(super) fn new(catalogue: Arc<Catalogue>, weights: Tensor) -> Self {
-        let rarity = rarities(&catalogue);
-        Self { catalogue, rarity, weights }
+    pub(super) fn parameters(list: &mut ParameterList) {
+        list.add(WEIGHTS.into(), &[SUMS], Initial::Constant(0.0));
     }
 
-    /// Of every user of a batch.
-    pub(super) fn of_batch(&self, batch: &HistoryBatch) -> Vec<HistoryWords> {
-        let width = batch.src_len * batch.word_len;
-        let histories = batch.rec_lengths.iter().zip(&batch.src_lengths).enumerate().map(|(user, (&rec, &src))| {
-            let items = &batch.rec_items[user * batch.rec_len..][..rec];
-            let words = &batch.src_words[user * width..][..src * batch.word_len];
-            self.history(items, words.chunks_exact(batch.word_len.max(1)))
-        });
-        histories.collect()
+    pub(super) fn new(catalogue: Arc<Catalogue>, weights: &Weights<'_>) -> std::result::Result<Self, ModelError> {
+        Ok(Self::with_weights(catalogue, weights.get(WEIGHTS)?))
+    }
+
+    fn with_weights(catalogue: Arc<Catalogue>, weights: Tensor) -> Self {
+        Self { rarity: rarities(&catalogue), catalogue, weights }
+    }
+
+    /// Of a user of a batch, whose clicked items these are.
+    pub(super) fn of_batch(&self, batch: &HistoryBatch, user: usize, items: &[u32]) -> HistoryWords {
+        let words = &batch.src_words[user * batch.src_len * batch.word_len..];
+        let words = &words[..batch.src_lengths[user] * batch.word_len];
+        self.history(items, words.chunks_exact(batch.word_len.max(1)))
     }
 
     /// Both sides oldest first; word 0 is none.
-    fn history<'a>(&self, items: &[u32], queries: impl DoubleEndedIterator<Item = &'a [u32]>) -> HistoryWords {
+    fn history<'a>(
+        &self,
+        items: &[u32],
+        queries: impl DoubleEndedIterator<Item = &'a [u32]> + ExactSizeIterator,
+    ) -> HistoryWords {
         let mut words: HashMap<u32, [f32; SUMS]> = HashMap::new();
         let mut add = |first: usize, word: u32, counts: [f32; DECAYS.len()]| {
             let shares = words.entry(word).or_default();
@@ -83,27 +86,27 @@ impl SharedWords {
         self.rarity.get(word as usize).copied().unwrap_or(0.0)
     }
 
-    /// What candidates `[B · C]` get for the words they share with their users, `[B, C]`.
-    pub(super) fn logits(
+    /// What candidates `[B · C]` get for the words they share with their users, `[B, C]`; nothing for users left out.
+    pub(super) fn logits<'a>(
         &self,
-        histories: &[HistoryWords],
+        histories: impl ExactSizeIterator<Item = Option<&'a HistoryWords>>,
         candidates: &[u32],
-        dropout: &mut Dropout,
     ) -> Result<Tensor> {
-        let (users, per_user) = (histories.len(), candidates.len().checked_div(histories.len()).unwrap_or(0));
-        let mut sums = vec![0.0; candidates.len() * SUMS];
-        let by_user = candidates.chunks(per_user.max(1)).zip(sums.chunks_mut((per_user * SUMS).max(1)));
-        let counted = histories.iter().zip(dropout.left_out(LEFT_OUT, users)).zip(by_user);
-        for ((history, _), (items, sums)) in counted.filter(|((_, left_out), _)| !left_out) {
-            for (&item, sums) in items.iter().zip(sums.chunks_exact_mut(SUMS)) {
+        let users = histories.len();
+        let per_user = candidates.len().checked_div(users).unwrap_or(0);
+        let mut sums = vec![[0.0_f32; SUMS]; candidates.len()];
+        let by_user = candidates.chunks(per_user.max(1)).zip(sums.chunks_mut(per_user.max(1)));
+        for (history, (items, sums)) in histories.zip(by_user) {
+            let Some(HistoryWords(history)) = history else { continue };
+            for (&item, sums) in items.iter().zip(sums) {
                 for &word in self.words_of(item) {
-                    let Some(shares) = history.0.get(&word) else { continue };
+                    let Some(shares) = history.get(&word) else { continue };
                     let rarity = self.rarity_of(word);
                     sums.iter_mut().zip(shares).for_each(|(sum, share)| *sum += rarity * share);
                 }
             }
         }
-        let sums = Tensor::from_vec(sums, (users, per_user, SUMS), self.weights.device())?;
+        let sums = Tensor::from_vec(sums.into_flattened(), (users, per_user, SUMS), self.weights.device())?;
         project(&sums, &self.weights.unsqueeze(0)?)?.squeeze(2)
     }
 
@@ -130,8 +133,7 @@ impl HostSharedWords {
         let mut add = |weights: &[f32], word: u32, counts: [f32; DECAYS.len()]| {
             let rarity = self.words.rarity_of(word);
             if rarity > 0.0 {
-                let weight: f32 = weights.iter().zip(counts).map(|(weight, count)| weight * count).sum();
-                *words.entry(word).or_default() += rarity * weight;
+                *words.entry(word).or_default() += rarity * weighted(counts, weights);
             }
         };
         let items = user.recommendations.iter().map(|&item| self.words.words_of(item));
@@ -153,11 +155,13 @@ impl HostSharedWords {
 
 /// Every word of a side's events, oldest first, with how much it counts at the event's age by each of [`DECAYS`]. Word 0 is
 /// none.
-fn each_word<'a>(events: impl DoubleEndedIterator<Item = &'a [u32]>, mut with: impl FnMut(u32, [f32; DECAYS.len()])) {
-    let mut counts = [1.0; DECAYS.len()];
-    for words in events.rev() {
+fn each_word<'a>(
+    events: impl DoubleEndedIterator<Item = &'a [u32]> + ExactSizeIterator,
+    mut with: impl FnMut(u32, [f32; DECAYS.len()]),
+) {
+    let counts = by_age(events.len());
+    for (words, counts) in events.rev().zip(counts) {
         words.iter().filter(|&&word| word != 0).for_each(|&word| with(word, counts));
-        counts.iter_mut().zip(DECAYS).for_each(|(count, decay)| *count *= decay);
     }
 }
 
@@ -168,7 +172,7 @@ impl WordLogits {
     }
 }
 
-/// (2 idf)² by word row: of a size at which weights of about one make the most of the sums, as learning doesn't go far.
+/// (3 idf)² by word row: of a size at which weights of about a half make the most of the sums, as learning doesn't go far.
 fn rarities(catalogue: &Catalogue) -> Arc<[f32]> {
     let words = &catalogue.items.words;
     let mut items_with = vec![0_u32; words.all().iter().max().map_or(0, |&max| max as usize + 1)];
@@ -182,7 +186,7 @@ fn rarities(catalogue: &Catalogue) -> Arc<[f32]> {
     }
     let items = catalogue.items.ids.len().max(2) as f32;
     let idf = |count: u32| if count == 0 { 0.0 } else { (items / count as f32).ln() / items.ln() };
-    items_with.into_iter().map(|count| (2.0 * idf(count)).powi(2)).collect()
+    items_with.into_iter().map(|count| (3.0 * idf(count)).powi(2)).collect()
 }
 
 #[cfg(test)]
@@ -192,6 +196,8 @@ mod tests {
     use super::*;
     use crate::data::{EntityTable, HistoryLimits, SearchFeatures, UserRow};
 
+    const LIMITS: HistoryLimits = HistoryLimits { recommendations: 5, searches: 4, words: 3, clicks: 1 };
+
     /// Four items: word 1 is in two of them, word 2 in three, word 3 in one, word 4 in none.
     fn catalogue() -> Arc<Catalogue> {
         let words = [vec![1, 2], vec![2], vec![2, 3, 1], vec![]].into_iter().collect();
@@ -200,7 +206,7 @@ mod tests {
     }
 
     fn shared(weights: [f32; SUMS]) -> SharedWords {
-        SharedWords::new(catalogue(), Tensor::new(&weights, &Device::Cpu).unwrap())
+        SharedWords::with_weights(catalogue(), Tensor::new(&weights, &Device::Cpu).unwrap())
     }
 
     fn user(recommendations: &[u32], queries: &[&[u32]]) -> UserFeatures {
@@ -215,7 +221,7 @@ mod tests {
     }
 
     fn rarity(items_with: f32) -> f32 {
-        4.0 * ((4.0 / items_with).ln() / 4_f32.ln()).powi(2)
+        9.0 * ((4.0 / items_with).ln() / 4_f32.ln()).powi(2)
     }
 
     #[test]
@@ -224,22 +230,18 @@ mod tests {
         let user = user(&[1, 2], &[&[3], &[1, 4]]);
         let expected = [
             // Candidate "c" has words 1, 2 and 3.
-            rarity(2.0) + rarity(3.0) * 2.0,
-            rarity(2.0) * 0.5 + rarity(3.0) * 1.5,
-            rarity(1.0) + rarity(2.0),
-            rarity(1.0) * 0.5 + rarity(2.0),
+            (rarity(2.0) + rarity(3.0) * 2.0) / 2.0,
+            (rarity(2.0) * 0.5 + rarity(3.0) * 1.5) / 1.5,
+            (rarity(1.0) + rarity(2.0)) / 2.0,
+            (rarity(1.0) * 0.5 + rarity(2.0)) / 1.5,
         ];
         for (sum, expected) in expected.into_iter().enumerate() {
             let weights = std::array::from_fn(|n| if n == sum { 1.0 } else { 0.0 });
             let shared = shared(weights);
-            let limits = HistoryLimits { recommendations: 5, searches: 4, words: 3, clicks: 1 };
             let batch =
-                HistoryBatch::padded_to_limits([&user, &UserFeatures { searches: vec![], ..user.clone() }], limits);
-            let logits = shared
-                .logits(&shared.of_batch(&batch), &[3, 4, 3, 0], &mut Dropout::off())
-                .unwrap()
-                .to_vec2::<f32>()
-                .unwrap();
+                HistoryBatch::padded_to_limits([&user, &UserFeatures { searches: vec![], ..user.clone() }], LIMITS);
+            let words = [shared.of_batch(&batch, 0, &[1, 2]), shared.of_batch(&batch, 1, &[1, 2])];
+            let logits = shared.logits(words.iter().map(Some), &[3, 4, 3, 0]).unwrap().to_vec2::<f32>().unwrap();
             assert!((logits[0][0] - expected).abs() < 1e-6, "{sum}: {logits:?}, not {expected}");
             assert_eq!(logits[0][1], 0.0, "it has no words");
             assert_eq!(logits[1][0], if sum < DECAYS.len() { logits[0][0] } else { 0.0 }, "its user has not searched");
@@ -252,20 +254,14 @@ mod tests {
     }
 
     #[test]
-    fn training_leaves_out_the_words_of_some_examples() {
+    fn users_who_are_left_out_get_nothing() {
         let shared = shared([1.0; SUMS]);
-        let users = vec![user(&[1], &[&[3]]); 40];
-        let limits = HistoryLimits { recommendations: 2, searches: 2, words: 3, clicks: 1 };
-        let words = shared.of_batch(&HistoryBatch::padded_to_longest(&users, limits));
-        let logits = |dropout: &mut Dropout| -> Vec<f32> {
-            shared.logits(&words, &[3; 80], dropout).unwrap().flatten_all().unwrap().to_vec1().unwrap()
-        };
-        let all = logits(&mut Dropout::off());
-        assert!(all.iter().all(|&logit| logit == all[0] && logit > 0.0));
-        let some = logits(&mut Dropout::seeded(0.0, 1));
-        assert!(some.chunks(2).all(|user| user[0] == user[1] && [0.0, all[0]].contains(&user[0])), "by user: {some:?}");
-        let left_out = some.iter().filter(|&&logit| logit == 0.0).count() / 2;
-        assert!((22..40).contains(&left_out), "{left_out} of 40");
+        let batch = HistoryBatch::padded_to_longest(&[user(&[1], &[&[3]])], LIMITS);
+        let words = shared.of_batch(&batch, 0, &[1]);
+        let users = [Some(&words), None, Some(&words)].into_iter();
+        let logits = shared.logits(users, &[3, 2, 3, 2, 3, 2]).unwrap().to_vec2::<f32>().unwrap();
+        assert_eq!((&logits[1], &logits[2]), (&vec![0.0; 2], &logits[0]));
+        assert!(logits[0].iter().all(|&logit| logit > 0.0));
     }
 
     #[test]
@@ -283,7 +279,8 @@ mod tests {
     fn a_catalogue_without_captions_adds_nothing() {
         let items = EntityTable { ids: ["a"].into_iter().collect(), ..EntityTable::padded() };
         let catalogue = Arc::new(Catalogue { items, ..Catalogue::default() });
-        let host = SharedWords::new(catalogue, Tensor::new(&[1_f32; SUMS], &Device::Cpu).unwrap()).on_host().unwrap();
+        let host =
+            SharedWords::with_weights(catalogue, Tensor::new(&[1_f32; SUMS], &Device::Cpu).unwrap()).on_host().unwrap();
         let mut logits = [0.5];
         host.add(&host.of_user(&user(&[1], &[&[1]])), &[1], &mut logits);
         assert_eq!(logits, [0.5]);
