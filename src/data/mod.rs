@@ -34,7 +34,7 @@ pub use featurize::{
     Featurized, Featurizer, HistoryLimits, RowHistory, RowSearch, SearchFeatures, UserFeatures, UserRow,
 };
 pub use negatives::{EvaluationNegatives, NegativesError, PopularitySampler};
-pub use neighbours::{Neighbours, STEPS};
+pub use neighbours::Neighbours;
 pub use progress::Progress;
 pub use staging::{Existing, StagedDirectory};
 pub use tokenizer::Tokenizer;

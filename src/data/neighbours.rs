@@ -2,9 +2,6 @@
 
 use super::Dataset;
 
-/// Clicks this far apart in a user's sequence count as together.
-pub const STEPS: usize = 3;
-
 /// How often two items stand within three steps of each other in users' training clicks, in compressed sparse rows.
 #[derive(Debug)]
 pub struct Neighbours {
@@ -14,6 +11,9 @@ pub struct Neighbours {
 }
 
 impl Neighbours {
+    /// Clicks this far apart in a user's sequence count as together.
+    pub const STEPS: usize = 3;
+
     /// Counted over all users.
     pub fn of(dataset: &Dataset) -> Self {
         let mut pairs: Vec<(u32, u32)> = vec![];
@@ -21,17 +21,26 @@ impl Neighbours {
             let clicks = dataset.recommendations(user);
             let clicks = &clicks[..dataset.learned(user)];
             for (n, &item) in clicks.iter().enumerate() {
-                for &other in clicks.iter().skip(n + 1).take(STEPS).filter(|&&other| other != item) {
+                for &other in clicks.iter().skip(n + 1).take(Self::STEPS).filter(|&&other| other != item) {
                     pairs.extend([(item, other), (other, item)]);
                 }
             }
         }
         pairs.sort_unstable();
-        let mut neighbours = Self { ends: vec![0; dataset.catalogue.items.rows()], items: vec![], counts: vec![] };
-        for same in pairs.chunk_by(|a, b| a == b) {
-            neighbours.items.push(same[0].1);
-            neighbours.counts.push(same.len() as u32);
-            neighbours.ends[same[0].0 as usize] = neighbours.items.len();
+        let counted = pairs.chunk_by(|a, b| a == b).map(|same| [same[0].0, same[0].1, same.len() as u32]);
+        Self::from_sorted(dataset.catalogue.items.rows(), counted)
+    }
+
+    /// Of an item, another one and how often they were seen, by item, then by the other, of so many items.
+    ///
+    /// # Panics
+    /// If there is no such item.
+    pub fn from_sorted(rows: usize, counted: impl IntoIterator<Item = [u32; 3]>) -> Self {
+        let mut neighbours = Self { ends: vec![0; rows], items: vec![], counts: vec![] };
+        for [item, other, count] in counted {
+            neighbours.items.push(other);
+            neighbours.counts.push(count);
+            neighbours.ends[item as usize] = neighbours.items.len();
         }
         // Items without neighbours end where the one before them does.
         let mut end = 0;

@@ -75,13 +75,15 @@ pub fn paper(base: &Base<'_>) -> Result<Variant, ExperimentError> {
 /// If a setting of `base` doesn't fit.
 pub fn recipe(base: &Base<'_>, paper: &Variant) -> Result<Vec<Variant>, ExperimentError> {
     let best = sesrec(base, "best", vec![])?;
+    let ids_only = ids_only(&best);
+    let has_captions = ids_only.is_some();
     let model = |name: &str| Some(vec![Setting::new(name, paper.model.setting(name)?)]);
     let before =
         serde_json::to_value(&paper.recipe).map_err(|error| ExperimentError::Declaration(error.to_string()))?;
     let training = |name: &str| Some(Setting::new(name, before.get(name)?.clone()));
     let parts = [
-        ("without captions' words", ids_only(&best), None),
-        ("without shared words", ids_only(&best).and_then(|_| model("shared_words")), None),
+        ("without captions' words", ids_only, None),
+        ("without shared words", model("shared_words").filter(|_| has_captions), None),
         ("without items clicked together", model("clicked_together"), None),
         ("without matches", model("matching"), None),
         ("without inner products", model("inner_products"), None),

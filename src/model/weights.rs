@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use candle_core::{DType, Device, Tensor};
 
 use super::ModelError;
-use crate::nn::{BatchNorm, Initial, LayerNorm, Linear, all_finite, values};
+use crate::nn::{BatchNorm, Initial, LayerNorm, Linear, Parameters, all_finite, values};
 
 /// One tensor of a model.
 #[derive(Debug, Clone, PartialEq)]
@@ -117,6 +117,16 @@ pub fn initialise(parameters: &[Parameter], seed: u64) -> Result<HashMap<String,
         Some(tensor.map(|tensor| (name.clone(), tensor)).map_err(ModelError::from))
     });
     tensors.collect()
+}
+
+/// Copies of the tensors on a device, of which those that learn are variables.
+pub fn variables(
+    parameters: &[Parameter],
+    tensors: &HashMap<String, Tensor>,
+    device: &Device,
+) -> Result<Parameters, ModelError> {
+    let fixed = |name: &str| parameters.iter().any(|p| p.name == name && !matches!(p.role, Role::Learned(_)));
+    Ok(Parameters::partly_fixed(&on_device(tensors, device)?, fixed)?)
 }
 
 /// Refuses tensors that are not these, naming the first: missing, unexpected, of another shape or type, not finite.

@@ -8,7 +8,7 @@ use super::{Baseline, Candidates, Network, NetworkRanker, Step, network::items_a
 use crate::{
     data::{Catalogue, HistoryBatch},
     model::{
-        Architecture, BatchPlan, Embeddings, HistoryVectors, ItemRows, Losses, ModelError, RankingModel, Role,
+        Architecture, BatchPlan, Embeddings, HistoryVectors, ItemRows, Losses, ModelError, RankingModel,
         TrainableModel, TrainingBatch, Weights, weights,
     },
     nn::{Dropout, Parameters},
@@ -32,9 +32,7 @@ impl<B: Baseline> NetworkTrainable<B> {
         tensors: &HashMap<String, Tensor>,
         device: &Device,
     ) -> Result<Self, ModelError> {
-        let list = Architecture::parameters(&config);
-        let fixed = |name: &str| list.iter().any(|p| p.name == name && !matches!(p.role, Role::Learned(_)));
-        let parameters = Parameters::partly_fixed(&weights::on_device(tensors, device)?, fixed)?;
+        let parameters = weights::variables(&Architecture::parameters(&config), tensors, device)?;
         let vars = parameters.all().map(|(name, var)| (name.to_owned(), var.as_tensor().clone())).collect();
         let vars = Weights::new(&vars);
         Ok(Self {

@@ -6,12 +6,13 @@ use candle_core::{Device, Tensor};
 
 use super::{
     CoattentionPadding, Network, SesRecConfig, SesRecRanker, TrainingInputs, TrainingOutputs, check, initialise,
+    parameters,
 };
 use crate::{
     data::{Catalogue, HistoryBatch},
     model::{
-        BatchPlan, Extras, HistoryPadding, Losses, ModelError, RankingModel, Role, TrainableModel, TrainingBatch,
-        Weights, weights,
+        BatchPlan, Extras, HistoryPadding, Losses, ModelError, RankingModel, TrainableModel, TrainingBatch, Weights,
+        weights,
     },
     nn::{Dropout, Parameters},
 };
@@ -46,9 +47,7 @@ impl SesRecTrainable {
         device: &Device,
     ) -> Result<Self, ModelError> {
         check(&config, tensors)?;
-        let list = super::parameters(&config);
-        let fixed = |name: &str| list.iter().any(|p| p.name == name && !matches!(p.role, Role::Learned(_)));
-        let parameters = Parameters::partly_fixed(&weights::on_device(tensors, device)?, fixed)?;
+        let parameters = weights::variables(&parameters(&config), tensors, device)?;
         let vars = parameters.all().map(|(name, var)| (name.to_owned(), var.as_tensor().clone())).collect();
         let network = Network::new(config.clone(), catalogue.clone(), &Weights::new(&vars))?;
         Ok(Self { config, catalogue, parameters, network })

@@ -1,7 +1,7 @@
 //! Items that users click shortly after each other.
 //!
-//! With n(i) clicks of item i in the training part, and n(i, j) times that a user clicked i and j within [`STEPS`] of each other,
-//! candidate c has from the user's newest clicks h
+//! With n(i) clicks of item i in the training part, and n(i, j) times that a user clicked i and j within
+//! [`Neighbours::STEPS`] of each other, candidate c has from the user's newest clicks h
 //!
 //!   40 · the mean of n(h, c) / √(n(h) · n(c)), weighted by γ^(clicks after h)
 //!
@@ -15,7 +15,7 @@ use hashbrown::HashMap;
 
 use super::{DECAYS, First, by_age, weighted};
 use crate::{
-    data::{Dataset, Neighbours, STEPS, UserFeatures},
+    data::{Dataset, Neighbours, UserFeatures},
     model::{ModelError, ParameterList, Weights},
     nn::{Initial, project},
 };
@@ -41,15 +41,12 @@ pub(super) struct ClickedTogether {
     weights: Tensor,
 }
 
-/// Items' neighbours in compressed sparse rows.
+/// Each item's nearest neighbours.
 #[derive(Debug)]
 struct Near {
     /// By item row.
     clicks: Vec<u32>,
-    /// Where each row's pairs end.
-    ends: Vec<usize>,
-    /// A neighbour, and how often it was clicked together with the row's item.
-    pairs: Vec<(u32, u32)>,
+    neighbours: Neighbours,
 }
 
 /// What a user's newest clicks add to their neighbours.
@@ -172,37 +169,23 @@ impl Near {
         let fail = |message: String| ModelError::Weights { name: PAIRS.into(), message };
         let clicks = clicks.to_vec1::<u32>()?;
         let rows = pairs.flatten_all()?.to_vec1::<u32>()?;
-        let mut near = Self { ends: vec![0; clicks.len()], pairs: Vec::with_capacity(rows.len() / 3), clicks };
-        let (items, mut before) = (near.clicks.len(), None);
-        for &[item, other, count] in rows.as_chunks().0 {
-            if [item, other].iter().any(|&row| row as usize >= items || near.clicks[row as usize] == 0) {
+        let mut before = None;
+        for &[item, other, _] in rows.as_chunks().0 {
+            if [item, other].iter().any(|&row| clicks.get(row as usize).is_none_or(|&clicks| clicks == 0)) {
                 return Err(fail(format!("items {item} and {other} are together without clicks, or not there at all")));
             }
             if before.replace((item, other)) >= Some((item, other)) {
                 return Err(fail(format!("items {item} and {other} come out of order")));
             }
-            near.pairs.push((other, count));
-            near.ends[item as usize] = near.pairs.len();
         }
-        // Items without neighbours end where the one before them does.
-        let mut end = 0;
-        for own in &mut near.ends {
-            end = end.max(*own);
-            *own = end;
-        }
-        Ok(near)
-    }
-
-    fn of_item(&self, item: u32) -> &[(u32, u32)] {
-        let item = item as usize;
-        let Some(&end) = self.ends.get(item) else { return &[] };
-        &self.pairs[if item == 0 { 0 } else { self.ends[item - 1] }..end]
+        let neighbours = Neighbours::from_sorted(clicks.len(), rows.as_chunks().0.iter().copied());
+        Ok(Self { clicks, neighbours })
     }
 
     /// Every neighbour of the newest clicks, with its cosine and how much its click counts.
     fn each(&self, newest: &[u32], mut with: impl FnMut(u32, f32, [f32; DECAYS.len()])) {
         for (&item, counts) in newest.iter().zip(by_age(newest.len())) {
-            for &(other, count) in self.of_item(item) {
+            for (other, count) in self.neighbours.of_item(item) {
                 with(other, cosine(count, self.clicks[item as usize], self.clicks[other as usize]), counts);
             }
         }
@@ -213,10 +196,8 @@ impl Near {
     fn without_last_click(&self, newest: &[u32], clicked: u32) -> [f32; DECAYS.len()] {
         let mut sums = [0.0; DECAYS.len()];
         for (&item, counts) in newest.iter().zip(by_age(newest.len())) {
-            let pairs = self.of_item(item);
-            let Ok(place) = pairs.binary_search_by_key(&clicked, |&(other, _)| other) else { continue };
-            let own = newest.iter().take(STEPS).filter(|&&other| other == item).count() as u32;
-            let together = pairs[place].1.saturating_sub(own);
+            let own = newest.iter().take(Neighbours::STEPS).filter(|&&other| other == item).count() as u32;
+            let together = self.neighbours.count(item, clicked).saturating_sub(own);
             let cosine = cosine(together, self.clicks[item as usize], self.clicks[clicked as usize].saturating_sub(1));
             sums.iter_mut().zip(counts).for_each(|(sum, count)| *sum += cosine * count);
         }
