@@ -25,7 +25,8 @@ pub fn check_id(id: &str) -> Result<(), IdError> {
         Err(IdError::Empty)
     } else if id.len() > MAX_ID_BYTES {
         Err(IdError::TooLong(id.len()))
-    } else if id.chars().any(char::is_control) {
+    } else if !id.bytes().all(|byte| (b' '..0x7f).contains(&byte)) && id.chars().any(char::is_control) {
+        // Nearly all ids are printable ASCII, which is quicker to see.
         Err(IdError::Control)
     } else {
         Ok(())
@@ -95,3 +96,29 @@ id!(
 /// expires or is erased and begins anew. 0 is the version of a user that the store has never seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct HistoryVersion(pub u64);
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn each_rule_has_its_error() {
+        assert_eq!(check_id(""), Err(IdError::Empty));
+        assert_eq!(check_id(&"x".repeat(MAX_ID_BYTES + 1)), Err(IdError::TooLong(MAX_ID_BYTES + 1)));
+        for control in ["a\n", "\u{0}", "\u{7f}", "é\u{85}"] {
+            assert_eq!(check_id(control), Err(IdError::Control), "{control:?}");
+        }
+        for fine in ["item-17", "a b", "~", "é", "商品", "\u{a0}"] {
+            assert_eq!(check_id(fine), Ok(()), "{fine:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_quick_look_at_ascii_changes_nothing(id in "[\\x00-\\x{100}]{1,12}") {
+            prop_assert_eq!(check_id(&id) == Err(IdError::Control), id.chars().any(char::is_control));
+        }
+    }
+}

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::{Rank, RankError, RowMap, RowMapError, in_chunks};
 use crate::{
     data::{Dataset, EvaluationNegatives, Featurizer, NegativesError, RowHistory, Target, UserFeatures},
-    model::{ModelError, RankingModel, ScoreRequest},
+    model::{HeldOutClick, ModelError, RankingModel, ScoreRequest},
 };
 
 /// Why a model can't be evaluated.
@@ -111,6 +111,16 @@ impl<'a> Evaluator<'a> {
         let ranks = in_chunks(model.device(), targets, chunk)?;
         self.progress.finish_and_clear();
         Ok(ranks)
+    }
+
+    /// Every target's click, for a model that has something to fit to it.
+    ///
+    /// # Errors
+    /// If a user has no negatives, or a candidate is outside the model's catalogue.
+    pub fn clicks(&self, targets: &[Target]) -> Result<Vec<HeldOutClick>, EvaluationError> {
+        let click =
+            |&target: &Target| Ok(HeldOutClick { user: self.features(target), candidates: self.candidates(target)? });
+        targets.iter().map(click).collect()
     }
 
     fn chunk(&self, model: &dyn RankingModel, targets: &[Target]) -> Result<Vec<UserRank>, EvaluationError> {

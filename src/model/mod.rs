@@ -32,6 +32,7 @@ pub use manifest::Manifest;
 pub use ranking::{ModelError, RankerOptions, RankingModel, ScoreRequest, UserState};
 pub use setting::Setting;
 pub use trainable::{
-    BatchPlan, Examples, Extras, HistoryPadding, Losses, SearchExamples, Substitution, TrainableModel, TrainingBatch,
+    BatchPlan, Examples, Extras, HeldOutClick, HistoryPadding, Losses, SearchExamples, Substitution, TrainableModel,
+    TrainingBatch,
 };
 pub use weights::{Parameter, ParameterList, Role, Weights, check, initialise, time_from_words, time_words};

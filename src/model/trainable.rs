@@ -4,7 +4,7 @@ use candle_core::Tensor;
 
 use super::{ModelError, RankingModel};
 use crate::{
-    data::HistoryBatch,
+    data::{HistoryBatch, UserFeatures},
     nn::{Dropout, Parameters},
 };
 
@@ -141,6 +141,15 @@ pub struct Substitution {
     pub related: f64,
 }
 
+/// A click that is not learned from.
+#[derive(Debug, Clone)]
+pub struct HeldOutClick {
+    /// Whose, as they were before it.
+    pub user: UserFeatures,
+    /// Item rows: the clicked one, then others.
+    pub candidates: Vec<u32>,
+}
+
 /// A step's losses, all scalars.
 #[derive(Debug, Clone)]
 pub struct Losses {
@@ -158,11 +167,21 @@ pub trait TrainableModel: Send + Sync {
     /// What its losses need of a batch.
     fn batch_plan(&self) -> BatchPlan;
 
-    /// Logits `[B, C]` of each user's C candidates (item rows `[B, C]`), differentiable.
+    /// Logits `[B, C]` of each user's C candidates (item rows `[B, C]`), as the losses see them, differentiable.
     fn logits(&self, history: &HistoryBatch, candidates: &[u32], dropout: &mut Dropout) -> Result<Tensor, ModelError>;
 
     /// The losses of a batch; `total.backward()` gives every parameter a gradient.
     fn losses(&self, batch: &TrainingBatch, dropout: &mut Dropout) -> Result<Losses, ModelError>;
+
+    /// The tensors that [`fit_held_out`](Self::fit_held_out) sets; most models have none.
+    fn fitted(&self) -> Vec<&'static str> {
+        vec![]
+    }
+
+    /// Fits what the losses don't teach to clicks that were not learned from.
+    fn fit_held_out(&self, _clicks: &[HeldOutClick]) -> Result<(), ModelError> {
+        Ok(())
+    }
 
     /// The model as it stands, for validation: later steps don't change it.
     fn ranker(&self) -> Result<Box<dyn RankingModel>, ModelError>;

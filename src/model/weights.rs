@@ -23,7 +23,8 @@ pub struct Parameter {
 pub enum Role {
     /// 32-bit floats that the optimizer moves, from this beginning.
     Learned(Initial),
-    /// 32-bit floats that training follows by itself, from this value: the running statistics of batch normalisation.
+    /// 32-bit floats that training sets by itself, from this value: the running statistics of batch normalisation, weights
+    /// that are [fitted](super::TrainableModel::fit_held_out).
     Statistic(f32),
     /// Rows (u32) that the model's [`tables`](super::Architecture::tables) were built with: neighbours in a graph, the
     /// queries of an item.
@@ -81,7 +82,7 @@ impl ParameterList {
         self.statistic(format!("{name}.running_var"), &[c], 1.0);
     }
 
-    /// A running statistic.
+    /// One that training sets by itself, from this value.
     pub fn statistic(&mut self, name: String, shape: &[usize], value: f32) {
         self.push(name, shape, Role::Statistic(value));
     }

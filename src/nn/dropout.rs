@@ -1,7 +1,7 @@
 //! Dropout with masks from a seeded generator, so that a run repeats and resumes exactly.
 
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
-use rand::{Rng, RngExt, SeedableRng};
+use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::host;
@@ -45,13 +45,6 @@ impl Dropout {
             return x.contiguous()?.apply_op1(Masked { mask });
         }
         x * Tensor::from_vec(mask, x.shape(), x.device())?
-    }
-
-    /// Which of so many examples a part of the model is left out of, each with probability `rate`, whatever the rate of
-    /// single values: none when the model is evaluated.
-    pub fn left_out(&mut self, rate: f64, examples: usize) -> Vec<bool> {
-        let Some(rng) = &mut self.rng else { return vec![false; examples] };
-        (0..examples).map(|_| rng.random_bool(rate)).collect()
     }
 
     /// What the next so many values are to be multiplied with; `None` leaves them alone.

@@ -2,7 +2,10 @@
 
 use std::collections::HashMap;
 
-use super::{Best, Checkpoint, Ending, Outcome, Trainer, TrainingError, trainer::Epochs};
+use super::{
+    Best, Checkpoint, Ending, Outcome, Trainer, TrainingError,
+    trainer::{Epochs, restore},
+};
 use crate::{
     data::Dataset,
     model::{ModelError, TrainableModel},
@@ -39,7 +42,11 @@ impl Trainer<'_> {
         self.reporting
             .line(&format!("refit: {} epochs from training and validation interactions together", best.epoch));
         let from = again.files.checkpoints.as_deref().map(Checkpoint::read_latest).transpose()?.flatten();
-        let second = again.run_epochs(&*rebuild(&dataset)?, from, Epochs::Like(&epochs[..best.epoch]))?;
+        let model = rebuild(&dataset)?;
+        // Nothing is left that it could be fitted to: what it weighs is the first round's.
+        let fitted = model.fitted();
+        restore(&*model, &best.tensors, |name| fitted.contains(&name))?;
+        let second = again.run_epochs(&*model, from, Epochs::Like(&epochs[..best.epoch]))?;
         Ok(Outcome {
             best: Some(Best { tensors: second.best.map_or_else(HashMap::new, |best| best.tensors), ..best.clone() }),
             epochs: epochs.clone(),

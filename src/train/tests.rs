@@ -9,18 +9,24 @@ use std::{
     },
 };
 
-use candle_core::{D, Device, Tensor};
+use candle_core::{D, DType, Device, Tensor};
 
 use super::*;
 use crate::{
     data::{Dataset, EvaluationNegatives, HistoryBatch, HistoryLimits, Split, UserFeatures, UserRow, fixture},
     domain::{HistoryWeights, ItemAttention},
-    model::{BatchPlan, Losses, ModelError, RankingModel, ScoreRequest, TrainableModel, TrainingBatch, UserState},
+    model::{
+        BatchPlan, HeldOutClick, Losses, ModelError, RankingModel, ScoreRequest, TrainableModel, TrainingBatch,
+        UserState,
+    },
     nn::{Dropout, Parameters, binary_cross_entropy},
 };
 
 const WIDTH: usize = 8;
 const LIMITS: HistoryLimits = HistoryLimits { recommendations: 4, searches: 2, words: 1, clicks: 1 };
+
+/// Not learned: the sum of the items that held-out users clicked.
+const FITTED: &str = "fitted";
 
 /// Click probability = sigmoid(user · item).
 struct Factorisation {
@@ -42,8 +48,9 @@ impl Factorisation {
         let tensors = HashMap::from([
             ("users".to_owned(), table(dataset.catalogue.users.rows(), 1)),
             ("items".to_owned(), table(dataset.catalogue.items.rows(), 2)),
+            (FITTED.to_owned(), Tensor::zeros(1, DType::F32, &Device::Cpu).unwrap()),
         ]);
-        let parameters = Parameters::from_tensors(&tensors).unwrap();
+        let parameters = Parameters::partly_fixed(&tensors, |name| name == FITTED).unwrap();
         Self { parameters, steps: AtomicUsize::new(0), broken_step: usize::MAX, stopping: None }
     }
 
@@ -84,6 +91,16 @@ impl TrainableModel for Factorisation {
         let bce = binary_cross_entropy(&self.logits(&batch.history, &batch.candidates()?, dropout)?)?;
         let total = if step == self.broken_step { (&bce * f64::NAN)? } else { bce.clone() };
         Ok(Losses { total, parts: vec![("bce", bce)] })
+    }
+
+    fn fitted(&self) -> Vec<&'static str> {
+        vec![FITTED]
+    }
+
+    fn fit_held_out(&self, clicks: &[HeldOutClick]) -> Result<(), ModelError> {
+        let (_, fitted) = self.parameters.all().find(|(name, _)| *name == FITTED).unwrap();
+        let sum: u32 = clicks.iter().map(|click| click.candidates[0]).sum();
+        Ok(fitted.set(&Tensor::new(&[sum as f32], &Device::Cpu)?)?)
     }
 
     fn ranker(&self) -> Result<Box<dyn RankingModel>, ModelError> {
@@ -243,6 +260,12 @@ fn a_refit_learns_the_validation_interactions_too() {
     let (resumed, _) = run("stopped", &recipe, false);
     assert_eq!(resumed.ending, Ending::Completed);
     assert_eq!(values(&resumed), values(&twice), "bit for bit");
+
+    // A refit has nothing that it could be fitted to: it keeps what was fitted to validation in the first round.
+    let clicked: u32 = dataset.targets(Split::Validation).iter().map(|&target| dataset.item(target)).sum();
+    for outcome in [&once, &twice, &resumed] {
+        assert_eq!(outcome.best.as_ref().unwrap().tensors[FITTED].to_vec1::<f32>().unwrap(), [clicked as f32]);
+    }
 }
 
 #[test]

@@ -29,6 +29,9 @@ use crate::{
     nn::{Adam, Dropout, OptimizerError},
 };
 
+/// Validation clicks that a model's counts are fitted to, at most: more make no difference.
+const FITTED_CLICKS: usize = 3000;
+
 /// A run: what is learned from, how, and where its traces go.
 #[derive(Debug)]
 pub struct Trainer<'a> {
@@ -254,7 +257,7 @@ impl<'a> Run<'a> {
         let mut best = None;
         if let Some(checkpoint) = from {
             checkpoint.check(&state, files.checkpoints.as_deref().unwrap_or_else(|| "checkpoint".as_ref()))?;
-            restore(model, &checkpoint.parameters)?;
+            restore(model, &checkpoint.parameters, |_| true)?;
             adam.restore(&checkpoint.optimizer).map_err(optimizer_error)?;
             state = RunState { recipe: recipe.clone(), candidates: state.candidates, ..checkpoint.state };
             adam.set_learning_rate(state.learning_rate);
@@ -416,6 +419,11 @@ impl<'a> Run<'a> {
         if matches!(reporting, Reporting::Terminal) {
             evaluator = evaluator.with_progress("validation");
         }
+        if !self.model.fitted().is_empty() {
+            let every = self.validation.len().div_ceil(FITTED_CLICKS).max(1);
+            let targets: Vec<Target> = self.validation.iter().copied().step_by(every).collect();
+            self.model.fit_held_out(&evaluator.clicks(&targets)?)?;
+        }
         let ranks = evaluator.ranks(&*self.model.ranker()?, &self.validation)?;
         Ok(Metrics::of(ranks.into_iter().map(|user| user.rank)))
     }
@@ -494,9 +502,13 @@ fn scalars(losses: &Losses) -> candle_core::Result<Vec<(String, f64)>> {
     Ok(names.map(str::to_owned).zip(values.into_iter().map(f64::from)).collect())
 }
 
-/// Gives a model the weights of a checkpoint.
-fn restore(model: &dyn TrainableModel, tensors: &HashMap<String, Tensor>) -> Result<(), TrainingError> {
-    for (name, var) in model.parameters().all() {
+/// Gives a model those weights of a checkpoint that are `wanted`, by name.
+pub(super) fn restore(
+    model: &dyn TrainableModel,
+    tensors: &HashMap<String, Tensor>,
+    wanted: impl Fn(&str) -> bool,
+) -> Result<(), TrainingError> {
+    for (name, var) in model.parameters().all().filter(|(name, _)| wanted(name)) {
         let weights_error = |message: &str| ModelError::Weights { name: name.to_owned(), message: message.to_owned() };
         let tensor = tensors.get(name).ok_or_else(|| weights_error("is not in the checkpoint"))?;
         if tensor.shape() != var.shape() {

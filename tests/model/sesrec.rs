@@ -8,8 +8,8 @@ use proptest::prelude::*;
 use sesrec::{
     data::{HistoryBatch, HistoryLimits, ITEM_WORDS, SearchFeatures, UserFeatures, UserRow},
     model::{
-        AttributeConfig, Bundle, BundleError, InputSizes, ModelConfig, RankerOptions, RankingModel, ScoreRequest,
-        TrainableModel,
+        AttributeConfig, Bundle, BundleError, HeldOutClick, InputSizes, ModelConfig, RankerOptions, RankingModel,
+        ScoreRequest, TrainableModel, TrainingBatch,
         convert::{Sources, convert},
         sesrec::{
             CoattentionPadding, Compared, InterestExtraction, Positions, PredictionLoss, SesRecConfig, SesRecRanker,
@@ -108,6 +108,58 @@ fn every_parameter_gets_a_gradient() {
     }
 }
 
+/// What counts weigh is not learned, whatever they weigh, and is fitted to clicks that were not learned from.
+#[test]
+fn counts_are_fitted_to_held_out_clicks() {
+    let config = extended(config());
+    let (users, names) = (some_users(), ["shared_words.weight", "clicked_together.weight"]);
+    let model = SesRecTrainable::from_tensors(config.clone(), catalogue(), &weights(&config), &Device::Cpu).unwrap();
+    assert_eq!(model.fitted(), names);
+    assert!(model.parameters().iter().all(|(name, _)| !names.contains(&name)), "no gradient moves them");
+    let weighed = |model: &SesRecTrainable| -> Vec<f32> {
+        let weights = model.parameters().snapshot().unwrap();
+        names.iter().flat_map(|name| weights[*name].to_vec1::<f32>().unwrap()).collect()
+    };
+    let loss = |model: &SesRecTrainable| {
+        model.losses(&batch(&users), &mut Dropout::off()).unwrap().total.to_scalar::<f32>().unwrap()
+    };
+    let before = loss(&model);
+
+    model.fit_held_out(&[]).unwrap();
+    assert_eq!(weighed(&model), [0.0; 6], "without clicks nothing counts");
+    assert_eq!(loss(&model), before);
+
+    // Of each user's candidates, those are clicked that counts speak for: with equal weights, they come first.
+    let learned = model.ranker().unwrap();
+    let mut counted = model.parameters().snapshot().unwrap();
+    for name in names {
+        counted.insert(name.into(), Tensor::ones(counted[name].shape(), DType::F32, &Device::Cpu).unwrap());
+    }
+    let counted = SesRecRanker::new(config, catalogue(), &counted, &Device::Cpu).unwrap();
+    let items: Vec<u32> = (1..=ITEMS).collect();
+    let scores = |ranker: &dyn RankingModel| -> Vec<Vec<f32>> {
+        let states = ranker.encode(&users.iter().collect::<Vec<_>>()).unwrap();
+        let requests: Vec<_> = states.iter().map(|state| ScoreRequest { state, items: &items }).collect();
+        ranker.score(&requests).unwrap()
+    };
+    let logit = |score: f32| (score / (1.0 - score)).ln();
+    let clicks = users.iter().zip(scores(&*learned)).zip(scores(&counted)).map(|((user, learned), counted)| {
+        let added: Vec<f32> =
+            learned.into_iter().zip(counted).map(|(learned, counted)| logit(counted) - logit(learned)).collect();
+        let most = (0..added.len()).max_by(|&a, &b| added[a].total_cmp(&added[b])).unwrap();
+        let mut candidates = items.clone();
+        candidates.swap(0, most);
+        HeldOutClick { user: user.clone(), candidates }
+    });
+    let clicks: Vec<HeldOutClick> = clicks.collect();
+    model.fit_held_out(&clicks).unwrap();
+    let first = weighed(&model);
+    assert!(first.iter().sum::<f32>() > 0.1, "{first:?}");
+    model.fit_held_out(&clicks).unwrap();
+    assert_eq!(weighed(&model), first, "what they weighed before doesn't matter");
+    assert_eq!(loss(&model), before);
+}
+
 #[test]
 fn without_clicks_alignment_is_zero_and_training_goes_on() {
     let mut users = some_users();
@@ -123,6 +175,8 @@ fn without_clicks_alignment_is_zero_and_training_goes_on() {
 #[test]
 fn it_overfits_one_batch() {
     let users: Vec<_> = some_users().into_iter().take(3).collect();
+    // What a user clicked is none of their negatives.
+    let batch = TrainingBatch { negatives: (10..22).collect(), ..batch(&users) };
     for (config, loss) in [(config(), "bce"), (extended(config()), "softmax")] {
         let model =
             SesRecTrainable::from_tensors(config.clone(), catalogue(), &weights(&config), &Device::Cpu).unwrap();
@@ -132,10 +186,10 @@ fn it_overfits_one_batch() {
             assert_eq!(losses.parts[0].0, loss);
             losses.parts[0].1.to_scalar::<f32>().unwrap()
         };
-        let first = prediction(&model.losses(&batch(&users), &mut Dropout::off()).unwrap());
+        let first = prediction(&model.losses(&batch, &mut Dropout::off()).unwrap());
         let mut last = first;
         for _ in 0..60 {
-            let losses = model.losses(&batch(&users), &mut Dropout::off()).unwrap();
+            let losses = model.losses(&batch, &mut Dropout::off()).unwrap();
             last = prediction(&losses);
             adam.step(&losses.total.backward().unwrap().into()).unwrap();
         }

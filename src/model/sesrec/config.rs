@@ -62,11 +62,12 @@ pub struct SesRecConfig {
     #[serde(default)]
     pub inner_products: bool,
     /// Whether it also has a weighted count of the words that the candidate's caption shares with the items and with the
-    /// queries of the history, rare words counting more. Needs no table, and nothing where captions aren't known.
+    /// queries of the history, rare words counting more; how much is fitted to validation's clicks. Nothing where captions
+    /// aren't known.
     #[serde(default)]
     pub shared_words: bool,
     /// Whether it also has a weighted count of how often the candidate and the newest clicks of the history were clicked
-    /// shortly after each other in the training part, which becomes part of the model.
+    /// shortly after each other in the training part, which becomes part of the model; how much is fitted likewise.
     #[serde(default)]
     pub clicked_together: bool,
     /// What is minimised besides the auxiliary losses.

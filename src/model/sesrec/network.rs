@@ -7,7 +7,7 @@ use candle_core::{Device, Result, Tensor};
 use super::{
     Alignment, CoAttention, Compared, Disentangled, InterestPooling, Positions, PredictionLoss, SesRecConfig,
     co_attention::Affinity,
-    counts::{Counts, First, HistoryCounts},
+    counts::Counts,
     losses::triplet_hinge,
     weights::{ALIGNMENT, INNER_PRODUCTS, ITEM_BIAS, MATCHING, head_layer},
 };
@@ -107,8 +107,6 @@ pub struct EncodedHistory {
     pub rec: EncodedSide,
     /// Search side.
     pub src: EncodedSide,
-    /// By user.
-    counts: Vec<HistoryCounts>,
 }
 
 /// What the losses are computed from.
@@ -192,7 +190,6 @@ impl Network {
             inputs,
             rec: EncodedSide { events: rec, interests: rec_interests },
             src: EncodedSide { events: src, interests: src_interests },
-            counts: self.counts.of_batch(batch),
         })
     }
 
@@ -203,21 +200,12 @@ impl Network {
         Ok((rec, self.src.pooling.forward(candidates, &encoded.src)?))
     }
 
-    /// Candidates, item rows `[B · C]` with their vectors `[B, C, d]` → logits `[B, C]` (eq. 17-18 before the sigmoid).
+    /// Candidates, item rows `[B · C]` with their vectors `[B, C, d]` → logits `[B, C]` (eq. 17-18 before the sigmoid),
+    /// without what is counted: rankers add that.
     pub fn logits(
         &self,
         encoded: &EncodedHistory,
-        candidates: (&[u32], &Tensor),
-        dropout: &mut Dropout,
-    ) -> Result<Tensor> {
-        self.logits_by(encoded, candidates, First::Unknown, dropout)
-    }
-
-    fn logits_by(
-        &self,
-        encoded: &EncodedHistory,
         (rows, candidates): (&[u32], &Tensor),
-        first: First,
         dropout: &mut Dropout,
     ) -> Result<Tensor> {
         let (users, count, _) = candidates.dims3()?;
@@ -248,7 +236,7 @@ impl Network {
         if let Some(bias) = &self.item_bias {
             logits = (logits + gather_rows_as(bias, rows, &[users, count], RowZero::Learns)?.squeeze(2)?)?;
         }
-        self.counts.add_to(logits, &encoded.counts, (rows, first), dropout)
+        Ok(logits)
     }
 
     /// The items of an encoded batch's list as `[B, C, d]`, `C` per user.
@@ -264,7 +252,7 @@ impl Network {
         let weights = self.config.loss_weights;
         let encoded = self.encode(history, &[candidates, alignment_items], dropout)?;
         let vectors = self.candidates(&encoded, 2)?;
-        let logits = self.logits_by(&encoded, (candidates, &vectors), First::Clicked, dropout)?;
+        let logits = self.logits(&encoded, (candidates, &vectors), dropout)?;
         let (name, prediction) = match self.config.prediction_loss {
             PredictionLoss::Bce => ("bce", binary_cross_entropy(&logits)?),
             PredictionLoss::Softmax => ("softmax", cross_entropy(&logits, &vec![0; logits.dim(0)?])?),

@@ -4,7 +4,7 @@ use candle_core::{Result, Tensor};
 
 use super::{
     CoattentionPadding, EncodedSide, InterestExtraction, Network,
-    counts::HostCounts,
+    counts::Counts,
     explain,
     state::{EncodedUser, Interests, Sets, SideState},
 };
@@ -27,7 +27,7 @@ pub(super) struct TensorRanker {
     /// The interests' share of its weights `[h, 2·3d]`, the user's `[h, u]`.
     interest_weights: Tensor,
     user_weights: Tensor,
-    counts: HostCounts,
+    counts: Counts,
 }
 
 impl TensorRanker {
@@ -43,7 +43,7 @@ impl TensorRanker {
             item_blocks: project(&items, &first.narrow(1, interests + u, d)?)?,
             interest_weights: first.narrow(1, 0, interests)?.contiguous()?,
             user_weights: first.narrow(1, interests, u)?.contiguous()?,
-            counts: network.counts.on_host()?,
+            counts: network.counts.clone(),
         })
     }
 

@@ -5,17 +5,20 @@ use std::{collections::HashMap, sync::Arc};
 use candle_core::{Device, Tensor};
 
 use super::{
-    CoattentionPadding, Network, SesRecConfig, SesRecRanker, TrainingInputs, TrainingOutputs, check, initialise,
-    parameters,
+    CoattentionPadding, Network, SesRecConfig, SesRecRanker, TrainingInputs, TrainingOutputs, check,
+    counts::fitted_weights, initialise, parameters,
 };
 use crate::{
     data::{Catalogue, HistoryBatch},
     model::{
-        BatchPlan, Extras, HistoryPadding, Losses, ModelError, RankingModel, TrainableModel, TrainingBatch, Weights,
-        weights,
+        BatchPlan, Extras, HeldOutClick, HistoryPadding, Losses, ModelError, RankingModel, ScoreRequest,
+        TrainableModel, TrainingBatch, Weights, weights,
     },
     nn::{Dropout, Parameters},
 };
+
+/// Held-out clicks that are scored together.
+const CLICKS_TOGETHER: usize = 256;
 
 /// The network over trainable variables.
 #[derive(Debug)]
@@ -65,6 +68,19 @@ impl SesRecTrainable {
         Ok(self.network.train(inputs, dropout)?)
     }
 
+    /// Sets what counts weigh, in the order of their tensors.
+    fn set_count_weights(&self, weights: &[f32]) -> Result<(), ModelError> {
+        let mut rest = weights;
+        for (name, own) in self.network.counts.weights() {
+            let (new, others) = rest.split_at(own.len());
+            if let Some((_, var)) = self.parameters.all().find(|(other, _)| *other == name) {
+                var.set(&Tensor::new(new, var.device())?)?;
+            }
+            rest = others;
+        }
+        Ok(())
+    }
+
     /// The network over the variables.
     pub fn network(&self) -> &Network {
         &self.network
@@ -101,9 +117,41 @@ impl TrainableModel for SesRecTrainable {
         Ok(self.forward(batch, dropout)?.losses)
     }
 
+    fn fitted(&self) -> Vec<&'static str> {
+        self.network.counts.weights().into_iter().map(|(name, _)| name).collect()
+    }
+
+    fn fit_held_out(&self, clicks: &[HeldOutClick]) -> Result<(), ModelError> {
+        let counts = &self.network.counts;
+        if counts.is_empty() {
+            return Ok(());
+        }
+        let number = counts.weights().iter().map(|(_, weights)| weights.len()).sum();
+        self.set_count_weights(&vec![0.0; number])?;
+        let learned = self.ranker()?;
+        let mut choices = Vec::with_capacity(clicks.len());
+        for clicks in clicks.chunks(CLICKS_TOGETHER) {
+            let users: Vec<_> = clicks.iter().map(|click| &click.user).collect();
+            let states = learned.encode(&users)?;
+            let requests = states.iter().zip(clicks);
+            let requests: Vec<_> =
+                requests.map(|(state, click)| ScoreRequest { state, items: &click.candidates }).collect();
+            for (HeldOutClick { user, candidates }, scores) in clicks.iter().zip(learned.score(&requests)?) {
+                choices.push(counts.rows(user, candidates, scores.into_iter().map(logit).collect()));
+            }
+        }
+        self.set_count_weights(&fitted_weights(&choices, number))
+    }
+
     fn ranker(&self) -> Result<Box<dyn RankingModel>, ModelError> {
         let tensors = self.parameters.snapshot()?;
         let device = self.network.device();
         Ok(Box::new(SesRecRanker::new(self.config.clone(), self.catalogue.clone(), &tensors, device)?))
     }
+}
+
+/// Of a score, finite for those that have become 0 or 1 by rounding.
+fn logit(score: f32) -> f32 {
+    let score = score.clamp(f32::MIN_POSITIVE, 1.0 - f32::EPSILON / 2.0);
+    score.ln() - (-score).ln_1p()
 }

@@ -1,57 +1,49 @@
-//! What candidates have of a history that is counted instead of learned: the model learns only what each count adds to the
-//! logit.
+//! What candidates have of a history that is counted instead of learned.
 //!
 //! Embeddings of a few dozen numbers blur which of thousands of words two texts share, and which of millions of pairs of items
 //! the same users click. [`SharedWords`] and [`ClickedTogether`] are these counts. Each is a mean over events that fades with
 //! their age, so that for scoring a user is a map from words, and one from items, to what they add ([`UserCounts`]).
 //!
-//! The rest of the model learns from most examples as if there were no counts: those that explain a click leave nothing of it
-//! to the embeddings, which then learn what is peculiar to the training clicks instead.
+//! The losses know nothing of them. A model knows the clicks that it learns from by heart, so that beside it counts would seem
+//! worth little, and where they explain a click, they would leave nothing of it to the embeddings. What they weigh is fitted
+//! to clicks that were not learned from ([`stacking`]).
 
 mod clicked_together;
 mod shared_words;
+mod stacking;
 
 use std::{collections::HashMap, sync::Arc};
 
 use candle_core::{Result, Tensor};
 
+pub(super) use self::stacking::weights as fitted_weights;
 use self::{
-    clicked_together::{ClickedTogether, HostClickedTogether, ItemLogits},
-    shared_words::{HistoryWords, HostSharedWords, SharedWords, WordLogits},
+    clicked_together::{ClickedTogether, ItemLogits},
+    shared_words::{SharedWords, WordLogits},
+    stacking::Choice,
 };
 use super::SesRecConfig;
 use crate::{
-    data::{Catalogue, Dataset, HistoryBatch, UserFeatures},
+    data::{Catalogue, Dataset, UserFeatures},
     model::{ModelError, ParameterList, Weights},
-    nn::Dropout,
 };
 
 /// How much less an older event counts, per event: the whole history, and what it was about lately.
 const DECAYS: [f32; 2] = [1.0, 0.5];
 
-/// Share of the training examples that are learned from without a count.
-const LEFT_OUT: f64 = 0.8;
-
-/// The counts that a model has.
+/// The counts that a model has, in host memory whatever the model's device; clones share what is large.
 #[derive(Debug, Clone)]
 pub(super) struct Counts {
     words: Option<SharedWords>,
     together: Option<ClickedTogether>,
 }
 
-/// What a history's candidates are counted by.
+/// What a user's history adds to candidates: to those with its words, and to the neighbours of its items. Empty for models
+/// without counts.
 #[derive(Debug, Clone, Default)]
-pub(super) struct HistoryCounts {
-    words: HistoryWords,
-    /// Item rows, newest first.
-    newest: Vec<u32>,
-}
-
-/// Whether the first candidate of each user is the one that they clicked next, in which case that click is not counted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum First {
-    Clicked,
-    Unknown,
+pub(super) struct UserCounts {
+    words: WordLogits,
+    items: ItemLogits,
 }
 
 impl Counts {
@@ -89,66 +81,37 @@ impl Counts {
         Ok(Self { words, together })
     }
 
-    /// Of every user of a batch.
-    pub(super) fn of_batch(&self, batch: &HistoryBatch) -> Vec<HistoryCounts> {
-        let histories = (0..batch.users()).map(|user| {
-            let items = &batch.rec_items[user * batch.rec_len..][..batch.rec_lengths[user]];
-            HistoryCounts {
-                words: self.words.as_ref().map(|words| words.of_batch(batch, user, items)).unwrap_or_default(),
-                newest: if self.together.is_some() { clicked_together::newest(items) } else { vec![] },
-            }
-        });
-        histories.collect()
+    /// The tensors of what they weigh, by name.
+    pub(super) fn weights(&self) -> Vec<(&'static str, &[f32])> {
+        let words = self.words.as_ref().map(|words| (shared_words::WEIGHTS, &words.weights[..]));
+        let together = self.together.as_ref().map(|together| (clicked_together::WEIGHTS, &together.weights[..]));
+        words.into_iter().chain(together).collect()
     }
 
-    /// Adds to the logits `[B, C]` of candidates `[B · C]`.
-    pub(super) fn add_to(
-        &self,
-        mut logits: Tensor,
-        histories: &[HistoryCounts],
-        (candidates, first): (&[u32], First),
-        dropout: &mut Dropout,
-    ) -> Result<Tensor> {
-        if let Some(words) = &self.words {
-            let left_out = dropout.left_out(LEFT_OUT, histories.len());
-            let histories = histories.iter().zip(left_out).map(|(history, out)| (!out).then_some(&history.words));
-            logits = (logits + words.logits(histories, candidates)?)?;
+    /// The same counts with other weights, in the order of [`Self::weights`].
+    pub(super) fn weighing(&self, weights: &[f32]) -> Self {
+        let (mut counts, mut weights) = (self.clone(), weights.iter());
+        let words = counts.words.iter_mut().flat_map(|words| &mut words.weights);
+        let together = counts.together.iter_mut().flat_map(|together| &mut together.weights);
+        words.chain(together).zip(&mut weights).for_each(|(own, &weight)| *own = weight);
+        counts
+    }
+
+    /// One row per candidate: what was learned of it, as a logit, then each count by itself.
+    pub(super) fn rows(&self, user: &UserFeatures, items: &[u32], learned: Vec<f32>) -> Choice {
+        let mut rows: Choice = learned.into_iter().map(|logit| vec![logit]).collect();
+        let number: usize = self.weights().iter().map(|(_, weights)| weights.len()).sum();
+        for count in 0..number {
+            let weights: Vec<f32> = (0..number).map(|n| f32::from(u8::from(n == count))).collect();
+            let alone = self.weighing(&weights);
+            let mut logits = vec![0.0; items.len()];
+            alone.add(&alone.of_user(user), items, &mut logits);
+            rows.iter_mut().zip(logits).for_each(|(row, logit)| row.push(logit));
         }
-        if let Some(together) = &self.together {
-            let left_out = dropout.left_out(LEFT_OUT, histories.len());
-            let histories = histories.iter().zip(left_out).map(|(history, out)| (!out).then_some(&history.newest[..]));
-            logits = (logits + together.logits(histories, (candidates, first))?)?;
-        }
-        Ok(logits)
+        rows
     }
 
-    /// For scoring.
-    pub(super) fn on_host(&self) -> Result<HostCounts> {
-        Ok(HostCounts {
-            words: self.words.as_ref().map(SharedWords::on_host).transpose()?,
-            together: self.together.as_ref().map(ClickedTogether::on_host).transpose()?,
-        })
-    }
-}
-
-/// The same for scoring, in host memory whatever the model's device.
-#[derive(Debug, Clone)]
-pub(super) struct HostCounts {
-    words: Option<HostSharedWords>,
-    together: Option<HostClickedTogether>,
-}
-
-/// What a user's history adds to candidates: to those with its words, and to the neighbours of its items. Empty for models
-/// without counts.
-#[derive(Debug, Clone, Default)]
-pub(super) struct UserCounts {
-    words: WordLogits,
-    items: ItemLogits,
-}
-
-impl HostCounts {
-    /// Whether there is anything to add.
-    #[cfg(feature = "cuda")]
+    /// Whether there is nothing to add.
     pub(super) fn is_empty(&self) -> bool {
         self.words.is_none() && self.together.is_none()
     }

@@ -11,7 +11,7 @@ use crate::{
         sesrec::{
             CoattentionPadding, InterestExtraction, Positions, Threshold,
             co_attention::Affinity,
-            counts::HostCounts,
+            counts::Counts,
             network::{Side, from_newest},
             state::{EncodedUser, Interests, Sets, SideState},
         },
@@ -33,7 +33,7 @@ pub(super) struct Encoder {
     co_attention: HostCoAttention,
     /// The user's share of the first prediction layer, with its bias.
     user_block: Dense,
-    counts: HostCounts,
+    counts: Counts,
 }
 
 /// One side's positions and Transformer.
@@ -90,7 +90,7 @@ impl Encoder {
                 first.weight().narrow(1, network.config.interests_dim(), u)?,
                 first.bias().clone(),
             ))?,
-            counts: network.counts.on_host()?,
+            counts: network.counts.clone(),
         })
     }
 

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use super::{
     super::{
         Network,
-        counts::{HostCounts, UserCounts},
+        counts::{Counts, UserCounts},
         state::{Interests, Sets, SideState},
     },
     HostUser,
@@ -35,7 +35,7 @@ pub(super) struct Head {
     last_bias: f32,
     /// By item row.
     item_bias: Option<Vec<f32>>,
-    counts: HostCounts,
+    counts: Counts,
 }
 
 /// A side's share of the first layer's weights.
@@ -123,7 +123,7 @@ impl Head {
             last: last.weight().flatten_all()?.to_vec1()?,
             last_bias: last.bias().flatten_all()?.to_vec1::<f32>()?[0],
             item_bias,
-            counts: network.counts.on_host()?,
+            counts: network.counts.clone(),
         })
     }
 

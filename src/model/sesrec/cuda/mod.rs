@@ -15,7 +15,7 @@ use self::{
 };
 use super::{
     Network, SesRecConfig,
-    counts::HostCounts,
+    counts::Counts,
     cpu::HostEncoder,
     explain,
     state::{EncodedUser, Interests, SideState},
@@ -68,7 +68,7 @@ pub(super) struct CudaRanker {
     last_weights: OnDevice,
     last_bias: OnDevice,
     item_bias: Option<OnDevice>,
-    counts: HostCounts,
+    counts: Counts,
 }
 
 impl CudaRanker {
@@ -122,7 +122,7 @@ impl CudaRanker {
             last_weights: flat(last.weight())?,
             last_bias: flat(last.bias())?,
             item_bias: network.item_bias.as_ref().map(flat).transpose()?,
-            counts: on_host.counts.on_host()?,
+            counts: on_host.counts.clone(),
             device,
         })
     }
