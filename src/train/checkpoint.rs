@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     EarlyStop, EpochReport, Recipe, ReduceOnPlateau, TrainingError,
-    trainer::{BestEpoch, EpochSums},
+    outcome::{BestEpoch, EpochSums},
 };
 use crate::data::{Dataset, EvaluationNegatives, NegativesError, Target};
 

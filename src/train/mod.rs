@@ -10,10 +10,12 @@
 mod checkpoint;
 mod error;
 mod loader;
+mod outcome;
 mod progress;
 mod randomness;
 mod recipe;
 mod refit;
+mod run;
 mod schedule;
 mod substitution;
 mod tensorboard;
@@ -23,10 +25,11 @@ mod trainer;
 
 pub use checkpoint::{Candidates, Checkpoint, Position};
 pub use error::TrainingError;
+pub use outcome::{Best, Ending, EpochReport, Outcome};
 pub use progress::Reporting;
 pub use recipe::{
     NegativeSampling, Optimizer, Order, OwnClicks, Recipe, RecipeError, Schedule, Selection, TrainingTargets,
 };
 pub use schedule::{EarlyStop, ReduceOnPlateau, cosine};
 pub use tensorboard::EventWriter;
-pub use trainer::{Best, Ending, EpochReport, Outcome, Trainer, TrainingFiles};
+pub use trainer::{Trainer, TrainingFiles};

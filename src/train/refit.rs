@@ -2,10 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{
-    Best, Checkpoint, Ending, Outcome, Trainer, TrainingError,
-    trainer::{Epochs, restore},
-};
+use super::{Best, Checkpoint, Ending, Outcome, Trainer, TrainingError, run::restore, trainer::Epochs};
 use crate::{
     data::Dataset,
     model::{ModelError, TrainableModel},

@@ -1,36 +1,25 @@
-//! The training loop.
+//! What is trained on what, and epoch after epoch until it ends.
 
 use std::{
-    collections::HashMap,
     path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Instant,
 };
 
-use candle_core::Tensor;
 use rand::seq::SliceRandom;
-use serde::{Deserialize, Serialize};
 
 use super::{
-    Checkpoint, EventWriter, Recipe, Reporting, Schedule, TrainingError,
-    checkpoint::{Candidates, Position, RunState},
+    Best, Checkpoint, Ending, EpochReport, Outcome, Recipe, Reporting, TrainingError,
     loader::Loader,
-    progress::losses_text,
     randomness::{Purpose, generator},
-    schedule::cosine,
+    run::{Flow, Run},
 };
 use crate::{
-    data::{Dataset, EvaluationNegatives, Featurizer, Split, Target, UserRow},
-    eval::{EvaluationError, Evaluator, Metrics},
-    model::{Losses, ModelError, TrainableModel, TrainingBatch},
-    nn::{Adam, Dropout, OptimizerError},
+    data::{Dataset, EvaluationNegatives, Split, Target},
+    model::TrainableModel,
 };
-
-/// Validation clicks that a model's counts are fitted to, at most: more make no difference.
-const FITTED_CLICKS: usize = 3000;
 
 /// A run: what is learned from, how, and where its traces go.
 #[derive(Debug)]
@@ -70,91 +59,6 @@ impl TrainingFiles {
         let name = format!("refit-{}-of-{epochs}", best.epoch);
         let of = |directory: &Option<PathBuf>| directory.as_ref().map(|directory| directory.join(&name));
         Self { checkpoints: of(&self.checkpoints), tensorboard: of(&self.tensorboard), ..self.clone() }
-    }
-}
-
-/// One epoch of a run.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct EpochReport {
-    /// From 1.
-    pub epoch: usize,
-    /// Adam's step size during it.
-    pub learning_rate: f64,
-    /// Means over its examples, by name.
-    pub losses: Vec<(String, f64)>,
-    /// After it; nothing in a refit, which has learned from all that there was to validate on.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub validation: Option<Metrics>,
-    /// Of its training, validation not included.
-    pub seconds: f64,
-    /// Training examples per second.
-    pub samples_per_second: f64,
-}
-
-/// The epoch whose weights are kept.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub(super) struct BestEpoch {
-    pub epoch: usize,
-    pub validation: Option<Metrics>,
-}
-
-/// The best weights of a run.
-#[derive(Debug, Clone)]
-pub struct Best {
-    /// After which epoch.
-    pub epoch: usize,
-    /// Its metrics; nothing in a refit.
-    pub validation: Option<Metrics>,
-    /// The weights.
-    pub tensors: HashMap<String, Tensor>,
-}
-
-/// Why a run ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Ending {
-    /// All epochs are done.
-    Completed,
-    /// Validation has stopped getting better.
-    EarlyStop,
-    /// It was told to stop; it can be resumed where a checkpoint was written.
-    Interrupted {
-        /// The checkpoint.
-        checkpoint: Option<PathBuf>,
-    },
-}
-
-/// What a run made.
-#[derive(Debug, Clone)]
-pub struct Outcome {
-    /// Why it ended.
-    pub ending: Ending,
-    /// The best weights; nothing if no epoch was finished.
-    pub best: Option<Best>,
-    /// Every finished epoch.
-    pub epochs: Vec<EpochReport>,
-    /// Time spent, over all parts of a resumed run.
-    pub seconds: f64,
-}
-
-/// Sums over an epoch's examples, of which some part may lie before a resume.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-pub(super) struct EpochSums {
-    losses: Vec<(String, f64)>,
-    samples: u64,
-    seconds: f64,
-}
-
-impl EpochSums {
-    fn add(&mut self, values: &[(String, f64)], samples: usize) {
-        if self.losses.is_empty() {
-            self.losses = values.iter().map(|(name, _)| (name.clone(), 0.0)).collect();
-        }
-        self.losses.iter_mut().zip(values).for_each(|((_, sum), (_, value))| *sum += value * samples as f64);
-        self.samples += samples as u64;
-    }
-
-    fn means(&self) -> impl Iterator<Item = (&str, f64)> {
-        self.losses.iter().map(|(name, sum)| (name.as_str(), sum / self.samples.max(1) as f64))
     }
 }
 
@@ -198,7 +102,7 @@ impl Trainer<'_> {
     }
 
     /// The users that epochs are validated on.
-    fn validation_targets(&self) -> Vec<Target> {
+    pub(super) fn validation_targets(&self) -> Vec<Target> {
         let mut targets = self.dataset.targets(Split::Validation);
         let wanted = self.recipe.validation_users;
         if wanted > 0 && wanted < targets.len() {
@@ -217,305 +121,4 @@ pub(super) enum Epochs<'a> {
     Validated,
     /// As many as these were, with their learning rates, and no validation.
     Like(&'a [EpochReport]),
-}
-
-#[derive(PartialEq)]
-enum Flow {
-    Continue,
-    Stop,
-}
-
-/// A run under way.
-struct Run<'a> {
-    trainer: &'a Trainer<'a>,
-    model: &'a dyn TrainableModel,
-    featurizer: Featurizer,
-    adam: Adam,
-    events: Option<EventWriter>,
-    validation: Vec<Target>,
-    epochs: Epochs<'a>,
-    state: RunState,
-    best: Option<HashMap<String, Tensor>>,
-}
-
-impl<'a> Run<'a> {
-    fn start(
-        trainer: &'a Trainer<'a>,
-        model: &'a dyn TrainableModel,
-        from: Option<Checkpoint>,
-        epochs: Epochs<'a>,
-    ) -> Result<Self, TrainingError> {
-        let Trainer { dataset, recipe, files, .. } = trainer;
-        let optimizer_error = |source| TrainingError::Optimizer { epoch: 1, step: 1, source };
-        let validation = match epochs {
-            Epochs::Validated => trainer.validation_targets(),
-            Epochs::Like(_) => vec![],
-        };
-        let candidates = Candidates::of(&validation, trainer.negatives, dataset)?;
-        let mut state = RunState::new(recipe, trainer.model_config.clone(), &dataset.checksum, candidates);
-        let mut adam = Adam::new(model.parameters(), recipe.adam()).map_err(optimizer_error)?;
-        let mut best = None;
-        if let Some(checkpoint) = from {
-            checkpoint.check(&state, files.checkpoints.as_deref().unwrap_or_else(|| "checkpoint".as_ref()))?;
-            restore(model, &checkpoint.parameters, |_| true)?;
-            adam.restore(&checkpoint.optimizer).map_err(optimizer_error)?;
-            state = RunState { recipe: recipe.clone(), candidates: state.candidates, ..checkpoint.state };
-            adam.set_learning_rate(state.learning_rate);
-            best = checkpoint.best;
-        }
-        let events = files.tensorboard.as_deref().map(EventWriter::create).transpose();
-        let featurizer = Featurizer::new(Arc::clone(&dataset.catalogue), model.ranker()?.limits());
-        Ok(Self {
-            trainer,
-            model,
-            featurizer,
-            adam,
-            events: events.map_err(|(path, source)| TrainingError::Io { path, source })?,
-            validation,
-            epochs,
-            state,
-            best,
-        })
-    }
-
-    /// The steps of the present epoch that are left.
-    fn epoch(&mut self, loader: &Loader<'_>) -> Result<Flow, TrainingError> {
-        let Position { epoch, step: first } = self.state.next;
-        let (steps, files) = (loader.steps(), &self.trainer.files);
-        let last = match self.epochs {
-            Epochs::Validated => self.trainer.recipe.epochs,
-            Epochs::Like(reports) => {
-                self.state.learning_rate = reports[epoch - 1].learning_rate;
-                self.adam.set_learning_rate(self.state.learning_rate);
-                reports.len()
-            }
-        };
-        let bar = self.trainer.reporting.epoch_bar(format!("epoch {epoch}/{last}"), steps);
-        bar.set_position(first as u64);
-        if epoch == 1 && first == 0 {
-            tracing::info!(targets = loader.targets(), steps, parameters = self.model.parameters().count(), "training");
-        }
-        let mut window = EpochSums::default();
-        let flow = loader.stream(epoch, first, |batches| {
-            let mut clock = Instant::now();
-            for (step, batch) in (first..).zip(batches) {
-                let samples = batch.positives.len();
-                // In the thread pool: every operator that shares its work out would have to get there and back by itself.
-                let losses = rayon::scope(|_| self.step(&batch, (step, steps)))?;
-                let seconds = clock.elapsed().as_secs_f64();
-                clock = Instant::now();
-                self.state.next.step = step + 1;
-                self.state.steps += 1;
-                self.state.seconds += seconds;
-                self.state.sums.seconds += seconds;
-                self.state.sums.add(&losses, samples);
-                window.seconds += seconds;
-                window.add(&losses, samples);
-                bar.inc(1);
-                if window.seconds > 0.0 && (step + 1 == steps || (step + 1) % files.log_steps.max(1) == 0) {
-                    let speed = window.samples as f64 / window.seconds;
-                    bar.set_message(format!("{} · {speed:.0} samples/s", losses_text(self.state.sums.means())));
-                    self.log_window(&std::mem::take(&mut window), speed)?;
-                }
-                if step + 1 < steps {
-                    if self.trainer.stop.load(Ordering::Relaxed) {
-                        return Ok(Flow::Stop);
-                    }
-                    if files.checkpoint_steps > 0 && (step + 1) % files.checkpoint_steps == 0 {
-                        self.save()?;
-                    }
-                }
-            }
-            Ok(Flow::Continue)
-        });
-        bar.finish_and_clear();
-        flow
-    }
-
-    /// One step of the epoch's `steps`; the batch's losses by name.
-    fn step(
-        &mut self,
-        batch: &TrainingBatch,
-        (step, steps): (usize, usize),
-    ) -> Result<Vec<(String, f64)>, TrainingError> {
-        let (epoch, recipe) = (self.state.next.epoch, &self.trainer.recipe);
-        let seed = rand::RngExt::random(&mut generator(recipe.seed, Purpose::Dropout, epoch, step));
-        let mut dropout = Dropout::seeded(recipe.dropout as f32, seed);
-        let losses = self.model.losses(batch, &mut dropout)?;
-        let values = scalars(&losses).map_err(ModelError::from)?;
-        // The parts first: one of them is the cause, the total only follows.
-        if let Some((name, value)) = values.iter().rev().find(|(_, value)| !value.is_finite()) {
-            return Err(self.not_finite(batch, step, format!("the loss {name} = {value}")));
-        }
-        if recipe.schedule == Schedule::Cosine {
-            let all = (recipe.epochs * steps) as u64;
-            self.state.learning_rate = cosine(self.state.steps, all, recipe.learning_rate, recipe.min_learning_rate);
-            self.adam.set_learning_rate(self.state.learning_rate);
-        }
-        let gradients = self.adam.backward(&losses.total).map_err(ModelError::from)?;
-        match self.adam.step(&gradients) {
-            Ok(()) => Ok(values),
-            Err(OptimizerError::NonFinite(name)) => {
-                Err(self.not_finite(batch, step, format!("the gradient of {name}")))
-            }
-            Err(source) => Err(TrainingError::Optimizer { epoch, step: step + 1, source }),
-        }
-    }
-
-    /// Validates, and decides how to go on.
-    fn finish_epoch(&mut self) -> Result<(), TrainingError> {
-        let started = Instant::now();
-        let epoch = self.state.next.epoch;
-        let validation = match self.epochs {
-            Epochs::Validated => Some(self.validate().map_err(|source| TrainingError::Validation { epoch, source })?),
-            Epochs::Like(_) => None,
-        };
-        let sums = std::mem::take(&mut self.state.sums);
-        let report = EpochReport {
-            epoch,
-            learning_rate: self.state.learning_rate,
-            losses: sums.means().map(|(name, value)| (name.to_owned(), value)).collect(),
-            validation,
-            seconds: sums.seconds,
-            samples_per_second: sums.samples as f64 / sums.seconds.max(f64::MIN_POSITIVE),
-        };
-        let selection = self.trainer.recipe.selection;
-        let best = self.state.best.and_then(|best| best.validation);
-        // Without validation the newest weights are the ones to keep.
-        let better = validation.zip(best).is_none_or(|(new, best)| selection.of(&new) > selection.of(&best));
-        if better {
-            self.state.best = Some(BestEpoch { epoch, validation });
-            self.best = Some(self.model.parameters().snapshot().map_err(ModelError::from)?);
-        }
-        self.log_epoch(&report)?;
-        self.trainer.reporting.line(&format!(
-            "epoch {epoch:>3}: {}{} · rate {:.0e} · {:.0} samples/s",
-            losses_text(sums.means()),
-            validation.map_or_else(String::new, |validation| {
-                let best = if better { " (best)" } else { "" };
-                format!(" · validation NDCG@10 {:.4}, MRR {:.4}{best}", validation.ndcg_at_10, validation.mrr)
-            }),
-            report.learning_rate,
-            report.samples_per_second,
-        ));
-        self.state.epochs.push(report);
-        let RunState { plateau, early_stop, learning_rate, .. } = &mut self.state;
-        let schedule = self.trainer.recipe.schedule;
-        if let Some(validation) = validation {
-            early_stop.observe(validation.mrr, || schedule == Schedule::Plateau && plateau.at_floor(*learning_rate));
-            if schedule == Schedule::Plateau {
-                *learning_rate = plateau.next_rate(validation.mrr, *learning_rate);
-                self.adam.set_learning_rate(*learning_rate);
-            }
-        }
-        self.state.next = Position { epoch: epoch + 1, step: 0 };
-        self.state.seconds += started.elapsed().as_secs_f64();
-        Ok(())
-    }
-
-    fn validate(&self) -> Result<Metrics, EvaluationError> {
-        let Trainer { dataset, negatives, reporting, .. } = self.trainer;
-        let mut evaluator = Evaluator::new(dataset, negatives, self.featurizer.clone())?;
-        if matches!(reporting, Reporting::Terminal) {
-            evaluator = evaluator.with_progress("validation");
-        }
-        if !self.model.fitted().is_empty() {
-            let every = self.validation.len().div_ceil(FITTED_CLICKS).max(1);
-            let targets: Vec<Target> = self.validation.iter().copied().step_by(every).collect();
-            self.model.fit_held_out(&evaluator.clicks(&targets)?)?;
-        }
-        let ranks = evaluator.ranks(&*self.model.ranker()?, &self.validation)?;
-        Ok(Metrics::of(ranks.into_iter().map(|user| user.rank)))
-    }
-
-    fn log_window(&mut self, window: &EpochSums, speed: f64) -> Result<(), TrainingError> {
-        let mut values: Vec<(String, f64)> =
-            window.means().map(|(name, value)| (format!("loss/{name}"), value)).collect();
-        values.push(("speed/samples_per_second".into(), speed));
-        values.push(("learning_rate".into(), self.state.learning_rate));
-        self.log(&values)
-    }
-
-    fn log_epoch(&mut self, report: &EpochReport) -> Result<(), TrainingError> {
-        let metrics = report.validation.iter().flat_map(|metrics| Metrics::NAMES.iter().zip(metrics.values()));
-        let mut values: Vec<_> = metrics.map(|(name, value)| (format!("validation/{name}"), value)).collect();
-        values.extend(report.losses.iter().map(|(name, value)| (format!("epoch_loss/{name}"), *value)));
-        self.log(&values)
-    }
-
-    fn log(&mut self, values: &[(String, f64)]) -> Result<(), TrainingError> {
-        let Some(events) = &mut self.events else { return Ok(()) };
-        events
-            .scalars(self.state.steps, values)
-            .map_err(|source| TrainingError::Io { path: events.path().to_owned(), source })
-    }
-
-    fn save(&self) -> Result<Option<PathBuf>, TrainingError> {
-        let Some(directory) = &self.trainer.files.checkpoints else { return Ok(None) };
-        let Position { epoch, step } = self.state.next;
-        let optimizer = self.adam.state();
-        let checkpoint = Checkpoint {
-            state: self.state.clone(),
-            parameters: self.model.parameters().snapshot().map_err(ModelError::from)?,
-            optimizer: optimizer.map_err(|source| TrainingError::Optimizer { epoch, step, source })?,
-            best: self.best.clone(),
-        };
-        checkpoint.write(directory).map(Some)
-    }
-
-    fn outcome(self, ending: Ending) -> Outcome {
-        let best = self.state.best.zip(self.best);
-        Outcome {
-            ending,
-            best: best.map(|(BestEpoch { epoch, validation }, tensors)| Best { epoch, validation, tensors }),
-            epochs: self.state.epochs,
-            seconds: self.state.seconds,
-        }
-    }
-
-    fn not_finite(&self, batch: &TrainingBatch, step: usize, what: String) -> TrainingError {
-        TrainingError::NotFinite { epoch: self.state.next.epoch, step: step + 1, what, users: self.users_text(batch) }
-    }
-
-    /// The ids of a batch's users, as many as a terminal line or two hold.
-    fn users_text(&self, batch: &TrainingBatch) -> String {
-        const SHOWN: usize = 16;
-        let users = &self.trainer.dataset.catalogue.users;
-        let ids = batch.history.user_rows.iter().filter_map(|row| match row {
-            UserRow::Known(row) => users.id(*row),
-            UserRow::Mean => None,
-        });
-        let shown: Vec<&str> = ids.take(SHOWN).collect();
-        match batch.history.users().saturating_sub(SHOWN) {
-            0 => shown.join(", "),
-            more => format!("{} and {more} more", shown.join(", ")),
-        }
-    }
-}
-
-/// Total and parts by name; one copy from the device.
-fn scalars(losses: &Losses) -> candle_core::Result<Vec<(String, f64)>> {
-    let names = std::iter::once("total").chain(losses.parts.iter().map(|(name, _)| *name));
-    let tensors = std::iter::once(&losses.total).chain(losses.parts.iter().map(|(_, part)| part));
-    let scalars: Vec<Tensor> = tensors.map(|tensor| tensor.detach().reshape(())).collect::<Result<_, _>>()?;
-    let values: Vec<f32> = Tensor::stack(&scalars, 0)?.to_vec1()?;
-    Ok(names.map(str::to_owned).zip(values.into_iter().map(f64::from)).collect())
-}
-
-/// Gives a model those weights of a checkpoint that are `wanted`, by name.
-pub(super) fn restore(
-    model: &dyn TrainableModel,
-    tensors: &HashMap<String, Tensor>,
-    wanted: impl Fn(&str) -> bool,
-) -> Result<(), TrainingError> {
-    for (name, var) in model.parameters().all().filter(|(name, _)| wanted(name)) {
-        let weights_error = |message: &str| ModelError::Weights { name: name.to_owned(), message: message.to_owned() };
-        let tensor = tensors.get(name).ok_or_else(|| weights_error("is not in the checkpoint"))?;
-        if tensor.shape() != var.shape() {
-            return Err(weights_error("has another shape in the checkpoint").into());
-        }
-        let tensor = tensor.to_device(var.device()).map_err(ModelError::from)?;
-        var.set(&tensor).map_err(ModelError::from)?;
-    }
-    Ok(())
 }
