@@ -113,13 +113,18 @@ impl<'a> Evaluator<'a> {
         Ok(ranks)
     }
 
-    /// Every target's click, for a model that has something to fit to it.
+    /// Every target's click, for a model that has something to fit to it; so many of its negatives at most, evenly spaced.
     ///
     /// # Errors
-    /// If a user has no negatives, or a candidate is outside the model's catalogue.
-    pub fn clicks(&self, targets: &[Target]) -> Result<Vec<HeldOutClick>, EvaluationError> {
-        let click =
-            |&target: &Target| Ok(HeldOutClick { user: self.features(target), candidates: self.candidates(target)? });
+    /// If a user has no negatives, the clicked item is one of them, or a candidate is outside the model's catalogue.
+    pub fn clicks(&self, targets: &[Target], negatives: usize) -> Result<Vec<HeldOutClick>, EvaluationError> {
+        let click = |&target: &Target| {
+            let all = self.candidates(target)?;
+            let every = (all.len() - 1).div_ceil(negatives.max(1)).max(1);
+            let (clicked, others) = all.split_at(1);
+            let candidates = clicked.iter().chain(others.iter().step_by(every)).copied().collect();
+            Ok(HeldOutClick { user: self.features(target), candidates })
+        };
         targets.iter().map(click).collect()
     }
 

@@ -146,7 +146,7 @@ pub struct Substitution {
 pub struct HeldOutClick {
     /// Whose, as they were before it.
     pub user: UserFeatures,
-    /// Item rows: the clicked one, then others.
+    /// Item rows: the clicked one, then others; at least the one.
     pub candidates: Vec<u32>,
 }
 
@@ -173,12 +173,13 @@ pub trait TrainableModel: Send + Sync {
     /// The losses of a batch; `total.backward()` gives every parameter a gradient.
     fn losses(&self, batch: &TrainingBatch, dropout: &mut Dropout) -> Result<Losses, ModelError>;
 
-    /// The tensors that [`fit_held_out`](Self::fit_held_out) sets; most models have none.
+    /// The tensors that [`fit_held_out`](Self::fit_held_out) sets; most models have none, and are not asked to.
     fn fitted(&self) -> Vec<&'static str> {
         vec![]
     }
 
-    /// Fits what the losses don't teach to clicks that were not learned from.
+    /// Fits what the losses don't teach to clicks that were not learned from: called after each epoch that is validated. A
+    /// refit has no such clicks and keeps what was fitted.
     fn fit_held_out(&self, _clicks: &[HeldOutClick]) -> Result<(), ModelError> {
         Ok(())
     }

@@ -87,6 +87,11 @@ impl ParameterList {
         self.push(name, shape, Role::Statistic(value));
     }
 
+    /// Weights that are [fitted](super::TrainableModel::fit_held_out), from zero.
+    pub fn fitted(&mut self, name: String, shape: &[usize]) {
+        self.statistic(name, shape, 0.0);
+    }
+
     /// A table of rows.
     pub fn table(&mut self, name: String, shape: &[usize]) {
         self.push(name, shape, Role::Table);

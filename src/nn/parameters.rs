@@ -17,8 +17,8 @@ impl Parameters {
         Self::partly_fixed(tensors, |_| false)
     }
 
-    /// Copies of the tensors, trainable but for those that `is_fixed`: running statistics, which the model itself
-    /// writes, and tables of rows.
+    /// Copies of the tensors, trainable but for those that `is_fixed`: running statistics and fitted weights, which the
+    /// model itself writes, and tables of rows.
     pub fn partly_fixed(tensors: &HashMap<String, Tensor>, is_fixed: impl Fn(&str) -> bool) -> Result<Self> {
         let mut parameters = Self::default();
         for (name, tensor) in tensors {

@@ -21,7 +21,7 @@ use super::{
 use crate::data::{Dataset, EvaluationNegatives, NegativesError, Target};
 
 /// Grows when the format changes.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 const STATE: &str = "state.json";
 const PARAMETERS: &str = "parameters.safetensors";
 const OPTIMIZER: &str = "optimizer.safetensors";

@@ -11,7 +11,8 @@ use crate::{
 impl Trainer<'_> {
     /// [`run`](Self::run), and where the recipe says so a second round, with validation interactions among the targets: as
     /// many epochs as were best in the first, with its learning rates, from the weights that `rebuild` begins with. Metrics,
-    /// epochs and the best epoch of the outcome are the first round's, its weights are the second's.
+    /// epochs, the best epoch and [fitted](TrainableModel::fitted) weights of the outcome are the first round's, all other
+    /// weights are the second's.
     ///
     /// # Errors
     /// See [`TrainingError`]; the last checkpoint stays.
@@ -40,7 +41,7 @@ impl Trainer<'_> {
             .line(&format!("refit: {} epochs from training and validation interactions together", best.epoch));
         let from = again.files.checkpoints.as_deref().map(Checkpoint::read_latest).transpose()?.flatten();
         let model = rebuild(&dataset)?;
-        // Nothing is left that it could be fitted to: what it weighs is the first round's.
+        // Nothing is left that they could be fitted to. That fits as far as both rounds' logits are of one scale.
         let fitted = model.fitted();
         restore(&*model, &best.tensors, |name| fitted.contains(&name))?;
         let second = again.run_epochs(&*model, from, Epochs::Like(&epochs[..best.epoch]))?;

@@ -20,14 +20,16 @@ use super::{
     trainer::Epochs,
 };
 use crate::{
-    data::{Featurizer, Target, UserRow},
+    data::{Featurizer, Split, Target, UserRow},
     eval::{EvaluationError, Evaluator, Metrics},
-    model::{Losses, ModelError, TrainableModel, TrainingBatch},
+    model::{HeldOutClick, Losses, ModelError, TrainableModel, TrainingBatch},
     nn::{Adam, Dropout, OptimizerError},
 };
 
-/// Validation clicks that a model's counts are fitted to, at most: more make no difference.
+/// Validation clicks that a model is given to fit to, at most, evenly spaced over the users: whoever validation measures.
 const FITTED_CLICKS: usize = 3000;
+/// Negatives of each, at most.
+const FITTED_NEGATIVES: usize = 99;
 
 /// Whether an epoch was finished.
 #[derive(PartialEq)]
@@ -44,6 +46,8 @@ pub(super) struct Run<'a> {
     adam: Adam,
     events: Option<EventWriter>,
     validation: Vec<Target>,
+    /// Empty for models that have nothing to fit to them, and in a refit.
+    held_out: Vec<HeldOutClick>,
     epochs: Epochs<'a>,
     pub state: RunState,
     best: Option<HashMap<String, Tensor>>,
@@ -76,6 +80,11 @@ impl<'a> Run<'a> {
         }
         let events = files.tensorboard.as_deref().map(EventWriter::create).transpose();
         let featurizer = Featurizer::new(Arc::clone(&dataset.catalogue), model.ranker()?.limits());
+        let held_out = match epochs {
+            Epochs::Validated if !model.fitted().is_empty() => held_out(trainer, &featurizer)
+                .map_err(|source| TrainingError::Validation { epoch: state.next.epoch, source })?,
+            _ => vec![],
+        };
         Ok(Self {
             trainer,
             model,
@@ -83,6 +92,7 @@ impl<'a> Run<'a> {
             adam,
             events: events.map_err(|(path, source)| TrainingError::Io { path, source })?,
             validation,
+            held_out,
             epochs,
             state,
             best,
@@ -173,10 +183,13 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Validates, and decides how to go on.
+    /// Fits what is fitted, validates, and decides how to go on.
     pub fn finish_epoch(&mut self) -> Result<(), TrainingError> {
         let started = Instant::now();
         let epoch = self.state.next.epoch;
+        if !self.held_out.is_empty() {
+            self.model.fit_held_out(&self.held_out)?;
+        }
         let validation = match self.epochs {
             Epochs::Validated => Some(self.validate().map_err(|source| TrainingError::Validation { epoch, source })?),
             Epochs::Like(_) => None,
@@ -229,11 +242,6 @@ impl<'a> Run<'a> {
         let mut evaluator = Evaluator::new(dataset, negatives, self.featurizer.clone())?;
         if matches!(reporting, Reporting::Terminal) {
             evaluator = evaluator.with_progress("validation");
-        }
-        if !self.model.fitted().is_empty() {
-            let every = self.validation.len().div_ceil(FITTED_CLICKS).max(1);
-            let targets: Vec<Target> = self.validation.iter().copied().step_by(every).collect();
-            self.model.fit_held_out(&evaluator.clicks(&targets)?)?;
         }
         let ranks = evaluator.ranks(&*self.model.ranker()?, &self.validation)?;
         Ok(Metrics::of(ranks.into_iter().map(|user| user.rank)))
@@ -302,6 +310,14 @@ impl<'a> Run<'a> {
             more => format!("{} and {more} more", shown.join(", ")),
         }
     }
+}
+
+/// Clicks for the model to fit to.
+fn held_out(trainer: &Trainer<'_>, featurizer: &Featurizer) -> Result<Vec<HeldOutClick>, EvaluationError> {
+    let targets = trainer.dataset.targets(Split::Validation);
+    let every = targets.len().div_ceil(FITTED_CLICKS).max(1);
+    let targets: Vec<Target> = targets.into_iter().step_by(every).collect();
+    Evaluator::new(trainer.dataset, trainer.negatives, featurizer.clone())?.clicks(&targets, FITTED_NEGATIVES)
 }
 
 /// Total and parts by name; one copy from the device.

@@ -25,8 +25,12 @@ use crate::{
 const WIDTH: usize = 8;
 const LIMITS: HistoryLimits = HistoryLimits { recommendations: 4, searches: 2, words: 1, clicks: 1 };
 
-/// Not learned: the sum of the items that held-out users clicked.
+/// Not learned: the sum of the items that held-out users clicked, and a weight as it was then.
 const FITTED: &str = "fitted";
+
+fn first(table: &Tensor) -> f32 {
+    table.flatten_all().unwrap().get(0).unwrap().to_scalar().unwrap()
+}
 
 /// Click probability = sigmoid(user · item).
 struct Factorisation {
@@ -48,7 +52,7 @@ impl Factorisation {
         let tensors = HashMap::from([
             ("users".to_owned(), table(dataset.catalogue.users.rows(), 1)),
             ("items".to_owned(), table(dataset.catalogue.items.rows(), 2)),
-            (FITTED.to_owned(), Tensor::zeros(1, DType::F32, &Device::Cpu).unwrap()),
+            (FITTED.to_owned(), Tensor::zeros(2, DType::F32, &Device::Cpu).unwrap()),
         ]);
         let parameters = Parameters::partly_fixed(&tensors, |name| name == FITTED).unwrap();
         Self { parameters, steps: AtomicUsize::new(0), broken_step: usize::MAX, stopping: None }
@@ -100,7 +104,7 @@ impl TrainableModel for Factorisation {
     fn fit_held_out(&self, clicks: &[HeldOutClick]) -> Result<(), ModelError> {
         let (_, fitted) = self.parameters.all().find(|(name, _)| *name == FITTED).unwrap();
         let sum: u32 = clicks.iter().map(|click| click.candidates[0]).sum();
-        Ok(fitted.set(&Tensor::new(&[sum as f32], &Device::Cpu)?)?)
+        Ok(fitted.set(&Tensor::new(&[sum as f32, first(self.table("items"))], &Device::Cpu)?)?)
     }
 
     fn ranker(&self) -> Result<Box<dyn RankingModel>, ModelError> {
@@ -192,7 +196,7 @@ fn weights(model: &Factorisation) -> Vec<Vec<u32>> {
     let bits = |(_, var): (&str, &candle_core::Var)| -> Vec<u32> {
         var.flatten_all().unwrap().to_vec1::<f32>().unwrap().into_iter().map(f32::to_bits).collect()
     };
-    model.parameters.iter().map(bits).collect()
+    model.parameters.all().map(bits).collect()
 }
 
 /// The epochs without what may differ between two runs that are the same: their speed.
@@ -263,8 +267,9 @@ fn a_refit_learns_the_validation_interactions_too() {
 
     // A refit has nothing that it could be fitted to: it keeps what was fitted to validation in the first round.
     let clicked: u32 = dataset.targets(Split::Validation).iter().map(|&target| dataset.item(target)).sum();
+    let after_best = [clicked as f32, first(&once.best.as_ref().unwrap().tensors["items"])];
     for outcome in [&once, &twice, &resumed] {
-        assert_eq!(outcome.best.as_ref().unwrap().tensors[FITTED].to_vec1::<f32>().unwrap(), [clicked as f32]);
+        assert_eq!(outcome.best.as_ref().unwrap().tensors[FITTED].to_vec1::<f32>().unwrap(), after_best);
     }
 }
 

@@ -1,4 +1,4 @@
-//! What is trained on what, and epoch after epoch until it ends.
+//! A training run from its first epoch to its last.
 
 use std::{
     path::PathBuf,

@@ -9,16 +9,16 @@ use super::{
     counts::fitted_weights, initialise, parameters,
 };
 use crate::{
-    data::{Catalogue, HistoryBatch},
+    data::{Catalogue, HistoryBatch, UserFeatures},
     model::{
-        BatchPlan, Extras, HeldOutClick, HistoryPadding, Losses, ModelError, RankingModel, ScoreRequest,
-        TrainableModel, TrainingBatch, Weights, weights,
+        BatchPlan, Extras, HeldOutClick, HistoryPadding, Losses, ModelError, RankingModel, TrainableModel,
+        TrainingBatch, Weights, weights,
     },
     nn::{Dropout, Parameters},
 };
 
 /// Held-out clicks that are scored together.
-const CLICKS_TOGETHER: usize = 256;
+const CLICKS_TOGETHER: usize = 64;
 
 /// The network over trainable variables.
 #[derive(Debug)]
@@ -71,14 +71,22 @@ impl SesRecTrainable {
     /// Sets what counts weigh, in the order of their tensors.
     fn set_count_weights(&self, weights: &[f32]) -> Result<(), ModelError> {
         let mut rest = weights;
-        for (name, own) in self.network.counts.weights() {
-            let (new, others) = rest.split_at(own.len());
-            if let Some((_, var)) = self.parameters.all().find(|(other, _)| *other == name) {
-                var.set(&Tensor::new(new, var.device())?)?;
-            }
+        for (name, length) in self.network.counts.weights() {
+            let (new, others) = rest.split_at(length);
+            let missing = || ModelError::Weights { name: name.into(), message: "is missing".into() };
+            let (_, var) = self.parameters.all().find(|(other, _)| *other == name).ok_or_else(missing)?;
+            var.set(&Tensor::new(new, var.device())?)?;
             rest = others;
         }
         Ok(())
+    }
+
+    fn padded(&self, users: &[&UserFeatures]) -> HistoryBatch {
+        let (users, limits) = (users.iter().copied(), self.config.inputs.limits);
+        match self.batch_plan().padding {
+            HistoryPadding::Limits => HistoryBatch::padded_to_limits(users, limits),
+            HistoryPadding::Longest => HistoryBatch::padded_to_longest(users, limits),
+        }
     }
 
     /// The network over the variables.
@@ -123,24 +131,20 @@ impl TrainableModel for SesRecTrainable {
 
     fn fit_held_out(&self, clicks: &[HeldOutClick]) -> Result<(), ModelError> {
         let counts = &self.network.counts;
-        if counts.is_empty() {
-            return Ok(());
-        }
-        let number = counts.weights().iter().map(|(_, weights)| weights.len()).sum();
-        self.set_count_weights(&vec![0.0; number])?;
-        let learned = self.ranker()?;
         let mut choices = Vec::with_capacity(clicks.len());
         for clicks in clicks.chunks(CLICKS_TOGETHER) {
-            let users: Vec<_> = clicks.iter().map(|click| &click.user).collect();
-            let states = learned.encode(&users)?;
-            let requests = states.iter().zip(clicks);
-            let requests: Vec<_> =
-                requests.map(|(state, click)| ScoreRequest { state, items: &click.candidates }).collect();
-            for (HeldOutClick { user, candidates }, scores) in clicks.iter().zip(learned.score(&requests)?) {
-                choices.push(counts.rows(user, candidates, scores.into_iter().map(logit).collect()));
+            let users: Vec<&UserFeatures> = clicks.iter().map(|click| &click.user).collect();
+            // Shorter lists are filled up with their clicked items, which are cut off again.
+            let longest = clicks.iter().map(|click| click.candidates.len()).max().unwrap_or(0);
+            let lists = clicks.iter().map(|click| &click.candidates);
+            let lists = lists.flat_map(|list| list.iter().chain(std::iter::repeat(&list[0])).take(longest));
+            let candidates: Vec<u32> = lists.copied().collect();
+            let learned = self.logits(&self.padded(&users), &candidates, &mut Dropout::off())?.to_vec2::<f32>()?;
+            for (HeldOutClick { user, candidates }, learned) in clicks.iter().zip(&learned) {
+                choices.push(counts.rows(user, candidates, &learned[..candidates.len()]));
             }
         }
-        self.set_count_weights(&fitted_weights(&choices, number))
+        self.set_count_weights(&fitted_weights(&choices, counts.number()))
     }
 
     fn ranker(&self) -> Result<Box<dyn RankingModel>, ModelError> {
@@ -148,10 +152,4 @@ impl TrainableModel for SesRecTrainable {
         let device = self.network.device();
         Ok(Box::new(SesRecRanker::new(self.config.clone(), self.catalogue.clone(), &tensors, device)?))
     }
-}
-
-/// Of a score, finite for those that have become 0 or 1 by rounding.
-fn logit(score: f32) -> f32 {
-    let score = score.clamp(f32::MIN_POSITIVE, 1.0 - f32::EPSILON / 2.0);
-    score.ln() - (-score).ln_1p()
 }

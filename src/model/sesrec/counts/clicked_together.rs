@@ -22,7 +22,7 @@ use crate::{
 const NEWEST: usize = 20;
 /// Neighbours of an item that count.
 const NEIGHBOURS: usize = 32;
-/// The means are of a size at which weights are about one.
+/// The means are of a size at which weights are below one: the prior of [`super::stacking`] is of that width.
 const SCALE: f32 = 40.0;
 
 /// `[2]`: what the sums weigh.
@@ -53,7 +53,7 @@ pub(super) struct ItemLogits(HashMap<u32, f32>);
 
 impl ClickedTogether {
     pub(super) fn parameters(items: usize, list: &mut ParameterList) {
-        list.statistic(WEIGHTS.into(), &[DECAYS.len()], 0.0);
+        list.fitted(WEIGHTS.into(), &[DECAYS.len()]);
         list.list(PAIRS.into(), 3);
         list.table(CLICKS.into(), &[items]);
     }

@@ -81,11 +81,16 @@ impl Counts {
         Ok(Self { words, together })
     }
 
-    /// The tensors of what they weigh, by name.
-    pub(super) fn weights(&self) -> Vec<(&'static str, &[f32])> {
-        let words = self.words.as_ref().map(|words| (shared_words::WEIGHTS, &words.weights[..]));
-        let together = self.together.as_ref().map(|together| (clicked_together::WEIGHTS, &together.weights[..]));
+    /// The tensors of what they weigh: names and lengths.
+    pub(super) fn weights(&self) -> Vec<(&'static str, usize)> {
+        let words = self.words.as_ref().map(|words| (shared_words::WEIGHTS, words.weights.len()));
+        let together = self.together.as_ref().map(|together| (clicked_together::WEIGHTS, together.weights.len()));
         words.into_iter().chain(together).collect()
+    }
+
+    /// How many there are.
+    pub(super) fn number(&self) -> usize {
+        self.weights().iter().map(|(_, length)| length).sum()
     }
 
     /// The same counts with other weights, in the order of [`Self::weights`].
@@ -98,9 +103,9 @@ impl Counts {
     }
 
     /// One row per candidate: what was learned of it, as a logit, then each count by itself.
-    pub(super) fn rows(&self, user: &UserFeatures, items: &[u32], learned: Vec<f32>) -> Choice {
-        let mut rows: Choice = learned.into_iter().map(|logit| vec![logit]).collect();
-        let number: usize = self.weights().iter().map(|(_, weights)| weights.len()).sum();
+    pub(super) fn rows(&self, user: &UserFeatures, items: &[u32], learned: &[f32]) -> Choice {
+        let mut rows: Choice = learned.iter().map(|&logit| vec![logit]).collect();
+        let number = self.number();
         for count in 0..number {
             let weights: Vec<f32> = (0..number).map(|n| f32::from(u8::from(n == count))).collect();
             let alone = self.weighing(&weights);
@@ -112,6 +117,7 @@ impl Counts {
     }
 
     /// Whether there is nothing to add.
+    #[cfg(feature = "cuda")]
     pub(super) fn is_empty(&self) -> bool {
         self.words.is_none() && self.together.is_none()
     }

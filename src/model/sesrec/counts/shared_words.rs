@@ -37,7 +37,7 @@ pub(super) struct WordLogits(HashMap<u32, f32>);
 
 impl SharedWords {
     pub(super) fn parameters(list: &mut ParameterList) {
-        list.statistic(WEIGHTS.into(), &[SUMS], 0.0);
+        list.fitted(WEIGHTS.into(), &[SUMS]);
     }
 
     pub(super) fn new(catalogue: Arc<Catalogue>, weights: &Weights<'_>) -> std::result::Result<Self, ModelError> {
@@ -99,7 +99,7 @@ impl WordLogits {
     }
 }
 
-/// (3 idf)² by word row: of a size at which weights are about one.
+/// (3 idf)² by word row: of a size at which weights are below one, as the prior of [`super::stacking`] has it.
 fn rarities(catalogue: &Catalogue) -> Arc<[f32]> {
     let words = &catalogue.items.words;
     let mut items_with = vec![0_u32; words.all().iter().max().map_or(0, |&max| max as usize + 1)];
