@@ -15,6 +15,9 @@ use crate::{
 pub struct RunConfig {
     /// The model.
     pub model: ModelConfig,
+    /// Of the program's code for it.
+    #[serde(default, skip_serializing_if = "is_first")]
+    pub revision: u32,
     /// The recipe, seed included.
     pub recipe: Recipe,
     /// Of the data set.
@@ -35,6 +38,11 @@ pub(super) fn hash<T: Serialize>(value: &T) -> String {
     let json = serde_json::to_string(value).expect("configurations and records have string keys only");
     let json = LATER.iter().fold(json, |json, setting| json.replace(setting, ""));
     blake3::hash(json.as_bytes()).to_hex()[..20].to_owned()
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_first(revision: &u32) -> bool {
+    *revision == 0
 }
 
 impl RunConfig {

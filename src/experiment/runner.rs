@@ -75,6 +75,7 @@ impl Runner<'_> {
         for &seed in plan.seeds {
             for (variant, runs) in plan.variants.iter().zip(&mut finished.runs) {
                 let config = RunConfig {
+                    revision: variant.model.revision(),
                     model: variant.model.clone(),
                     recipe: Recipe { seed, ..variant.recipe.clone() },
                     data_checksum: self.dataset.checksum.clone(),

@@ -147,6 +147,7 @@ fn record(dataset: &Dataset, seed: u64) -> RunRecord {
     let negatives = EvaluationNegatives::sampled(5, 1);
     let variant = with_base(vec![], |base| base.variant("", ModelKind::Sesrec, &Changes::default())).unwrap();
     let config = RunConfig {
+        revision: variant.model.revision(),
         model: variant.model,
         recipe: Recipe { seed, ..variant.recipe },
         data_checksum: dataset.checksum.clone(),
@@ -217,9 +218,10 @@ fn runs_of_a_version_with_fewer_settings_are_found() {
     fs::write(directory.path().join(format!("runs/{key}.json")), file).unwrap();
     let Found::Run(found) = store.find(&run.config, &key) else { panic!("it is not found") };
     assert_eq!(*found, run);
-    // Other values are another run.
-    let lazy = RunConfig { recipe: Recipe { optimizer: Optimizer::LazyAdam, ..run.config.recipe }, ..run.config };
-    assert_ne!(lazy.key(), key);
+    // Other values are another run, and so is what other code makes of the same ones.
+    let lazy = Recipe { optimizer: Optimizer::LazyAdam, ..run.config.recipe.clone() };
+    assert_ne!(RunConfig { recipe: lazy, ..run.config.clone() }.key(), key);
+    assert_ne!(RunConfig { revision: 1, ..run.config }.key(), key);
 }
 
 fn row(name: &str, ranks: impl IntoIterator<Item = u32>) -> Row {

@@ -15,6 +15,12 @@ pub trait Architecture {
     /// What it embeds, and how much of a history it sees.
     fn inputs(&self) -> &InputConfig;
 
+    /// Grows when the same settings, recipe and seed come to another model than before, so that finished runs of before aren't
+    /// taken for new ones.
+    fn revision(&self) -> u32 {
+        0
+    }
+
     /// Checks that the settings fit each other.
     fn validate(&self) -> Result<(), ModelError>;
 

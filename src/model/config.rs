@@ -191,6 +191,11 @@ impl ModelConfig {
         self.architecture().inputs()
     }
 
+    /// See [`Architecture::revision`].
+    pub fn revision(&self) -> u32 {
+        self.architecture().revision()
+    }
+
     /// How much of a history it sees.
     pub fn limits(&self) -> HistoryLimits {
         self.inputs().limits

@@ -19,6 +19,11 @@ impl Architecture for SesRecConfig {
         &self.inputs
     }
 
+    fn revision(&self) -> u32 {
+        // 1: what counts weigh is fitted, not learned.
+        u32::from(self.shared_words || self.clicked_together)
+    }
+
     fn validate(&self) -> Result<(), ModelError> {
         SesRecConfig::validate(self)
     }
