@@ -4,7 +4,7 @@ use candle_core::Tensor;
 
 use super::{ModelError, RankingModel};
 use crate::{
-    data::{HistoryBatch, UserFeatures},
+    data::{HistoryBatch, HistoryLimits, UserFeatures},
     nn::{Dropout, Parameters},
 };
 
@@ -97,6 +97,20 @@ pub enum HistoryPadding {
     Longest,
     /// The model's maximal lengths: for models whose results depend on the padding (`coattention_padding = "include"`).
     Limits,
+}
+
+impl HistoryPadding {
+    /// Users' histories as one batch.
+    pub fn batch<'a>(
+        self,
+        users: impl IntoIterator<Item = &'a UserFeatures> + Clone,
+        limits: HistoryLimits,
+    ) -> HistoryBatch {
+        match self {
+            Self::Longest => HistoryBatch::padded_to_longest(users, limits),
+            Self::Limits => HistoryBatch::padded_to_limits(users, limits),
+        }
+    }
 }
 
 /// What a training example is.

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     data::{Dataset, Featurizer, HistoryBatch, PopularitySampler, SearchClick, Split, Target, UserFeatures},
-    model::{BatchPlan, Examples, Extras, HistoryPadding, SearchExamples, TrainingBatch},
+    model::{BatchPlan, Examples, Extras, SearchExamples, TrainingBatch},
 };
 
 /// Batches that wait for the device, at most: enough to hide the loader's hiccups, few enough to be cheap to drop.
@@ -143,10 +143,7 @@ impl<'a> Loader<'a> {
         let mut features: Vec<UserFeatures> =
             targets.iter().map(|&target| self.dataset.features(target, &self.featurizer)).collect();
         let limits = self.featurizer.limits();
-        let padded = |features: &[UserFeatures]| match self.plan.padding {
-            HistoryPadding::Longest => HistoryBatch::padded_to_longest(features, limits),
-            HistoryPadding::Limits => HistoryBatch::padded_to_limits(features, limits),
-        };
+        let padded = |features: &[UserFeatures]| self.plan.padding.batch(features, limits);
         let (mut history, mut original_items) = (padded(&features), vec![]);
         if let Some(substitutes) = &self.substitutes {
             let mut rng = generator(self.recipe.seed, Purpose::Substitutes, epoch, step);
@@ -287,7 +284,7 @@ mod tests {
     use super::*;
     use crate::{
         data::{HistoryLimits, UserRow, fixture},
-        model::Substitution,
+        model::{HistoryPadding, Substitution},
     };
 
     const LIMITS: HistoryLimits = HistoryLimits { recommendations: 3, searches: 2, words: 2, clicks: 1 };

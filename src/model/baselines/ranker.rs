@@ -6,7 +6,7 @@ use candle_core::{Device, Result, Tensor};
 
 use super::{Baseline, Candidates, Network, Users, network::items_as_of};
 use crate::{
-    data::{Catalogue, HistoryBatch, HistoryLimits, UserFeatures},
+    data::{Catalogue, HistoryLimits, UserFeatures},
     domain::{HistoryWeights, ItemAttention},
     model::{
         Embeddings, HistoryPadding, HistoryVectors, ItemRows, ModelError, RankingModel, ScoreRequest, UserState,
@@ -64,10 +64,7 @@ impl<N: Network> NetworkRanker<N> {
     }
 
     fn encode_batch(&self, users: &[&UserFeatures]) -> Result<Vec<UserState>> {
-        let batch = match self.padding {
-            HistoryPadding::Limits => HistoryBatch::padded_to_limits(users.iter().copied(), self.limits),
-            HistoryPadding::Longest => HistoryBatch::padded_to_longest(users.iter().copied(), self.limits),
-        };
+        let batch = self.padding.batch(users.iter().copied(), self.limits);
         let batch = &*batch.at_least_one_position();
         let items = items_as_of(&self.network, batch, &[], |lists| self.item_rows(lists))?;
         let history = HistoryVectors::new(batch, &self.embeddings, &items);

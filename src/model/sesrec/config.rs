@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     data::{Catalogue, HistoryLimits},
-    model::{InputConfig, InputSizes, ModelError, QueryFeatures},
+    model::{HistoryPadding, InputConfig, InputSizes, ModelError, QueryFeatures},
 };
 
 /// Everything that decides the model's tensors and how they are used.
@@ -216,6 +216,14 @@ impl SesRecConfig {
     /// A model of these sizes for the entities of a catalogue, everything else as in the release.
     pub fn for_catalogue(catalogue: &Catalogue, sizes: InputSizes) -> Self {
         Self::new(InputConfig::for_catalogue(catalogue, sizes), sizes.heads)
+    }
+
+    /// To which length batches of histories are padded: where co-attention sums over padding, it matters.
+    pub(super) fn history_padding(&self) -> HistoryPadding {
+        match self.coattention_padding {
+            CoattentionPadding::Include => HistoryPadding::Limits,
+            CoattentionPadding::Exclude => HistoryPadding::Longest,
+        }
     }
 
     /// A model over these inputs, everything else as in the release.

@@ -3,13 +3,13 @@
 use candle_core::{Result, Tensor};
 
 use super::{
-    CoattentionPadding, EncodedSide, InterestExtraction, Network,
+    EncodedSide, InterestExtraction, Network,
     counts::Counts,
     explain,
     state::{EncodedUser, Interests, Sets, SideState},
 };
 use crate::{
-    data::{HistoryBatch, UserFeatures},
+    data::UserFeatures,
     domain::{EventWeight, HistoryWeights, ItemAttention},
     model::{ScoreRequest, UserState},
     nn::{Dropout, Mask, RowZero, add_row, gather_rows, masked_log_mean_exp, masked_softmax, project, sigmoid},
@@ -49,10 +49,7 @@ impl TensorRanker {
 
     pub(super) fn encode(&self, network: &Network, users: &[&UserFeatures]) -> Result<Vec<UserState>> {
         let limits = network.config.inputs.limits;
-        let batch = match network.config.coattention_padding {
-            CoattentionPadding::Include => HistoryBatch::padded_to_limits(users.iter().copied(), limits),
-            CoattentionPadding::Exclude => HistoryBatch::padded_to_longest(users.iter().copied(), limits),
-        };
+        let batch = network.config.history_padding().batch(users.iter().copied(), limits);
         let encoded = network.encode(&batch, &[], &mut Dropout::off())?;
         let bias = network.head.layers[0].bias();
         let user_blocks = if network.config.inputs.user_dim() == 0 {

@@ -5,14 +5,15 @@ use std::{collections::HashMap, sync::Arc};
 use candle_core::{Device, Tensor};
 
 use super::{
-    CoattentionPadding, Network, SesRecConfig, SesRecRanker, TrainingInputs, TrainingOutputs, check,
-    counts::fitted_weights, initialise, parameters,
+    Network, SesRecConfig, SesRecRanker, TrainingInputs, TrainingOutputs, check,
+    counts::{choice, fitted_weights},
+    initialise, parameters,
 };
 use crate::{
-    data::{Catalogue, HistoryBatch, UserFeatures},
+    data::{Catalogue, HistoryBatch},
     model::{
-        BatchPlan, Extras, HeldOutClick, HistoryPadding, Losses, ModelError, RankingModel, TrainableModel,
-        TrainingBatch, Weights, weights,
+        BatchPlan, Extras, HeldOutClick, Losses, ModelError, RankingModel, TrainableModel, TrainingBatch, Weights,
+        weights,
     },
     nn::{Dropout, Parameters},
 };
@@ -81,14 +82,6 @@ impl SesRecTrainable {
         Ok(())
     }
 
-    fn padded(&self, users: &[&UserFeatures]) -> HistoryBatch {
-        let (users, limits) = (users.iter().copied(), self.config.inputs.limits);
-        match self.batch_plan().padding {
-            HistoryPadding::Limits => HistoryBatch::padded_to_limits(users, limits),
-            HistoryPadding::Longest => HistoryBatch::padded_to_longest(users, limits),
-        }
-    }
-
     /// The network over the variables.
     pub fn network(&self) -> &Network {
         &self.network
@@ -106,13 +99,9 @@ impl TrainableModel for SesRecTrainable {
     }
 
     fn batch_plan(&self) -> BatchPlan {
-        let padding = match self.config.coattention_padding {
-            CoattentionPadding::Include => HistoryPadding::Limits,
-            CoattentionPadding::Exclude => HistoryPadding::Longest,
-        };
         // What weighs nothing is not computed.
         let extras = if self.config.loss_weights.align > 0.0 { Extras::Alignment } else { Extras::None };
-        BatchPlan { padding, extras, ..BatchPlan::default() }
+        BatchPlan { padding: self.config.history_padding(), extras, ..BatchPlan::default() }
     }
 
     fn logits(&self, history: &HistoryBatch, candidates: &[u32], dropout: &mut Dropout) -> Result<Tensor, ModelError> {
@@ -130,21 +119,22 @@ impl TrainableModel for SesRecTrainable {
     }
 
     fn fit_held_out(&self, clicks: &[HeldOutClick]) -> Result<(), ModelError> {
-        let counts = &self.network.counts;
+        let (each, limits) = (self.network.counts.each(), self.config.inputs.limits);
         let mut choices = Vec::with_capacity(clicks.len());
         for clicks in clicks.chunks(CLICKS_TOGETHER) {
-            let users: Vec<&UserFeatures> = clicks.iter().map(|click| &click.user).collect();
+            let users = clicks.iter().map(|click| &click.user);
+            let history = self.config.history_padding().batch(users, limits);
             // Shorter lists are filled up with their clicked items, which are cut off again.
             let longest = clicks.iter().map(|click| click.candidates.len()).max().unwrap_or(0);
             let lists = clicks.iter().map(|click| &click.candidates);
             let lists = lists.flat_map(|list| list.iter().chain(std::iter::repeat(&list[0])).take(longest));
             let candidates: Vec<u32> = lists.copied().collect();
-            let learned = self.logits(&self.padded(&users), &candidates, &mut Dropout::off())?.to_vec2::<f32>()?;
+            let learned = self.logits(&history, &candidates, &mut Dropout::off())?.to_vec2::<f32>()?;
             for (HeldOutClick { user, candidates }, learned) in clicks.iter().zip(&learned) {
-                choices.push(counts.rows(user, candidates, &learned[..candidates.len()]));
+                choices.push(choice(&each, user, (candidates, &learned[..candidates.len()])));
             }
         }
-        self.set_count_weights(&fitted_weights(&choices, counts.number()))
+        self.set_count_weights(&fitted_weights(&choices, each.len()))
     }
 
     fn ranker(&self) -> Result<Box<dyn RankingModel>, ModelError> {

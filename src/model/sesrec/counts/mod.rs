@@ -88,32 +88,17 @@ impl Counts {
         words.into_iter().chain(together).collect()
     }
 
-    /// How many there are.
-    pub(super) fn number(&self) -> usize {
-        self.weights().iter().map(|(_, length)| length).sum()
-    }
-
-    /// The same counts with other weights, in the order of [`Self::weights`].
-    pub(super) fn weighing(&self, weights: &[f32]) -> Self {
-        let (mut counts, mut weights) = (self.clone(), weights.iter());
-        let words = counts.words.iter_mut().flat_map(|words| &mut words.weights);
-        let together = counts.together.iter_mut().flat_map(|together| &mut together.weights);
-        words.chain(together).zip(&mut weights).for_each(|(own, &weight)| *own = weight);
-        counts
-    }
-
-    /// One row per candidate: what was learned of it, as a logit, then each count by itself.
-    pub(super) fn rows(&self, user: &UserFeatures, items: &[u32], learned: &[f32]) -> Choice {
-        let mut rows: Choice = learned.iter().map(|&logit| vec![logit]).collect();
-        let number = self.number();
-        for count in 0..number {
-            let weights: Vec<f32> = (0..number).map(|n| f32::from(u8::from(n == count))).collect();
-            let alone = self.weighing(&weights);
-            let mut logits = vec![0.0; items.len()];
-            alone.add(&alone.of_user(user), items, &mut logits);
-            rows.iter_mut().zip(logits).for_each(|(row, logit)| row.push(logit));
-        }
-        rows
+    /// Each count by itself, weighing 1, in the order of [`Self::weights`].
+    pub(super) fn each(&self) -> Vec<Self> {
+        let number: usize = self.weights().iter().map(|(_, length)| length).sum();
+        let alone = |count: usize| {
+            let mut counts = self.clone();
+            let words = counts.words.iter_mut().flat_map(|words| &mut words.weights);
+            let together = counts.together.iter_mut().flat_map(|together| &mut together.weights);
+            words.chain(together).enumerate().for_each(|(n, weight)| *weight = f32::from(u8::from(n == count)));
+            counts
+        };
+        (0..number).map(alone).collect()
     }
 
     /// Whether there is nothing to add.
@@ -144,6 +129,17 @@ impl UserCounts {
     pub(super) fn bytes(&self) -> usize {
         self.words.bytes() + self.items.bytes()
     }
+}
+
+/// A user's candidates: what was learned of them, as logits, beside [each](Counts::each) count.
+pub(super) fn choice(each: &[Counts], user: &UserFeatures, (items, learned): (&[u32], &[f32])) -> Choice {
+    let mut rows: Choice = learned.iter().map(|&logit| vec![logit]).collect();
+    for counts in each {
+        let mut logits = vec![0.0; items.len()];
+        counts.add(&counts.of_user(user), items, &mut logits);
+        rows.iter_mut().zip(logits).for_each(|(row, logit)| row.push(logit));
+    }
+    rows
 }
 
 /// How much each of so many events counts by each of the [`DECAYS`], the newest first: together 1, so that long histories
