@@ -151,7 +151,6 @@ fn distance(a: &Tensor, b: &Tensor) -> f64 {
 }
 
 fn forward(golden: &Golden, model: &SesRecTrainable) -> TrainingOutputs {
-    let _ = golden;
     model.forward(&golden.training_batch(), &mut Dropout::off()).unwrap()
 }
 

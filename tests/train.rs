@@ -1,7 +1,5 @@
-//! Training end to end: the release's optimizer step, SESRec through the trainer, and the command line.
+//! Training end to end: SESRec through the trainer, and the command line.
 
-#[path = "support/golden.rs"]
-mod golden;
 #[path = "support/logs.rs"]
 mod logs;
 
@@ -24,40 +22,8 @@ use sesrec::{
         InputSizes, TrainableModel,
         sesrec::{SesRecConfig, SesRecTrainable},
     },
-    nn::{Adam, AdamOptions, Parameters},
     train::{Checkpoint, Ending, Recipe, Reporting, Trainer, TrainingFiles},
 };
-
-#[test]
-fn one_step_from_the_golden_gradients_gives_the_golden_weights() {
-    for folder in golden::folders() {
-        let load = |name: &str| candle_core::safetensors::load(folder.join(name), &Device::Cpu).unwrap();
-        let config: serde_json::Value = serde_json::from_slice(&fs::read(folder.join("config.json")).unwrap()).unwrap();
-        let constant = |pointer: &str| config.pointer(pointer).unwrap().as_f64().unwrap();
-        let options = AdamOptions {
-            learning_rate: constant("/adam/lr"),
-            l2: constant("/adam/l2"),
-            beta1: constant("/adam/betas/0"),
-            beta2: constant("/adam/betas/1"),
-            epsilon: constant("/adam/eps"),
-            lazy: false,
-        };
-        let parameters = Parameters::from_tensors(&load("weights.safetensors")).unwrap();
-        let (gradients, expected) = (load("gradients.safetensors"), load("weights_after_adam_step.safetensors"));
-        // candle makes gradient stores only by a backward pass; this one is of nothing.
-        let mut store = Tensor::zeros((), candle_core::DType::F32, &Device::Cpu).unwrap().backward().unwrap();
-        for (name, var) in parameters.iter() {
-            store.insert(var.as_tensor(), gradients[name].clone());
-        }
-        Adam::new(&parameters, options).unwrap().step(&store.into()).unwrap();
-        assert_eq!(parameters.iter().len(), expected.len());
-        for (name, var) in parameters.iter() {
-            let difference = (var.as_tensor() - &expected[name]).unwrap().abs().unwrap().flatten_all().unwrap();
-            let worst = difference.max(0).unwrap().to_scalar::<f32>().unwrap();
-            assert!(worst <= 1e-6, "{}: {name} differs by {worst}", folder.display());
-        }
-    }
-}
 
 fn dataset() -> Dataset {
     let directory = tempfile::tempdir().unwrap();

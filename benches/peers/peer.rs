@@ -24,12 +24,13 @@ const ITEMS: usize = 100_000;
 type Error = Box<dyn std::error::Error>;
 
 fn main() -> Result<(), Error> {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    // `cargo bench` and `cargo test --benches` add these.
+    let of_cargo = |argument: &String| argument == "--bench" || argument == "--test";
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| !of_cargo(argument)).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["prepare", dir, candidates @ ..] if !candidates.is_empty() => prepare(Path::new(dir), &counts(candidates)?),
         ["serve", dir, candidates @ ..] if !candidates.is_empty() => serve(Path::new(dir), &counts(candidates)?),
-        // `cargo bench` and `cargo test --benches` run this without knowing what for.
-        [] | ["--bench"] | ["--test"] => {
+        [] => {
             println!("run benches/peers/run.sh");
             Ok(())
         }

@@ -26,7 +26,8 @@ pub struct AlignmentOptions {
     pub seed: u64,
 }
 
-/// Queries with items that were clicked for them, and with items that belong to other queries.
+/// Queries with items that were clicked for them, and with the same items in a random order, which by chance may have been
+/// clicked for them, too.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pairs {
     /// Query rows.

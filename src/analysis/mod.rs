@@ -2,11 +2,11 @@
 //!
 //! | module | in the paper |
 //! |---|---|
-//! | [`statistics`] | Table 1: how large the data is |
-//! | [`searches`] | Fig. 1b: spontaneous or passive, similar or dissimilar to what recommendation shows |
-//! | [`interests`] | Fig. 3: do similar interests agree on categories, and dissimilar ones not? |
-//! | [`alignment`] | Fig. 4: do queries lie near the items that were clicked for them? |
-//! | [`planted`] | does co-attention find what `sesrec synth` planted? |
+//! | `statistics` | Table 1: how large the data is |
+//! | `searches` | Fig. 1b: spontaneous or passive, similar or dissimilar to what recommendation shows |
+//! | `interests` | Fig. 3: do similar interests agree on categories, and dissimilar ones not? |
+//! | `alignment` | Fig. 4: do queries lie near the items that were clicked for them? |
+//! | `planted` | does co-attention find what `sesrec synth` planted? |
 //!
 //! Each returns its numbers; tables ([`crate::table`]) and figures ([`crate::plot`]) are made of them.
 

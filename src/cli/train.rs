@@ -149,7 +149,10 @@ pub(super) fn stop_on_signal(stop: Arc<AtomicBool>) -> tokio::task::JoinHandle<(
 fn train(args: &Args, stop: Arc<AtomicBool>) -> anyhow::Result<()> {
     let started = Instant::now();
     if args.out.exists() && !args.resume && !args.force {
-        bail!("{} exists: replace it with --force, or train it longer with --resume --epochs N", args.out.display());
+        bail!(
+            "{} exists: replace it with --force, or, by --schedule plateau, train it longer with --resume --epochs N",
+            args.out.display()
+        );
     }
     let occupied = std::fs::read_dir(&args.out).is_ok_and(|mut entries| entries.next().is_some());
     if occupied && !args.out.join("manifest.json").exists() {
@@ -214,7 +217,9 @@ fn finish(args: &Args, trainer: &Trainer<'_>, config: ModelConfig, outcome: Outc
     }
     let targets = dataset.targets(Split::Test);
     let test = Metrics::of(evaluator.ranks(&*model, &targets)?.into_iter().map(|user| user.rank));
-    let popularity = popularity_ranks(dataset, &targets, trainer.negatives)?;
+    // It counts what the model has learned from.
+    let refitted = trainer.recipe.refit.then(|| dataset.with_validation_learned());
+    let popularity = popularity_ranks(refitted.as_ref().unwrap_or(dataset), &targets, trainer.negatives)?;
     let popularity_test = Metrics::of(popularity.into_iter().map(|user| user.rank));
     let report = TrainingReport {
         program: format!("sesrec {}", env!("CARGO_PKG_VERSION")),

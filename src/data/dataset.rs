@@ -123,7 +123,7 @@ pub struct SearchClick {
     pub item: u32,
 }
 
-/// Interactions by user, oldest first, in compressed sparse rows: 16 bytes per recommendation and about 30 per search.
+/// Interactions by user, oldest first, in compressed sparse rows: 12 bytes per recommendation and about 30 per search.
 #[derive(Debug, Clone)]
 pub struct Dataset {
     /// Items, users, queries, words, sources.
@@ -132,6 +132,15 @@ pub struct Dataset {
     pub statistics: Statistics,
     /// Checksum over the directory's files: recorded with every model trained on it.
     pub checksum: String,
+    /// A data set that shows them otherwise has the same ones.
+    pub(super) columns: Arc<Columns>,
+    /// See [`Self::with_validation_learned`].
+    pub(super) validation_learned: bool,
+}
+
+/// All users' interactions, one user after another; `_ends` say where each's, or each search's, end.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Columns {
     pub(super) rec_ends: Vec<u64>,
     pub(super) rec_items: Vec<u32>,
     pub(super) rec_times: Vec<i64>,
@@ -141,8 +150,6 @@ pub struct Dataset {
     pub(super) src_sources: Vec<u32>,
     pub(super) click_ends: Vec<u64>,
     pub(super) clicks: Vec<u32>,
-    /// See [`Self::with_validation_learned`].
-    pub(super) validation_learned: bool,
 }
 
 impl Dataset {
@@ -161,27 +168,27 @@ impl Dataset {
 
     /// User rows.
     pub fn users(&self) -> usize {
-        self.rec_ends.len()
+        self.columns.rec_ends.len()
     }
 
     /// Item rows of a user's clicked recommendations, oldest first.
     pub fn recommendations(&self, user: u32) -> &[u32] {
-        &self.rec_items[range(&self.rec_ends, user as usize)]
+        &self.columns.rec_items[range(&self.columns.rec_ends, user as usize)]
     }
 
     /// Milliseconds since 1970, parallel to [`Self::recommendations`].
     pub fn recommendation_times(&self, user: u32) -> &[i64] {
-        &self.rec_times[range(&self.rec_ends, user as usize)]
+        &self.columns.rec_times[range(&self.columns.rec_ends, user as usize)]
     }
 
     /// Milliseconds since 1970 of a user's searches, oldest first.
     pub fn search_times(&self, user: u32) -> &[i64] {
-        &self.src_times[range(&self.src_ends, user as usize)]
+        &self.columns.src_times[range(&self.columns.src_ends, user as usize)]
     }
 
     /// A user's searches, oldest first, parallel to [`Self::search_times`].
     pub fn searches(&self, user: u32) -> Vec<RowSearch<'_>> {
-        self.search_rows(user, range(&self.src_ends, user as usize))
+        self.search_rows(user, range(&self.columns.src_ends, user as usize))
     }
 
     /// The item to predict.
@@ -211,11 +218,11 @@ impl Dataset {
     /// The clicks of all users' training searches that have a query.
     pub fn training_search_clicks(&self) -> impl Iterator<Item = SearchClick> {
         let of_user = move |user: u32| {
-            let first = range(&self.src_ends, user as usize).start;
+            let first = range(&self.columns.src_ends, user as usize).start;
             let searches = (0..self.training_searches(user)).map(move |n| (n, first + n));
-            let with_query = searches.filter(|&(_, at)| self.src_queries[at] != 0);
+            let with_query = searches.filter(|&(_, at)| self.columns.src_queries[at] != 0);
             with_query.flat_map(move |(n, at)| {
-                let (search, time, query) = (n as u32, self.src_times[at], self.src_queries[at]);
+                let (search, time, query) = (n as u32, self.columns.src_times[at], self.columns.src_queries[at]);
                 self.clicked(at).iter().map(move |&item| SearchClick { user, search, time, query, item })
             })
         };
@@ -224,7 +231,7 @@ impl Dataset {
 
     /// What the model sees when it predicts the target.
     pub fn features(&self, target: Target, featurizer: &Featurizer) -> UserFeatures {
-        let sources = range(&self.src_ends, target.user as usize);
+        let sources = range(&self.columns.src_ends, target.user as usize);
         let end = sources.start + self.searches_before(target);
         let start = end.saturating_sub(featurizer.limits().searches).max(sources.start);
         let searches = self.search_rows(target.user, start..end);
@@ -235,7 +242,7 @@ impl Dataset {
 
     /// What the model sees of a user's `search`-th search: all that lies strictly before it.
     pub fn features_at_search(&self, user: u32, search: usize, featurizer: &Featurizer) -> UserFeatures {
-        let (times, sources) = (self.search_times(user), range(&self.src_ends, user as usize));
+        let (times, sources) = (self.search_times(user), range(&self.columns.src_ends, user as usize));
         let earlier = times.partition_point(|&time| time < times[search]);
         let first = earlier.saturating_sub(featurizer.limits().searches);
         let searches = self.search_rows(user, sources.start + first..sources.start + earlier);
@@ -282,18 +289,18 @@ impl Dataset {
         let times = self.recommendation_times(user);
         range
             .map(|n| RowSearch {
-                query: self.src_queries[n],
-                words: self.catalogue.words_of(self.src_queries[n]),
-                source: self.src_sources[n],
+                query: self.columns.src_queries[n],
+                words: self.catalogue.words_of(self.columns.src_queries[n]),
+                source: self.columns.src_sources[n],
                 clicks: self.clicked(n),
-                place: times.partition_point(|&recommendation| recommendation <= self.src_times[n]),
+                place: times.partition_point(|&recommendation| recommendation <= self.columns.src_times[n]),
             })
             .collect()
     }
 
     /// The clicked items of the `search`-th search of all.
     pub(super) fn clicked(&self, search: usize) -> &[u32] {
-        &self.clicks[range(&self.click_ends, search)]
+        &self.columns.clicks[range(&self.columns.click_ends, search)]
     }
 }
 

@@ -143,15 +143,7 @@ impl Dataset {
             catalogue,
             statistics: Statistics::default(),
             checksum: String::new(),
-            rec_ends: vec![],
-            rec_items: vec![],
-            rec_times: vec![],
-            src_ends: vec![],
-            src_times: vec![],
-            src_queries: vec![],
-            src_sources: vec![],
-            click_ends: vec![],
-            clicks: vec![],
+            columns: Arc::default(),
             validation_learned: false,
         }
     }
@@ -162,13 +154,13 @@ impl Dataset {
             users: self.catalogue.users.ids.len() as u64,
             items: self.catalogue.items.ids.len() as u64,
             queries: self.catalogue.queries.ids.len() as u64,
-            actions_search: self.src_times.len() as u64,
-            actions_recommendation: self.rec_times.len() as u64,
+            actions_search: self.columns.src_times.len() as u64,
+            actions_recommendation: self.columns.rec_times.len() as u64,
         };
     }
 
     fn read_recommendations(&mut self, path: &Path) -> Result<(), DatasetError> {
-        let catalogue = self.catalogue.clone();
+        let (catalogue, columns) = (&self.catalogue, Arc::make_mut(&mut self.columns));
         let mut users = UserRows::new(catalogue.users.ids.len());
         let mut reader = TableReader::open(path.to_owned())?;
         while let Some(rows) = reader.next()? {
@@ -177,15 +169,15 @@ impl Dataset {
                 users.push(user_rows.value(n), times.value(n)).map_err(|m| DatasetError::format(path, m))?;
                 check_row(path, "item_row", item_rows.value(n), 1..catalogue.items.rows())?;
             }
-            self.rec_items.extend(item_rows.values());
-            self.rec_times.extend(times.values());
+            columns.rec_items.extend(item_rows.values());
+            columns.rec_times.extend(times.values());
         }
-        self.rec_ends = users.finish();
+        columns.rec_ends = users.finish();
         Ok(())
     }
 
     fn read_searches(&mut self, path: &Path) -> Result<(), DatasetError> {
-        let catalogue = self.catalogue.clone();
+        let (catalogue, columns) = (&self.catalogue, Arc::make_mut(&mut self.columns));
         let mut users = UserRows::new(catalogue.users.ids.len());
         let mut reader = TableReader::open(path.to_owned())?;
         while let Some(rows) = reader.next()? {
@@ -199,14 +191,14 @@ impl Dataset {
                 for &item in clicks.get(n) {
                     check_row(path, "clicked_item_rows", item, 1..catalogue.items.rows())?;
                 }
-                self.clicks.extend(clicks.get(n));
-                self.click_ends.push(self.clicks.len() as u64);
+                columns.clicks.extend(clicks.get(n));
+                columns.click_ends.push(columns.clicks.len() as u64);
             }
-            self.src_times.extend(times.values());
-            self.src_queries.extend(queries.values());
-            self.src_sources.extend(sources.values());
+            columns.src_times.extend(times.values());
+            columns.src_queries.extend(queries.values());
+            columns.src_sources.extend(sources.values());
         }
-        self.src_ends = users.finish();
+        columns.src_ends = users.finish();
         Ok(())
     }
 
@@ -225,8 +217,8 @@ impl Dataset {
             start = rows.end;
             writer.write(vec![
                 u32_column(users.drain(..)),
-                u32_column(self.rec_items[rows.clone()].iter().copied()),
-                time_column(&self.rec_times[rows]),
+                u32_column(self.columns.rec_items[rows.clone()].iter().copied()),
+                time_column(&self.columns.rec_times[rows]),
                 Arc::new(StringArray::from_iter_values(splits.drain(..))),
             ])
         };
@@ -245,8 +237,8 @@ impl Dataset {
     }
 
     fn write_searches(&self, path: &Path, names: &LogNames) -> Result<(), DatasetError> {
-        if names.by_search.len() != self.src_times.len() {
-            let (ids, searches) = (names.by_search.len(), self.src_times.len());
+        if names.by_search.len() != self.columns.src_times.len() {
+            let (ids, searches) = (names.by_search.len(), self.columns.src_times.len());
             return Err(DatasetError::format(path, format!("{ids} search ids for {searches} searches")));
         }
         let fields = vec![
@@ -259,10 +251,10 @@ impl Dataset {
         ];
         let mut writer = TableWriter::create(path.to_owned(), fields)?;
         let mut user = 0;
-        for start in (0..self.src_times.len()).step_by(BATCH_ROWS) {
-            let rows = start..self.src_times.len().min(start + BATCH_ROWS);
+        for start in (0..self.columns.src_times.len()).step_by(BATCH_ROWS) {
+            let rows = start..self.columns.src_times.len().min(start + BATCH_ROWS);
             let users = rows.clone().map(|n| {
-                while self.src_ends[user] <= n as u64 {
+                while self.columns.src_ends[user] <= n as u64 {
                     user += 1;
                 }
                 user as u32
@@ -272,9 +264,9 @@ impl Dataset {
             writer.write(vec![
                 users,
                 Arc::new(StringArray::from_iter_values(ids)),
-                time_column(&self.src_times[rows.clone()]),
-                u32_column(self.src_queries[rows.clone()].iter().copied()),
-                u32_column(self.src_sources[rows.clone()].iter().copied()),
+                time_column(&self.columns.src_times[rows.clone()]),
+                u32_column(self.columns.src_queries[rows.clone()].iter().copied()),
+                u32_column(self.columns.src_sources[rows.clone()].iter().copied()),
                 list_column(rows.map(|n| self.clicked(n))),
             ])?;
         }

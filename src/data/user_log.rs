@@ -18,20 +18,21 @@ impl Dataset {
     pub fn from_logs(catalogue: Arc<Catalogue>, users: impl IntoIterator<Item = UserLog>) -> Self {
         let source = catalogue.default_source;
         let mut dataset = Self::empty(catalogue);
+        let columns = Arc::make_mut(&mut dataset.columns);
         for UserLog { recommendations, searches } in users {
             for (time, item) in recommendations {
-                dataset.rec_times.push(time);
-                dataset.rec_items.push(item);
+                columns.rec_times.push(time);
+                columns.rec_items.push(item);
             }
             for (time, query, clicks) in searches {
-                dataset.src_times.push(time);
-                dataset.src_queries.push(query);
-                dataset.src_sources.push(source);
-                dataset.clicks.extend(clicks);
-                dataset.click_ends.push(dataset.clicks.len() as u64);
+                columns.src_times.push(time);
+                columns.src_queries.push(query);
+                columns.src_sources.push(source);
+                columns.clicks.extend(clicks);
+                columns.click_ends.push(columns.clicks.len() as u64);
             }
-            dataset.rec_ends.push(dataset.rec_items.len() as u64);
-            dataset.src_ends.push(dataset.src_times.len() as u64);
+            columns.rec_ends.push(columns.rec_items.len() as u64);
+            columns.src_ends.push(columns.src_times.len() as u64);
         }
         dataset.count();
         dataset

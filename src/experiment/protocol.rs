@@ -36,7 +36,7 @@ pub fn protocol(dataset: &Dataset, negatives: &str, plan: Plan<'_>, finished: &F
     };
     if !runs.is_empty() {
         lines.push(format!(
-            "{}; training on {}; serving cost on one thread, in calls of 16 requests with 100 candidates each, all rows in turn",
+            "{}; training on {}",
             distinct(|run| run.program.clone()),
             distinct(|run| format!("{}, {} threads", run.device, run.threads)),
         ));

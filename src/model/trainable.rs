@@ -11,7 +11,7 @@ use crate::{
 /// One step's examples, in host memory.
 #[derive(Debug, Clone)]
 pub struct TrainingBatch {
-    /// Histories, [B] users.
+    /// Histories of B users.
     pub history: HistoryBatch,
     /// The histories' items `[B, Lr]` as they were before some were substituted; empty where none are.
     pub original_items: Vec<u32>,
@@ -116,7 +116,7 @@ impl HistoryPadding {
 /// What a training example is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Examples {
-    /// A click with something before it, and the recipe's number of negatives drawn by popularity.
+    /// A click with something before it, and the recipe's number of negatives, drawn as it says.
     #[default]
     Clicks,
     /// A click, a user's first included (its history is empty), and one negative, every item outside the history as
@@ -177,6 +177,9 @@ pub struct Losses {
 pub trait TrainableModel: Send + Sync {
     /// Its tensors, by the bundle's names.
     fn parameters(&self) -> &Parameters;
+
+    /// How much of a history it sees.
+    fn limits(&self) -> HistoryLimits;
 
     /// What its losses need of a batch.
     fn batch_plan(&self) -> BatchPlan;

@@ -1,4 +1,4 @@
-//! Least squares with a small ridge, for many small systems.
+//! Small symmetric systems by Cholesky's factor, and least squares with a small ridge, many at a time.
 
 use candle_core::{Result, Tensor};
 
@@ -11,38 +11,46 @@ pub fn ridge_inverse(z: &Tensor, eps: f64) -> Result<Tensor> {
     for z in values.chunks_exact((rows * d).max(1)).take(count) {
         let row = |n: usize| &z[n * d..(n + 1) * d];
         let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum::<f64>();
-        // Cholesky: Z Zᵀ + ε I = L Lᵀ, L below the diagonal.
-        let mut lower = vec![0.0_f64; rows * rows];
-        for i in 0..rows {
-            for j in 0..=i {
-                let known: f64 = (0..j).map(|k| lower[i * rows + k] * lower[j * rows + k]).sum();
-                let rest = dot(row(i), row(j)) - known;
-                lower[i * rows + j] = if i == j { (rest + eps).sqrt() } else { rest / lower[j * rows + j] };
-            }
-        }
-        // Column by column: L y = z, Lᵀ w = y.
+        let gram = |i: usize, j: usize| dot(row(i), row(j)) + if i == j { eps } else { 0.0 };
         let mut solved: Vec<f64> = z.iter().map(|&value| f64::from(value)).collect();
-        for i in 0..rows {
-            let (done, rest) = solved.split_at_mut(i * d);
-            let (current, _) = rest.split_at_mut(d);
-            for (k, done) in done.chunks_exact(d).enumerate() {
-                let factor = lower[i * rows + k];
-                current.iter_mut().zip(done).for_each(|(y, done)| *y -= factor * done);
-            }
-            current.iter_mut().for_each(|y| *y /= lower[i * rows + i]);
-        }
-        for i in (0..rows).rev() {
-            let (head, done) = solved.split_at_mut((i + 1) * d);
-            let current = &mut head[i * d..];
-            for (k, done) in done.chunks_exact(d).enumerate() {
-                let factor = lower[(i + 1 + k) * rows + i];
-                current.iter_mut().zip(done).for_each(|(w, done)| *w -= factor * done);
-            }
-            current.iter_mut().for_each(|w| *w /= lower[i * rows + i]);
-        }
+        solve_symmetric(rows, gram, &mut solved);
         out.extend(solved.into_iter().map(|value| value as f32));
     }
     Tensor::from_vec(out, (count, rows, d), z.device())
+}
+
+/// Solves A X = B for a symmetric, positive definite `A [n, n]`, of which only the part below and on the diagonal is asked for;
+/// `b [n, _]`, by rows, becomes X.
+pub fn solve_symmetric(n: usize, a: impl Fn(usize, usize) -> f64, b: &mut [f64]) {
+    // A = L Lᵀ, L below the diagonal.
+    let mut lower = vec![0.0_f64; n * n];
+    for i in 0..n {
+        for j in 0..=i {
+            let known: f64 = (0..j).map(|k| lower[i * n + k] * lower[j * n + k]).sum();
+            let rest = a(i, j) - known;
+            lower[i * n + j] = if i == j { rest.sqrt() } else { rest / lower[j * n + j] };
+        }
+    }
+    // L Y = B, then Lᵀ X = Y.
+    let d = (b.len() / n.max(1)).max(1);
+    for i in 0..n {
+        let (done, rest) = b.split_at_mut(i * d);
+        let (current, _) = rest.split_at_mut(d);
+        for (k, done) in done.chunks_exact(d).enumerate() {
+            let factor = lower[i * n + k];
+            current.iter_mut().zip(done).for_each(|(y, done)| *y -= factor * done);
+        }
+        current.iter_mut().for_each(|y| *y /= lower[i * n + i]);
+    }
+    for i in (0..n).rev() {
+        let (head, done) = b.split_at_mut((i + 1) * d);
+        let current = &mut head[i * d..];
+        for (k, done) in done.chunks_exact(d).enumerate() {
+            let factor = lower[(i + 1 + k) * n + i];
+            current.iter_mut().zip(done).for_each(|(x, done)| *x -= factor * done);
+        }
+        current.iter_mut().for_each(|x| *x /= lower[i * n + i]);
+    }
 }
 
 #[cfg(test)]

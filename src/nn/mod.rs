@@ -54,7 +54,7 @@ pub use gru::Gru;
 pub(crate) use host::values;
 pub use initial::Initial;
 pub use layer_norm::LayerNorm;
-pub use least_squares::ridge_inverse;
+pub use least_squares::{ridge_inverse, solve_symmetric};
 pub use linear::{Linear, add_row, project};
 pub use loss::{binary_cross_entropy, cross_entropy, softplus};
 pub use mlp::Mlp;

@@ -98,19 +98,9 @@ impl Adam {
         Ok(Self { parameters: parameters.clone(), moments, options, step: 0 })
     }
 
-    /// The present step size.
-    pub fn learning_rate(&self) -> f64 {
-        self.options.learning_rate
-    }
-
     /// Sets the step size of the steps to come.
     pub fn set_learning_rate(&mut self, learning_rate: f64) {
         self.options.learning_rate = learning_rate;
-    }
-
-    /// Steps made so far.
-    pub fn steps(&self) -> u64 {
-        self.step
     }
 
     /// The gradients of a loss as [`step`](Self::step) wants them: by row where it is lazy.
@@ -455,7 +445,7 @@ mod tests {
             gradients.insert(var.as_tensor(), Tensor::new(&[0f32, bad], &Device::Cpu).unwrap());
             assert!(matches!(adam.step(&gradients.into()), Err(OptimizerError::NonFinite(name)) if name == "x"));
         }
-        assert_eq!((adam.steps(), var.to_vec1::<f32>().unwrap()), (0, vec![1.0, 0.0]));
+        assert_eq!((adam.step, var.to_vec1::<f32>().unwrap()), (0, vec![1.0, 0.0]));
     }
 
     #[test]

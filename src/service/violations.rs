@@ -17,7 +17,7 @@ pub struct Violation {
     pub description: String,
 }
 
-/// Everything that is wrong with a request; the first [`MAX_LISTED`] by name, the rest as a number.
+/// Everything that is wrong with a request; the first `MAX_LISTED` by name, the rest as a number.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Violations {
     listed: Vec<Violation>,

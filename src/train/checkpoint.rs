@@ -15,7 +15,7 @@ use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    EarlyStop, EpochReport, Recipe, ReduceOnPlateau, TrainingError,
+    EarlyStop, EpochReport, Recipe, ReduceOnPlateau, Schedule, TrainingError,
     outcome::{BestEpoch, EpochSums},
 };
 use crate::data::{Dataset, EvaluationNegatives, NegativesError, Target};
@@ -45,9 +45,8 @@ pub(super) struct RunState {
     pub recipe: Recipe,
     pub model: serde_json::Value,
     pub data_checksum: String,
-    /// What validation ranks among ([`Candidates`]); unknown in checkpoints of versions that didn't record it.
-    #[serde(default)]
-    pub candidates: Option<Candidates>,
+    /// What validation ranks among.
+    pub candidates: Candidates,
     pub learning_rate: f64,
     pub plateau: ReduceOnPlateau,
     pub early_stop: EarlyStop,
@@ -110,7 +109,7 @@ impl RunState {
             recipe: recipe.clone(),
             model,
             data_checksum: data_checksum.to_owned(),
-            candidates: Some(candidates),
+            candidates,
             learning_rate: recipe.learning_rate,
             plateau,
             early_stop: EarlyStop::new(recipe.early_stop_patience),
@@ -220,8 +219,8 @@ impl Checkpoint {
     /// Whether a run with these settings may continue from here.
     ///
     /// # Errors
-    /// Names the first setting that differs. Only `epochs` may: the best epoch is chosen by a comparison with those before,
-    /// so what they are validated on has to stay, too.
+    /// Names the first setting that differs. Only `epochs` may, where the learning rate doesn't follow from it: the best epoch
+    /// is chosen by a comparison with those before, so what they are validated on has to stay, too.
     pub(super) fn check(&self, run: &RunState, directory: &Path) -> Result<(), TrainingError> {
         let differs = |what: &str, was: &dyn std::fmt::Display, is: &dyn std::fmt::Display| {
             let message = format!(
@@ -246,17 +245,17 @@ impl Checkpoint {
             };
             for (key, was) in was {
                 let is = is.get(key).unwrap_or(&serde_json::Value::Null);
-                if key != "epochs" && was != is {
+                let may_differ = key == "epochs" && run.recipe.schedule == Schedule::Plateau;
+                if was != is && !may_differ {
                     return differs(&format!("{what} {key}"), was, is);
                 }
             }
         }
-        match (&self.state.candidates, &run.candidates) {
-            (Some(was), Some(is)) if was != is => {
-                differs("evaluation negatives (--negatives, --sampled-negatives, --negatives-seed)", was, is)
-            }
-            _ => Ok(()),
+        let (was, is) = (&self.state.candidates, &run.candidates);
+        if was != is {
+            return differs("evaluation negatives (--negatives, --sampled-negatives, --negatives-seed)", was, is);
         }
+        Ok(())
     }
 }
 

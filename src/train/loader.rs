@@ -236,7 +236,7 @@ impl<'a> Loader<'a> {
         (rows(items.first_row, items.rows() as u32), rows(queries.first_row, queries.rows() as u32))
     }
 
-    /// As many clicks of searches as there are targets, each with negatives by popularity.
+    /// As many clicks of searches as there are targets, each with negatives.
     fn search_examples(&self, count: usize, epoch: usize, step: usize) -> SearchExamples {
         let mut examples = SearchExamples::default();
         if self.searches.is_empty() {

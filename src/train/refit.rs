@@ -39,7 +39,12 @@ impl Trainer<'_> {
         };
         self.reporting
             .line(&format!("refit: {} epochs from training and validation interactions together", best.epoch));
-        let from = again.files.checkpoints.as_deref().map(Checkpoint::read_latest).transpose()?.flatten();
+        let from =
+            again.files.checkpoints.as_deref().map_or(Ok(None), Checkpoint::read_latest).unwrap_or_else(|error| {
+                // All it takes to learn the round once more is there.
+                self.reporting.line(&format!("refit: starts afresh: {error}"));
+                None
+            });
         let model = rebuild(&dataset)?;
         // Nothing is left that they could be fitted to. That fits as far as both rounds' logits are of one scale.
         let fitted = model.fitted();

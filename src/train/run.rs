@@ -79,7 +79,7 @@ impl<'a> Run<'a> {
             best = checkpoint.best;
         }
         let events = files.tensorboard.as_deref().map(EventWriter::create).transpose();
-        let featurizer = Featurizer::new(Arc::clone(&dataset.catalogue), model.ranker()?.limits());
+        let featurizer = Featurizer::new(Arc::clone(&dataset.catalogue), model.limits());
         let held_out = match epochs {
             Epochs::Validated if !model.fitted().is_empty() => held_out(trainer, &featurizer)
                 .map_err(|source| TrainingError::Validation { epoch: state.next.epoch, source })?,

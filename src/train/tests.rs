@@ -68,6 +68,10 @@ impl TrainableModel for Factorisation {
         &self.parameters
     }
 
+    fn limits(&self) -> HistoryLimits {
+        LIMITS
+    }
+
     fn batch_plan(&self) -> BatchPlan {
         BatchPlan::default()
     }
@@ -257,13 +261,17 @@ fn a_refit_learns_the_validation_interactions_too() {
     assert_ne!(values(&once), values(&twice));
 
     // Stopped in the second round: it goes on there.
+    assert!(twice.best.as_ref().unwrap().epoch > 1, "or there is nothing to stop in");
     let (stopped, _) = run("stopped", &recipe, true);
-    if twice.best.as_ref().unwrap().epoch > 1 {
-        assert!(matches!(stopped.ending, Ending::Interrupted { checkpoint: Some(_) }), "{:?}", stopped.ending);
-    }
+    let Ending::Interrupted { checkpoint: Some(path) } = stopped.ending else { panic!("{:?}", stopped.ending) };
     let (resumed, _) = run("stopped", &recipe, false);
     assert_eq!(resumed.ending, Ending::Completed);
     assert_eq!(values(&resumed), values(&twice), "bit for bit");
+    // Where that can't be read, the round begins anew.
+    let (_, _) = run("damaged", &recipe, true);
+    let path = directory.path().join("damaged").join(path.strip_prefix(directory.path().join("stopped")).unwrap());
+    std::fs::write(path.join("state.json"), "{").unwrap();
+    assert_eq!(values(&run("damaged", &recipe, false).0), values(&twice));
 
     // A refit has nothing that it could be fitted to: it keeps what was fitted to validation in the first round.
     let clicked: u32 = dataset.targets(Split::Validation).iter().map(|&target| dataset.item(target)).sum();
@@ -349,6 +357,13 @@ fn a_checkpoint_of_another_run_is_refused() {
     assert!(error.contains(r#"model model "factorisation", this run has "other""#), "{error}");
     let error = refused(&|trainer| trainer.recipe.validation_users = 9);
     assert!(error.contains("recipe validation_users 0, this run has 9"), "{error}");
+    // Whose rate at a step follows from how many there are.
+    let cosine = Recipe { schedule: Schedule::Cosine, ..recipe(1) };
+    let longer = Recipe { epochs: 2, ..cosine.clone() };
+    let path = directory.path().join("cosine");
+    trainer(&dataset, &negatives, cosine, &path).run(&model, None).unwrap();
+    let error = trainer(&dataset, &negatives, longer, &path).run(&model, checkpoint(&path)).unwrap_err().to_string();
+    assert!(error.contains("recipe epochs 1, this run has 2"), "{error}");
     for other in [EvaluationNegatives::sampled(10, 1), EvaluationNegatives::sampled(20, 2)] {
         let trainer = trainer(&dataset, &other, recipe(2), directory.path());
         let error = trainer.run(&model, checkpoint(directory.path())).unwrap_err().to_string();

@@ -91,9 +91,8 @@ impl Trainer<'_> {
                 return Ok(run.outcome(Ending::Interrupted { checkpoint }));
             }
             run.finish_epoch()?;
-            run.save()?;
+            let checkpoint = run.save()?;
             if self.stop.load(Ordering::Relaxed) && run.state.next.epoch <= last {
-                let checkpoint = self.files.checkpoints.clone();
                 return Ok(run.outcome(Ending::Interrupted { checkpoint }));
             }
         }

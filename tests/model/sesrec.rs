@@ -1,12 +1,12 @@
 //! What holds for SESRec besides what holds for every model: its padding modes, sets and explanations; and for bundles,
 //! with SESRec in them: damaged weights are refused.
 
-use std::{collections::HashMap, path::Path};
+use std::{collections::HashMap, path::Path, sync::Arc};
 
 use candle_core::{DType, Device, Tensor};
 use proptest::prelude::*;
 use sesrec::{
-    data::{HistoryBatch, HistoryLimits, ITEM_WORDS, SearchFeatures, UserFeatures, UserRow},
+    data::{Attribute, HistoryBatch, HistoryLimits, ITEM_WORDS, SearchFeatures, UserFeatures, UserRow},
     model::{
         AttributeConfig, Bundle, BundleError, HeldOutClick, InputSizes, ModelConfig, RankerOptions, RankingModel,
         ScoreRequest, TrainableModel, TrainingBatch,
@@ -106,6 +106,23 @@ fn every_parameter_gets_a_gradient() {
             assert_eq!(padding, 0.0, "{name}");
         }
     }
+}
+
+/// Items have their words in the table of queries' words; a column of user_features.csv may have any name.
+#[test]
+fn a_user_attribute_named_words_has_a_table_of_its_own() {
+    let mut catalogue = (*catalogue()).clone();
+    let values = (0..catalogue.users.rows() as u32).map(|row| row % 30).collect();
+    catalogue.users.attributes.push(Attribute { name: ITEM_WORDS.into(), rows: 30, values });
+    let mut config = config();
+    config.inputs.user_attributes.push(AttributeConfig { name: ITEM_WORDS.into(), rows: 30, dim: 2 });
+    let model = SesRecTrainable::new(config, Arc::new(catalogue), 1, &Device::Cpu).unwrap();
+    let losses = model.losses(&batch(&some_users()), &mut Dropout::off()).unwrap();
+    let gradients = losses.total.backward().unwrap();
+    assert!(gradients.get(model.parameters().get("user_feat.user_words_emb.weight").unwrap()).is_some());
+    let users = some_users();
+    let states = model.ranker().unwrap().encode(&users.iter().collect::<Vec<_>>());
+    assert!(states.is_ok(), "on the CPU's own way, too");
 }
 
 /// What counts weigh is not learned, and is fitted to clicks that were not learned from.

@@ -112,6 +112,8 @@ impl<'a> Session<'a> {
             let trained = variants.iter().zip(&finished.runs).filter(|(_, runs)| !runs.is_empty());
             let trained: Vec<Variant> = trained.map(|(variant, _)| variant.clone()).collect();
             let costs = runner.serving_costs(&trained, Duration::from_secs_f64(serving))?;
+            let how = "serving cost: on one thread, in calls of 16 requests with 100 candidates each, all rows in turn";
+            report.protocol.push(how.into());
             let rows = report.rows.iter_mut().filter_map(|row| row.costs.as_mut());
             rows.zip(costs).for_each(|(row, cost)| row.serving = Some(cost));
         }

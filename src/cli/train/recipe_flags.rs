@@ -89,8 +89,8 @@ pub struct RecipeFlags {
     /// Items and queries that a batch's query-item alignment is contrasted with.
     #[arg(long, default_value_t = 1024)]
     alignment_negatives: usize,
-    /// Share of activations that are zeroed in training: against overfitting. [default: the model's: sesrec and jsr 0.1,
-    /// stamp and srjgraph 0, gru4rec 0.3, sasrec and fmlp 0.5, query-seqrec 0.6; best: sesrec 0.3]
+    /// Share of activations that are zeroed in training: against overfitting. [default: the model's: sesrec, jsr
+    /// and iv4rec 0.1, gru4rec 0.3, sasrec and fmlp 0.5, query-seqrec 0.6, others 0; best: sesrec 0.3]
     #[arg(long)]
     dropout: Option<f64>,
     /// Which rows of embedding tables a step moves: all, or those that its batch uses, which is faster on large catalogues and

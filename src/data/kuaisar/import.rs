@@ -253,27 +253,28 @@ impl Assembly {
 
         let users = catalogue.users.ids.len();
         let mut dataset = Dataset::empty(Arc::new(catalogue));
+        let columns = Arc::make_mut(&mut dataset.columns);
         let mut rows = UserRows::new(users);
         for click in &*clicks {
             rows.push(user_rows.rows[click.user as usize], click.time)?;
-            dataset.rec_items.push(item_rows.rows[click.item as usize]);
-            dataset.rec_times.push(click.time);
+            columns.rec_items.push(item_rows.rows[click.item as usize]);
+            columns.rec_times.push(click.time);
         }
-        dataset.rec_ends = rows.finish();
+        columns.rec_ends = rows.finish();
         let mut rows = UserRows::new(users);
         let mut names = LogNames { search_ids, by_search: Vec::with_capacity(kept.order.len()), attributes };
         for &number in &kept.order {
             let search = &kept.found.searches[number as usize];
             rows.push(user_rows.rows[search.user as usize], search.time)?;
-            dataset.src_times.push(search.time);
-            dataset.src_queries.push(query_rows.rows[search.query as usize]);
+            columns.src_times.push(search.time);
+            columns.src_queries.push(query_rows.rows[search.query as usize]);
             let named = (search.source != NO_SOURCE).then(|| source_rows.rows[search.source as usize]);
-            dataset.src_sources.push(named.unwrap_or(default_source));
-            dataset.clicks.extend(kept.clicks(number).iter().map(|&item| item_rows.rows[item as usize]));
-            dataset.click_ends.push(dataset.clicks.len() as u64);
+            columns.src_sources.push(named.unwrap_or(default_source));
+            columns.clicks.extend(kept.clicks(number).iter().map(|&item| item_rows.rows[item as usize]));
+            columns.click_ends.push(columns.clicks.len() as u64);
             names.by_search.push(search.id);
         }
-        dataset.src_ends = rows.finish();
+        columns.src_ends = rows.finish();
         dataset.count();
         Ok((dataset, names))
     }

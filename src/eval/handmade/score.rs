@@ -8,7 +8,7 @@ use crate::{
     eval::{EvaluationError, Metrics, Rank, UserRank, evaluator::candidates},
 };
 
-/// Newest events of each side that are looked at: decay leaves nothing of older ones.
+/// Newest events of each side that are looked at.
 const NEWEST: usize = 50;
 /// Validation users that weights are picked on, at most, evenly over all: more would not change them.
 const PICKED_ON: usize = 10_000;

@@ -10,6 +10,7 @@ use super::{
     network::{SMALL, check_attention},
 };
 use crate::{
+    data::HistoryBatch,
     model::{BatchPlan, Examples, HistoryVectors, InputConfig, Losses, ModelError, ParameterList, Weights},
     nn::{CausalAttention, Dropout, LayerNorm, RowZero, gather_rows_as, newest, real_positions, softplus},
 };
@@ -223,11 +224,9 @@ impl Network for SasRec {
         }
         let (batch, history) = (step.batch(), step.history());
         let states = self.states(&history, dropout)?;
-        let lengths = &batch.history.rec_lengths;
-        let mut next = Vec::with_capacity(batch.history.rec_items.len());
-        for (items, (&n, &last)) in
-            batch.history.rec_items.chunks(batch.history.rec_len).zip(lengths.iter().zip(&batch.positives))
-        {
+        let HistoryBatch { rec_items, rec_len, rec_lengths: lengths, .. } = history.batch();
+        let mut next = Vec::with_capacity(rec_items.len());
+        for (items, (&n, &last)) in rec_items.chunks(*rec_len).zip(lengths.iter().zip(&batch.positives)) {
             let start = next.len();
             next.extend_from_slice(items.get(1..n).unwrap_or_default());
             next.extend((n > 0).then_some(last));

@@ -6,7 +6,7 @@ use candle_core::{Device, Tensor};
 
 use super::{Baseline, Candidates, Network, NetworkRanker, Step, network::items_as_of};
 use crate::{
-    data::{Catalogue, HistoryBatch},
+    data::{Catalogue, HistoryBatch, HistoryLimits},
     model::{
         Architecture, BatchPlan, Embeddings, HistoryVectors, ItemRows, Losses, ModelError, RankingModel,
         TrainableModel, TrainingBatch, Weights, weights,
@@ -50,6 +50,10 @@ impl<B: Baseline> TrainableModel for NetworkTrainable<B> {
         &self.parameters
     }
 
+    fn limits(&self) -> HistoryLimits {
+        self.config.inputs().limits
+    }
+
     fn batch_plan(&self) -> BatchPlan {
         self.config.batch_plan()
     }
@@ -67,12 +71,6 @@ impl<B: Baseline> TrainableModel for NetworkTrainable<B> {
     }
 
     fn losses(&self, batch: &TrainingBatch, dropout: &mut Dropout) -> Result<Losses, ModelError> {
-        let padded;
-        let mut batch = batch;
-        if let std::borrow::Cow::Owned(history) = batch.history.at_least_one_position() {
-            padded = TrainingBatch { history, ..batch.clone() };
-            batch = &padded;
-        }
         let step = Step::new(&self.network, &self.embeddings, batch, dropout)?;
         Ok(self.network.losses(&step, dropout)?)
     }

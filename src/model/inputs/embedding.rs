@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use candle_core::{D, DType, Device, Result, Tensor, bail};
 
-use super::{InputConfig, QueryFeatures};
+use super::{AttributeConfig, InputConfig, QueryFeatures};
 use crate::{
     data::{Catalogue, EntityTable, ITEM_WORDS, UserRow},
     model::{ModelError, ParameterList, Weights},
@@ -87,12 +87,13 @@ impl Embeddings {
         weights: &Weights<'_>,
     ) -> std::result::Result<Self, ModelError> {
         config.check_catalogue(&catalogue)?;
-        let table = |name: &str, key: String| {
-            let key = if name == ITEM_WORDS { WORD_TABLE.into() } else { format!("{key}.weight") };
-            Ok::<_, ModelError>(Table { name: name.into(), weight: weights.get(&key)? })
-        };
-        let items = config.item_attributes.iter().map(|attribute| table(&attribute.name, item_table(&attribute.name)));
-        let users = config.user_attributes.iter().map(|attribute| table(&attribute.name, user_table(&attribute.name)));
+        let table = |name: &str, key: &str| Ok::<_, ModelError>(Table { name: name.into(), weight: weights.get(key)? });
+        let items = config.item_attributes.iter().map(|AttributeConfig { name, .. }| match name.as_str() {
+            ITEM_WORDS => table(name, WORD_TABLE),
+            name => table(name, &format!("{}.weight", item_table(name))),
+        });
+        let users = config.user_attributes.iter();
+        let users = users.map(|AttributeConfig { name, .. }| table(name, &format!("{}.weight", user_table(name))));
         let queries = |features: QueryFeatures| {
             let sources = features.search_source.map(|_| weights.get("query_item_feat.query_search_source_emb.weight"));
             Ok::<_, ModelError>(Queries {

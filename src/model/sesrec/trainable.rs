@@ -10,7 +10,7 @@ use super::{
     initialise, parameters,
 };
 use crate::{
-    data::{Catalogue, HistoryBatch},
+    data::{Catalogue, HistoryBatch, HistoryLimits},
     model::{
         BatchPlan, Extras, HeldOutClick, Losses, ModelError, RankingModel, TrainableModel, TrainingBatch, Weights,
         weights,
@@ -96,6 +96,10 @@ impl SesRecTrainable {
 impl TrainableModel for SesRecTrainable {
     fn parameters(&self) -> &Parameters {
         &self.parameters
+    }
+
+    fn limits(&self) -> HistoryLimits {
+        self.config.inputs.limits
     }
 
     fn batch_plan(&self) -> BatchPlan {

@@ -1,5 +1,7 @@
 //! Users with the items that they clicked, ready to be attended to.
 
+use std::sync::Arc;
+
 use candle_core::{Result, Tensor};
 
 use super::{Aggregator, Neighbours};
@@ -19,8 +21,8 @@ pub struct Neighbourhoods {
     values: Tensor,
     /// `[D, E]`.
     linear: Tensor,
-    /// `[D]`.
-    lengths: Vec<usize>,
+    /// `[D]`; like the tensors, clones share it.
+    lengths: Arc<[usize]>,
 }
 
 impl Neighbourhoods {
@@ -40,7 +42,7 @@ impl Neighbourhoods {
         let real = Mask::prefixes(&lengths, length).tensor(nodes.device())?.unsqueeze(1)?; // [D, 1, m]
         let sums = (&nodes + batch_matmul(&real, items)?.squeeze(1)?)?; // [D, n]
         let (keys, linear) = (aggregator.keys(&values)?, aggregator.linear(&sums, &lengths)?);
-        Ok(Self { nodes, keys, values, linear, lengths })
+        Ok(Self { nodes, keys, values, linear, lengths: lengths.into() })
     }
 
     /// How many users there are.
@@ -83,7 +85,7 @@ impl Neighbourhoods {
             keys: edges(|part| &part.keys)?,
             values: edges(|part| &part.values)?,
             linear: users(|part| &part.linear)?,
-            lengths: parts.iter().flat_map(|part| &part.lengths).copied().collect(),
+            lengths: parts.iter().flat_map(|part| &*part.lengths).copied().collect(),
         })
     }
 }
@@ -119,7 +121,7 @@ impl Users for GraphUsers {
             keys: keys.narrow(0, n, 1)?.narrow(1, 0, length)?.force_contiguous()?,
             values: values.narrow(0, n, 1)?.narrow(1, 0, length)?.force_contiguous()?,
             linear: linear.narrow(0, n, 1)?.force_contiguous()?,
-            lengths: vec![lengths[n]],
+            lengths: Arc::from([lengths[n]]),
         };
         Ok(Self { neighbourhoods, as_of: vec![self.as_of[n]] })
     }
@@ -145,7 +147,7 @@ mod tests {
             keys: random(&[users, slots, 3])?,
             values: random(&[users, slots, 3])?,
             linear: random(&[users, 3])?,
-            lengths: lengths.to_vec(),
+            lengths: lengths.into(),
         })
     }
 
@@ -155,7 +157,7 @@ mod tests {
         let all = Neighbourhoods::cat(&parts)?;
         assert_eq!((all.keys.dims(), &all.lengths[..]), (&[3, 4, 3][..], &[2, 0, 4][..]));
         let picked = all.select(&[2, 0])?;
-        assert_eq!(picked.lengths, [4, 2]);
+        assert_eq!(*picked.lengths, [4, 2]);
         assert_eq!(picked.keys.get(0)?.to_vec2::<f32>()?, parts[1].keys.get(0)?.to_vec2::<f32>()?);
         assert_eq!(picked.values.get(1)?.to_vec2::<f32>()?[..2], parts[0].values.get(0)?.to_vec2::<f32>()?[..]);
         Ok(())

@@ -6,6 +6,8 @@
 //! counts": s = 1, v = 0. The counts then weigh v / s, which orders the same and leaves z as it is. (s is usually below 1: a
 //! model is surer of itself than clicks which it hasn't seen justify.)
 
+use crate::nn::solve_symmetric;
+
 /// One click: a row per candidate, the clicked one's first; a row is z, then the counts.
 pub(in crate::model::sesrec) type Choice = Vec<Vec<f32>>;
 
@@ -29,7 +31,8 @@ fn most_probable(choices: &[Choice], counts: usize) -> Vec<f64> {
     at[0] = 1.0;
     let mut here = Objective::at(choices, &at);
     for _ in 0..STEPS {
-        let step = solve(&here.hessian, &here.gradient);
+        let mut step = here.gradient.clone();
+        solve_symmetric(step.len(), |row, column| here.hessian[row][column], &mut step);
         // Twice what the step promises to gain.
         let promise: f64 = step.iter().zip(&here.gradient).map(|(step, slope)| step * slope).sum();
         if promise <= 1e-9 * here.value.max(1.0) {
@@ -91,27 +94,6 @@ impl Objective {
         }
         here
     }
-}
-
-/// Solves `matrix · x = right` for a symmetric, positive definite matrix, by its Cholesky factor.
-fn solve(matrix: &[Vec<f64>], right: &[f64]) -> Vec<f64> {
-    let n = right.len();
-    let mut factor = vec![vec![0.0; n]; n];
-    let mut x = right.to_vec();
-    for row in 0..n {
-        for column in 0..=row {
-            let known: f64 = (0..column).map(|k| factor[row][k] * factor[column][k]).sum();
-            let rest = matrix[row][column] - known;
-            factor[row][column] = if row == column { rest.sqrt() } else { rest / factor[column][column] };
-        }
-        let known: f64 = (0..row).map(|k| factor[row][k] * x[k]).sum();
-        x[row] = (x[row] - known) / factor[row][row];
-    }
-    for row in (0..n).rev() {
-        let known: f64 = (row + 1..n).map(|k| factor[k][row] * x[k]).sum();
-        x[row] = (x[row] - known) / factor[row][row];
-    }
-    x
 }
 
 #[cfg(test)]
