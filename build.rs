@@ -39,7 +39,9 @@ fn main() -> Result<(), Box<dyn Error>> {
 /// (candle's variable: "90" is an H100).
 fn kernels(out: &Path) -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed={KERNELS}");
-    println!("cargo:rerun-if-env-changed=CUDA_COMPUTE_CAP");
+    for variable in ["CUDA_COMPUTE_CAP", "CUDA_HOME", "CUDA_PATH"] {
+        println!("cargo:rerun-if-env-changed={variable}");
+    }
     let home = env::var_os("CUDA_HOME").or_else(|| env::var_os("CUDA_PATH"));
     let nvcc = home.map(|home| Path::new(&home).join("bin/nvcc")).filter(|nvcc| nvcc.exists());
     let mut command = Command::new(nvcc.unwrap_or_else(|| "nvcc".into()));

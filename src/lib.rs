@@ -28,3 +28,4 @@ pub mod service;
 pub mod table;
 pub mod telemetry;
 pub mod train;
+mod units;

@@ -1,6 +1,6 @@
 //! The `sesrec` binary: parse, run, report.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use sesrec::{
     cli,
@@ -29,7 +29,10 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(cli::run(cli)) {
+    let ended = runtime.block_on(cli::run(cli));
+    // What blocks still (a read of standard input, a model being loaded) can't be cancelled, and would be waited for.
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {}", told_once(&error));

@@ -7,7 +7,7 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
 use super::connect_args::{ConnectArgs, Transport};
-use crate::{engine::parse_duration, proto::v1::ranking_service_client::RankingServiceClient};
+use crate::{proto::v1::ranking_service_client::RankingServiceClient, service::ERROR_DOMAIN, units::parse_duration};
 
 /// A client of the ranking service.
 pub type Client = RankingServiceClient<Transport>;
@@ -62,6 +62,11 @@ pub fn describe(status: &Status) -> anyhow::Error {
         _ => {}
     }
     anyhow!(text)
+}
+
+/// Whether the server itself says so, and not what lies between.
+pub fn is_the_servers(status: &Status) -> bool {
+    status.get_details_error_info().is_some_and(|info| info.domain == ERROR_DOMAIN)
 }
 
 /// How long the server asks to wait.

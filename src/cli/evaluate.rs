@@ -18,10 +18,10 @@ use super::{
 };
 use crate::{
     data::{Dataset, EvaluationNegatives, Featurizer, Split, Target},
-    engine::parse_duration,
     eval::{Evaluator, Metrics, MetricsRow, UserRank, metrics_table, popularity_ranks, progress_bar},
     model::Bundle,
     nn::DeviceChoice,
+    units::parse_duration,
 };
 
 /// Options of `sesrec evaluate`.

@@ -12,9 +12,9 @@ use serde::de::DeserializeOwned;
 
 use crate::{
     domain::EventTime,
-    engine::parse_duration,
     eval::{LiveJoin, LiveReport, MetricsRow, metrics_table},
     proto::v1::{self, event::Payload},
+    units::parse_duration,
 };
 
 /// Options about live traffic.

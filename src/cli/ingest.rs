@@ -9,14 +9,14 @@ use anyhow::{Context, bail};
 use tonic::{Code, Status};
 
 use super::{
-    client::{ServerArgs, describe, retry_delay},
+    client::{ServerArgs, describe, is_the_servers, retry_delay},
     ingest_flow::{Flow, Plan, Summary},
     ingest_rejects::DeadLetters,
     ingest_source::{Checkpoint, Input, Source},
     ingest_stream::{StreamArgs, StreamSource},
     signals::StopSignals,
 };
-use crate::engine::parse_duration;
+use crate::units::parse_duration;
 
 /// Options of `sesrec ingest`.
 #[derive(Debug, clap::Args)]
@@ -28,7 +28,7 @@ Sending a line twice is harmless: its event_id makes it a DUPLICATE.
 From a Redis Stream whose entries have such JSON in the field `event` (XADD searches * event '{…}'):
   sesrec ingest redis://localhost/searches --group sesrec --consumer $HOSTNAME --dead-letter rejected.ndjson
 From Kafka, by its own client (docs/operating.md):
-  kcat -b BROKER -G sesrec searches -q -u | sesrec ingest - --dead-letter rejected.ndjson")]
+  kcat -b BROKER -C -t searches -o s@MILLISECONDS -q -u | sesrec ingest - --dead-letter rejected.ndjson")]
 pub struct Args {
     /// The events: a file, `-` for standard input, or a Redis Stream as redis://HOST:PORT/STREAM.
     #[arg(value_name = "INPUT", default_value = "-")]
@@ -123,12 +123,17 @@ async fn send_all(args: &Args, flow: &mut Flow) -> anyhow::Result<()> {
     let mut settled = flow.settled();
     let mut failing_since = tokio::time::Instant::now();
     loop {
+        let begun = tokio::time::Instant::now();
         let failure = match flow.send(client.clone()).await? {
             Ok(()) => return Ok(()),
             Err(failure) => failure,
         };
-        if flow.settled() > settled {
-            (settled, pause, failing_since) = (flow.settled(), FIRST_PAUSE, tokio::time::Instant::now());
+        // A source may be quiet for longer than streams live: what ends then has failed nothing.
+        if flow.settled() > settled || flow.ended_idle() {
+            (settled, failing_since) = (flow.settled(), tokio::time::Instant::now());
+        }
+        if begun.elapsed() > LONGEST_PAUSE {
+            pause = FIRST_PAUSE;
         }
         if !may_pass(&failure) {
             if flow.give_up_oldest(&failure)? {
@@ -150,15 +155,29 @@ async fn send_all(args: &Args, flow: &mut Flow) -> anyhow::Result<()> {
 
 /// Outages, overload, restarts. Everything else would fail again.
 fn may_pass(status: &Status) -> bool {
-    let transport = std::error::Error::source(status).is_some_and(|source| source.is::<tonic::transport::Error>());
-    transport
-        || matches!(
-            status.code(),
-            Code::Unavailable
-                | Code::ResourceExhausted
-                | Code::DeadlineExceeded
-                | Code::Cancelled
-                | Code::Aborted
-                | Code::Unknown
-        )
+    match status.code() {
+        Code::Unavailable
+        | Code::ResourceExhausted
+        | Code::DeadlineExceeded
+        | Code::Cancelled
+        | Code::Aborted
+        | Code::Unknown => true,
+        // Also what gRPC calls a stream that a proxy or a dying connection reset.
+        Code::Internal | Code::DataLoss => !is_the_servers(status),
+        _ => std::error::Error::source(status).is_some_and(|source| source.is::<tonic::transport::Error>()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{history::StoreError, service::ServiceError};
+
+    #[test]
+    fn a_broken_stream_may_pass_and_what_the_server_says_of_an_event_does_not() {
+        let reset = Status::internal("h2 protocol error: error reading a body from connection");
+        assert!(may_pass(&reset) && may_pass(&Status::unavailable("")));
+        assert!(!may_pass(&ServiceError::Store(StoreError::Corrupt("a record".into())).into()));
+        assert!(!may_pass(&ServiceError::Internal.into()) && !may_pass(&Status::unimplemented("")));
+    }
 }

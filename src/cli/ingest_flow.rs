@@ -49,6 +49,8 @@ pub(super) struct Flow {
     settled: u64,
     /// Events given up in a row because the stream broke at them.
     broke: u32,
+    /// Whether the last stream was accepted and ended with nothing open.
+    ended_idle: bool,
     started: Instant,
     told: Instant,
     bar: ProgressBar,
@@ -94,6 +96,7 @@ impl Flow {
             outcomes: BTreeMap::new(),
             settled: 0,
             broke: 0,
+            ended_idle: false,
             started: Instant::now(),
             told: Instant::now(),
             bar,
@@ -112,6 +115,7 @@ impl Flow {
         if self.open.is_empty() && self.input_ended {
             return Ok(Ok(()));
         }
+        self.ended_idle = false;
         let mut answers = match client.append_events(ReceiverStream::new(receiver)).await {
             Ok(answers) => answers.into_inner(),
             Err(status) => return Ok(Err(status)),
@@ -128,8 +132,11 @@ impl Flow {
                 answer = answers.message() => match answer {
                     Ok(Some(answer)) => self.settle(&answer)?,
                     Ok(None) if self.input_ended && self.open.is_empty() => return Ok(Ok(())),
-                    Ok(None) => return Ok(Err(Status::unavailable("the server ended the stream early"))),
-                    Err(status) => return Ok(Err(status)),
+                    ended => {
+                        self.ended_idle = self.open.is_empty();
+                        let early = || Status::unavailable("the server ended the stream early");
+                        return Ok(Err(ended.err().unwrap_or_else(early)));
+                    }
                 },
                 line = self.input.next(), if room => {
                     let line = line.context("reading the input")?;
@@ -264,6 +271,11 @@ impl Flow {
     /// Events with an outcome.
     pub(super) fn settled(&self) -> u64 {
         self.settled
+    }
+
+    /// Whether the last stream had been accepted, and nothing was open when it ended.
+    pub(super) fn ended_idle(&self) -> bool {
+        self.ended_idle
     }
 
     /// The oldest event without an acknowledgement.

@@ -25,7 +25,7 @@ use tokio::{
 };
 
 use super::ingest_source::{Line, MAX_LINE_BYTES};
-use crate::engine::parse_duration;
+use crate::units::parse_duration;
 
 /// Entries per read.
 const BATCH: usize = 256;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::pem::{self, Pem};
-use crate::{engine::parse_duration, history::RedisOptions};
+use crate::{history::RedisOptions, units::parse_duration};
 
 /// Options about Redis; they count where `--store` names one.
 #[derive(Debug, Clone, Args)]

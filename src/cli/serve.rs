@@ -4,7 +4,7 @@ use std::{future::Future, path::Path, sync::Arc};
 
 use anyhow::{Context, bail};
 use candle_core::Device;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::mpsc};
 
 use super::{
     serve_args::{MetricsListen, ServeArgs, ServeOptions, shown},
@@ -146,20 +146,30 @@ struct Reload {
 
 /// On SIGHUP reads the tokens, and loads the bundle beside the live one and swaps. What can't be read changes nothing.
 async fn reload_on_hangup(reload: Reload, mut hangups: Signals) {
-    loop {
-        hangups.next().await;
-        // First: a token that has leaked must not wait for a model.
-        match reload.tokens.as_ref().map(|tokens| tokens.reload()) {
-            Some(Ok(tokens)) => tracing::info!(tokens, "tokens read anew"),
-            Some(Err(error)) => tracing::error!(%error, "the tokens stay as they were"),
-            None => {}
+    // One model is loaded at a time; signals meanwhile ask for another one after it.
+    let (ask, mut asked) = mpsc::channel(1);
+    let tokens = async {
+        loop {
+            hangups.next().await;
+            // A token that has leaked must not wait for a model.
+            match reload.tokens.as_ref().map(|tokens| tokens.reload()) {
+                Some(Ok(tokens)) => tracing::info!(tokens, "tokens read anew"),
+                Some(Err(error)) => tracing::error!(%error, "the tokens stay as they were"),
+                None => {}
+            }
+            let _ = ask.try_send(());
         }
-        tracing::info!(directory = %reload.directory.display(), "loading the bundle anew");
-        match load(&reload.directory, &reload.device, reload.ranker).await {
-            Ok(model) => reload.swap(model),
-            Err(error) => tracing::error!(error = format!("{error:#}"), "the live model stays"),
+    };
+    let models = async {
+        while asked.recv().await.is_some() {
+            tracing::info!(directory = %reload.directory.display(), "loading the bundle anew");
+            match load(&reload.directory, &reload.device, reload.ranker).await {
+                Ok(model) => reload.swap(model),
+                Err(error) => tracing::error!(error = format!("{error:#}"), "the live model stays"),
+            }
         }
-    }
+    };
+    tokio::join!(tokens, models);
 }
 
 impl Reload {

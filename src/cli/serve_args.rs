@@ -6,11 +6,12 @@ use clap::Args;
 
 use super::{redis_args::RedisArgs, security_args::SecurityArgs};
 use crate::{
-    engine::{EngineOptions, parse_bytes, parse_duration},
+    engine::EngineOptions,
     history::{HistoryOptions, RedisOptions, StoreUrl},
     nn::DeviceChoice,
     service::{Concurrency, OnStoreOutage, ServerOptions, ServiceOptions, Timeouts},
     telemetry::{logging::LogOptions, rank_log::RankLogOptions, trace::TraceOptions},
+    units::{parse_bytes, parse_duration},
 };
 
 /// Options of `sesrec serve`.

@@ -34,14 +34,13 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
         text => text.with_context(|| args.file.display().to_string())?,
     };
     let token = NewToken::generate(&args.name, args.rights.iter().copied()).map_err(named)?;
-    token.added_to(&text).map_err(named)?;
+    let added = token.added_to(&text).map_err(named)?;
     // Appended, so that a server which reads it meanwhile finds the old tokens in any case.
-    let separator = if text.is_empty() { "" } else { "\n" };
     std::fs::OpenOptions::new()
         .create(true)
         .append(true)
         .open(&args.file)
-        .and_then(|mut file| file.write_all(format!("{separator}{}", token.entry()).as_bytes()))
+        .and_then(|mut file| file.write_all(&added.as_bytes()[text.len()..]))
         .with_context(|| args.file.display().to_string())?;
     println!("{}", token.secret());
     eprintln!("added to {}; the token itself is stored nowhere else", args.file.display());

@@ -108,7 +108,9 @@ pub struct Featurized {
     pub recommendation_events: Vec<usize>,
     /// Which search events of the history those are (indices, ascending).
     pub search_events: Vec<usize>,
-    /// Items of the newest events that the catalogue doesn't have.
+    /// Items that were looked up: of the newest events, as many as it took.
+    pub items: usize,
+    /// Those of them that the catalogue doesn't have.
     pub unknown_items: usize,
 }
 
@@ -148,13 +150,14 @@ impl Featurizer {
     /// A raw history. Recommendation events and clicks outside the catalogue are left out before the newest events
     /// are taken, so that they don't crowd out what the model knows.
     pub fn features(&self, user: &UserId, history: &History) -> Featurized {
-        let (recommendation_events, recommendations, unknown) = self.newest_known(&history.recommendations);
+        let (recommendation_events, recommendations, looked_up) = self.newest_known(&history.recommendations);
         let first_search = history.searches.len().saturating_sub(self.limits.searches);
         let searches = &history.searches[first_search..];
         let clicked: Vec<&str> =
             searches.iter().flat_map(|search| &search.clicked_item_ids).map(ItemId::as_str).collect();
         let clicked = self.catalogue.items.rows_of(&clicked);
         let unknown_clicks = clicked.iter().filter(|row| row.is_none()).count();
+        let (items, unknown) = (looked_up + clicked.len(), looked_up - recommendations.len() + unknown_clicks);
         let mut clicked = clicked.into_iter();
         let searches = searches
             .iter()
@@ -171,12 +174,13 @@ impl Featurizer {
             features: UserFeatures { user: self.user(user), recommendations, searches, as_of: None },
             recommendation_events,
             search_events: (first_search..history.searches.len()).collect(),
-            unknown_items: unknown + unknown_clicks,
+            items,
+            unknown_items: unknown,
         }
     }
 
     /// The newest items that the catalogue has, as many as the model sees: their indices and rows, oldest first, and how
-    /// many unknown ones lie between them. Looked up as many at a time as are still wanted.
+    /// many were looked up. Looked up as many at a time as are still wanted.
     fn newest_known(&self, items: &[ItemId]) -> (Vec<usize>, Vec<u32>, usize) {
         let (mut events, mut rows, mut end) = (vec![], vec![], items.len());
         while end > 0 && rows.len() < self.limits.recommendations {
@@ -189,10 +193,9 @@ impl Featurizer {
             }
             end = start;
         }
-        let unknown = items.len() - end - rows.len();
         events.reverse();
         rows.reverse();
-        (events, rows, unknown)
+        (events, rows, items.len() - end)
     }
 
     /// A history that is in rows already.
@@ -262,19 +265,18 @@ mod tests {
             let history: Vec<ItemId> = ids.iter().map(|id| ItemId::new(&id.to_string()).unwrap()).collect();
             let found = Featurizer::new(Arc::new(catalogue), limits).newest_known(&history);
 
-            let (mut events, mut rows, mut unknown) = (vec![], vec![], 0);
+            let (mut events, mut rows, mut looked_up) = (vec![], vec![], 0);
             for (n, &id) in ids.iter().enumerate().rev() {
                 if rows.len() == limit {
                     break;
                 }
+                looked_up += 1;
                 if id < 40 {
                     events.insert(0, n);
                     rows.insert(0, id + 1);
-                } else {
-                    unknown += 1;
                 }
             }
-            prop_assert_eq!(found, (events, rows, unknown));
+            prop_assert_eq!(found, (events, rows, looked_up));
         }
     }
 }

@@ -53,6 +53,10 @@ impl StagedDirectory {
         if let Some(parent) = temporary.parent() {
             fs::create_dir_all(parent).map_err(DatasetError::io(parent))?;
         }
+        if temporary.exists() {
+            // By an earlier process of this one's number, as in containers, where numbers begin anew.
+            fs::remove_dir_all(&temporary).map_err(DatasetError::io(&temporary))?;
+        }
         fs::create_dir(&temporary).map_err(DatasetError::io(&temporary))?;
         Ok(Self { temporary, target: target.to_owned(), marker, existing })
     }

@@ -1,6 +1,13 @@
 //! The handle that the service holds.
 
-use std::{sync::Arc, thread, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    thread,
+    time::Duration,
+};
 
 use tokio::{
     sync::{oneshot, watch},
@@ -34,6 +41,7 @@ struct Shared {
     pace: Arc<Pace>,
     device_threads: u32,
     metrics: Metrics,
+    failures: Arc<AtomicU32>,
     /// Each device thread holds a receiver while it runs.
     running: watch::Sender<()>,
 }
@@ -66,6 +74,7 @@ impl Engine {
             budget: options.budget_on(slot.live().ranker.device()),
             delay: options.max_delay,
         };
+        let failures = Arc::new(AtomicU32::new(0));
         let (running, receiver) = watch::channel(());
         for number in 0..options.device_threads.get() {
             let worker = Worker {
@@ -76,6 +85,7 @@ impl Engine {
                 limits,
                 max_explained: options.max_explained,
                 metrics: metrics.clone(),
+                failures: failures.clone(),
             };
             let receiver = receiver.clone();
             thread::Builder::new()
@@ -93,6 +103,7 @@ impl Engine {
             pace,
             device_threads: u32::try_from(options.device_threads.get()).unwrap_or(u32::MAX),
             metrics,
+            failures,
             running,
         }))
     }
@@ -155,6 +166,11 @@ impl Engine {
     /// When a refused caller may try again: how long the device needs for what is admitted.
     pub fn retry_after(&self) -> Duration {
         self.0.pace.estimate(self.0.admission.admitted().candidates) / self.0.device_threads
+    }
+
+    /// Calls of the model that have failed since one succeeded.
+    pub fn failures_in_a_row(&self) -> u32 {
+        self.0.failures.load(Ordering::Relaxed)
     }
 
     /// Drops what is cached of an erased user; requests that began before this call add nothing either.

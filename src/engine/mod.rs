@@ -27,6 +27,5 @@ pub use job::{EngineError, Explain, RankJob, Ranked};
 pub use live::{LoadedModel, ModelInfo};
 pub use load::LoadError;
 pub use options::EngineOptions;
-pub(crate) use options::{parse_bytes, parse_duration};
 pub(crate) use order::order;
 pub use slot::ModelSlot;

@@ -3,7 +3,10 @@
 use std::{
     any::Any,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -57,6 +60,8 @@ pub(super) struct Worker {
     pub(super) limits: BatchLimits,
     pub(super) max_explained: usize,
     pub(super) metrics: Metrics,
+    /// Calls of the model that have failed since one succeeded.
+    pub(super) failures: Arc<AtomicU32>,
 }
 
 /// A member between the stages.
@@ -206,10 +211,13 @@ impl Worker {
     ) {
         let Encoded { member, state, queue, encode } = encoded;
         let (job, reply) = (member.entry.job, member.entry.reply);
+        // Nobody waits for the rest, and it would take model time.
+        if job.explain == Explain::Yes && (reply.is_closed() || job.deadline.is_past()) {
+            drop(reply.send(Reply::ExpiredComputing));
+            return;
+        }
         let ranking = scores.and_then(|scores| match job.explain {
             Explain::No => Ok(Ranking::Scores(scores)),
-            // Nobody waits for the rest, and it would take model time.
-            Explain::Yes if reply.is_closed() || job.deadline.is_past() => Err(EngineError::DeadlineExceeded),
             Explain::Yes => {
                 let items = order(&scores, job.top_k);
                 let explained = items.iter().take(self.max_explained);
@@ -229,7 +237,10 @@ impl Worker {
     /// Calls the model. A panic in it is an error like any other: the thread, and everyone else's requests, go on.
     fn guarded<T>(&self, call: impl FnOnce() -> Result<T, ModelError>) -> Result<T, EngineError> {
         match catch_unwind(AssertUnwindSafe(call)) {
-            Ok(Ok(value)) => Ok(value),
+            Ok(Ok(value)) => {
+                self.failures.store(0, Ordering::Relaxed);
+                Ok(value)
+            }
             Ok(Err(error)) => Err(self.failure(error.to_string())),
             Err(panic) => Err(self.failure(format!("the model panicked: {}", panic_message(&*panic)))),
         }
@@ -237,6 +248,7 @@ impl Worker {
 
     fn failure(&self, message: String) -> EngineError {
         self.metrics.model_failure();
+        self.failures.fetch_add(1, Ordering::Relaxed);
         tracing::error!(%message, "model call failed");
         EngineError::Model(message)
     }

@@ -111,7 +111,7 @@ pub trait HistoryStore: Send + Sync + 'static {
     /// Erases a user. Replays of erased events are `TooOld` from then on.
     async fn delete(&self, user: &UserId, deadline: Deadline) -> Result<HistoryVersion, StoreError>;
 
-    /// Whether appends and loads would work now.
+    /// Whether the store answers now. (A store that answers may still refuse appends: no room, too few replicas.)
     async fn ping(&self, deadline: Deadline) -> Result<(), StoreError>;
 
     /// Flushes and closes; appends that are running get their acknowledgements first.
@@ -184,8 +184,10 @@ impl std::str::FromStr for StoreUrl {
             None if url == "memory" => Ok(Self::Memory),
             Some(("embedded", dir)) if !dir.is_empty() => Ok(Self::Embedded(dir.into())),
             Some((scheme, _)) if scheme.starts_with("redis") => Ok(Self::Redis(url.to_owned())),
+            // What follows may hold a password.
             _ => Err(StoreError::Config(format!(
-                "{url:?} is none of: memory, embedded:DIRECTORY, redis://HOST:PORT (or rediss, redis+sentinel, redis+cluster)"
+                "{:?} is none of: memory, embedded:DIRECTORY, redis://HOST:PORT (or rediss, redis+sentinel, redis+cluster)",
+                url.split(':').next().unwrap_or_default()
             ))),
         }
     }

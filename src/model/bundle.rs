@@ -19,7 +19,7 @@ use candle_core::{Device, Tensor};
 
 use super::{Manifest, ModelConfig, ModelError, RankerOptions, RankingModel, manifest::listed, tensor_file};
 use crate::{
-    data::{Catalogue, DatasetError},
+    data::{Catalogue, DatasetError, Existing, StagedDirectory},
     domain::ModelVersion,
 };
 
@@ -61,7 +61,7 @@ pub enum BundleError {
         /// What doesn't fit.
         source: ModelError,
     },
-    /// The catalogue's files.
+    /// The catalogue's files, or the directory that all go to.
     #[error(transparent)]
     Catalogue(#[from] DatasetError),
 }
@@ -148,32 +148,10 @@ impl Bundle {
     /// Writes the bundle to `dir`, all or nothing: a temporary directory beside it is filled and then renamed. A bundle
     /// that is there already is replaced; any other directory with content is left alone.
     pub fn write(&self, dir: &Path) -> Result<ModelVersion, BundleError> {
-        let occupied = dir.exists() && !listed(dir, "")?.is_empty();
-        if occupied && !dir.join(Manifest::FILE).exists() {
-            let message = "is not empty and not a bundle: choose another directory".into();
-            return Err(BundleError::Format { path: dir.to_owned(), message });
-        }
-        let (new, old) = (beside(dir, "new"), beside(dir, "old"));
-        for leftover in [&new, &old].into_iter().filter(|path| path.exists()) {
-            fs::remove_dir_all(leftover).map_err(BundleError::io(leftover))?;
-        }
-        let written = self.fill(&new).and_then(|version| {
-            if dir.exists() {
-                fs::rename(dir, &old).map_err(BundleError::io(dir))?;
-            }
-            fs::rename(&new, dir).map_err(|source| {
-                // Best effort: the new one is reported as not written either way.
-                let _ = fs::rename(&old, dir);
-                BundleError::Io { path: dir.to_owned(), source }
-            })?;
-            Ok(version)
-        });
-        for leftover in [&new, &old].into_iter().filter(|path| path.exists()) {
-            if let Err(error) = fs::remove_dir_all(leftover) {
-                tracing::warn!(path = %leftover.display(), %error, "could not remove a temporary directory");
-            }
-        }
-        written
+        let staged = StagedDirectory::begin(dir, Manifest::FILE, Existing::Replace)?;
+        let version = self.fill(staged.path())?;
+        staged.commit()?;
+        Ok(version)
     }
 
     /// The model, ready to answer on a device.
@@ -187,7 +165,6 @@ impl Bundle {
     }
 
     fn fill(&self, dir: &Path) -> Result<ModelVersion, BundleError> {
-        fs::create_dir_all(dir).map_err(BundleError::io(dir))?;
         let write = |name: &str, text: String| {
             let path = dir.join(name);
             fs::write(&path, text).map_err(BundleError::io(&path))
@@ -220,10 +197,4 @@ fn read_json(path: &Path) -> Result<serde_json::Value, BundleError> {
 fn name_of(dir: &Path) -> String {
     let absolute = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
     absolute.file_name().map_or_else(|| "bundle".into(), |name| name.to_string_lossy().into_owned())
-}
-
-/// `.{name}.{suffix}-{process}` in the same directory, hence on the same file system.
-fn beside(dir: &Path, suffix: &str) -> PathBuf {
-    let name = dir.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    dir.with_file_name(format!(".{name}.{suffix}-{}", std::process::id()))
 }

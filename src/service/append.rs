@@ -17,7 +17,7 @@ use crate::{
     domain::{Deadline, Event, EventTime},
     history::{Appended, Outcome, StoreError},
     proto::v1,
-    telemetry::{AppendOutcome, Rejection, RequestGuard, Rpc, StoreOperation, trace},
+    telemetry::{AppendOutcome, Rejection, RequestGuard, StoreOperation, trace},
 };
 
 /// How much of one stream is read ahead of the store, besides the number of events. A valid event has at most 140 kB.
@@ -52,8 +52,8 @@ pub(super) fn append_events(
     shared: &Arc<Shared>,
     inbound: Streaming<v1::AppendEventRequest>,
     deadline: Option<Deadline>,
+    guard: RequestGuard,
 ) -> Result<impl Stream<Item = Result<v1::AppendEventResponse, Status>> + Send + use<>, ServiceError> {
-    let guard = shared.metrics.request(Rpc::AppendEvents);
     let Ok(permit) = shared.streams.clone().try_acquire_owned() else {
         shared.metrics.rejected(Rejection::Streams);
         guard.finish(Code::ResourceExhausted);

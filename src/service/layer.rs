@@ -23,7 +23,7 @@ use tracing::Instrument;
 
 use super::{
     ServiceError,
-    shared::{Arrival, Shared},
+    shared::{Arrival, Counted, Shared},
 };
 use crate::{
     domain::Deadline,
@@ -96,8 +96,9 @@ where
             span.record("trace_id", id);
         }
         let context = trace.context();
-        // A stream counts itself: it goes on when this future has ended.
-        let guard = unary.then(|| self.shared.metrics.request(rpc));
+        // A stream takes it over: it goes on when this future has ended.
+        let counted = Counted::new(self.shared.metrics.request(rpc));
+        request.extensions_mut().insert(counted.clone());
         let running = self.shared.running.token();
         // In the span: the next layer tells it who the caller is.
         let call = AssertUnwindSafe(span.in_scope(|| self.inner.call(request))).catch_unwind();
@@ -119,7 +120,7 @@ where
             };
             response.headers_mut().insert(REQUEST_ID, request_id);
             let code = code(response.headers());
-            if let Some(guard) = guard {
+            if let Some(guard) = counted.take() {
                 guard.finish(code);
             }
             trace.finish(code);

@@ -5,8 +5,14 @@ use std::pin::Pin;
 use futures::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{RankingServer, append, history, info, rank, shared::Arrival};
-use crate::proto::v1::{self, ranking_service_server::RankingService};
+use super::{
+    RankingServer, append, history, info, rank,
+    shared::{Arrival, Counted},
+};
+use crate::{
+    proto::v1::{self, ranking_service_server::RankingService},
+    telemetry::Rpc,
+};
 
 type Answer<T> = Result<Response<T>, Status>;
 
@@ -30,7 +36,8 @@ impl RankingService for RankingServer {
     ) -> Answer<Self::AppendEventsStream> {
         // Without a deadline of its caller's, a stream lives as long as its caller wants.
         let deadline = request.extensions().get::<Arrival>().and_then(|arrival| arrival.deadline);
-        let answers = append::append_events(&self.shared, request.into_inner(), deadline)?;
+        let counted = Counted::of(&request, &self.shared, Rpc::AppendEvents);
+        let answers = append::append_events(&self.shared, request.into_inner(), deadline, counted)?;
         Ok(Response::new(Box::pin(answers)))
     }
 

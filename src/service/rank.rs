@@ -50,7 +50,7 @@ pub(super) async fn rank(
         (HistorySource::Stored { .. }, None) => return Err(ServiceError::Internal),
     };
     let seen = model.featurizer.features(&user, history);
-    shared.count_items(history, &seen, &resolved);
+    shared.count_items(&seen, &resolved);
 
     let queued = Instant::now();
     // A stale copy is a state that the user once had: as cacheable as a current one. No copy at all is version 0.
@@ -152,14 +152,8 @@ impl Shared {
         ServiceError::Engine(error, retry_after)
     }
 
-    fn count_items(
-        &self,
-        history: &crate::domain::History,
-        seen: &crate::data::Featurized,
-        resolved: &super::convert::Resolved,
-    ) {
-        let clicks: usize = history.searches.iter().map(|search| search.clicked_item_ids.len()).sum();
-        self.metrics.items(ItemPlace::History, history.recommendations.len() + clicks, seen.unknown_items);
+    fn count_items(&self, seen: &crate::data::Featurized, resolved: &super::convert::Resolved) {
+        self.metrics.items(ItemPlace::History, seen.items, seen.unknown_items);
         let searches = &seen.features.searches;
         let unknown = searches.iter().filter(|search| search.query == 0 && search.words.is_empty()).count();
         self.metrics.searches(searches.len(), unknown);

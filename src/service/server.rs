@@ -24,13 +24,21 @@ use super::{
     shared::Shared,
 };
 use crate::{
+    data::{UserFeatures, UserRow},
     domain::Deadline,
+    engine::{EngineError, Explain, RankJob},
     proto::v1::{FILE_DESCRIPTOR_SET, ranking_service_server::RankingServiceServer},
     telemetry::{self, Readiness, ReadinessWatch, StoreOperation},
 };
 
 /// What closes connections that outlive the last request: long enough for an answer to get out.
 const FLUSH: Duration = Duration::from_millis(300);
+
+/// What engine and store may take to close. Whoever started the server grants some ten seconds after the drain.
+const CLOSING: Duration = Duration::from_secs(5);
+
+/// From so many failed calls of the model in a row on, it is asked whether it works at all.
+const SUSPICIOUS_FAILURES: u32 = 3;
 
 /// What callers may send before it is read. h2 closes a connection (ENHANCE_YOUR_CALM) on which small frames, such as events
 /// are, wait to be read: each counts as what it lacks of 256 bytes, and half of the connection's window may wait. A full
@@ -134,7 +142,7 @@ impl Server {
             shared.engine.shutdown().await;
             shared.store.close().await;
         };
-        if timeout(options.drain_timeout.max(Duration::from_secs(1)), closing).await.is_err() {
+        if timeout(CLOSING, closing).await.is_err() {
             tracing::warn!("engine or store did not close in time");
         }
         signals.stop_metrics.cancel();
@@ -196,7 +204,8 @@ fn reflection<'b>() -> tonic_reflection::server::Builder<'b> {
         .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
 }
 
-/// Asks the store whether it works. Nothing else makes a replica unready: the model is loaded before the server starts.
+/// Asks the store whether it works, and the model where it seems not to: a replica whose device is broken would answer every
+/// Rank at once with an error, and balancers by load would like it for that.
 struct Probe {
     shared: Arc<Shared>,
     readiness: Readiness,
@@ -211,11 +220,15 @@ impl Probe {
                 let ping = self.shared.store.ping(patience);
                 let answer = self.shared.store_call(StoreOperation::Ping, patience, ping).await;
                 self.shared.store_away.store(answer.is_err(), Ordering::Relaxed);
-                match answer {
+                let works = match answer {
+                    Ok(()) => self.model_works().await,
+                    Err(error) => Err(format!("{} store: {error}", self.shared.store.kind())),
+                };
+                match works {
                     Ok(()) => self.readiness.ready(),
-                    Err(error) => {
-                        tracing::warn!(%error, "not ready");
-                        self.readiness.not_ready(format!("{} store: {error}", self.shared.store.kind()));
+                    Err(reason) => {
+                        tracing::warn!(reason, "not ready");
+                        self.readiness.not_ready(reason);
                     }
                 }
                 sleep(self.interval).await;
@@ -223,6 +236,29 @@ impl Probe {
         };
         let _: Option<()> = leaving.run_until_cancelled(probing).await;
         self.readiness.not_ready("draining");
+    }
+
+    /// After calls that failed in a row, which may have been the callers' own: ranks one item for nobody.
+    async fn model_works(&self) -> Result<(), String> {
+        let Shared { engine, slot, options, .. } = &*self.shared;
+        if engine.failures_in_a_row() < SUSPICIOUS_FAILURES {
+            return Ok(());
+        }
+        let model = slot.live();
+        let job = RankJob {
+            features: UserFeatures { user: UserRow::Mean, recommendations: vec![], searches: vec![], as_of: None },
+            cache_key: None,
+            items: vec![model.featurizer.catalogue().items.first_row],
+            top_k: 0,
+            explain: Explain::No,
+            deadline: Deadline::after(options.timeouts.default),
+            model,
+        };
+        match engine.rank(job).await {
+            Err(EngineError::Model(error)) => Err(format!("the model fails: {error}")),
+            // Busy is not broken.
+            _ => Ok(()),
+        }
     }
 }
 

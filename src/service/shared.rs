@@ -3,7 +3,7 @@
 use std::{
     future::Future,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -25,7 +25,7 @@ use crate::{
     domain::{Deadline, EventTime, HistoryVersion, UserHistoryView, UserId},
     engine::{Engine, ModelSlot},
     history::{HistoryStore, Loaded, StoreError},
-    telemetry::{Metrics, StoreOperation},
+    telemetry::{Metrics, RequestGuard, Rpc, StoreOperation},
 };
 
 /// How long a read may take while the probe says that the store is away: enough for a store that has just come back, and
@@ -96,6 +96,27 @@ impl Arrival {
         let at = arrival.map_or_else(Instant::now, |arrival| arrival.at);
         let default = || Deadline::after(shared.options.timeouts.default);
         (at, arrival.and_then(|arrival| arrival.deadline).unwrap_or_else(default))
+    }
+}
+
+/// What counts a request until its end; put into its extensions by `layer`, for a stream to take over.
+#[derive(Clone)]
+pub(super) struct Counted(Arc<Mutex<Option<RequestGuard>>>);
+
+impl Counted {
+    pub(super) fn new(guard: RequestGuard) -> Self {
+        Self(Arc::new(Mutex::new(Some(guard))))
+    }
+
+    /// Whoever takes it finishes it.
+    pub(super) fn take(&self) -> Option<RequestGuard> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Takes over that of a request that came through the layer (or of one made in a test without it).
+    pub(super) fn of<T>(request: &Request<T>, shared: &Shared, rpc: Rpc) -> RequestGuard {
+        let counted = request.extensions().get::<Self>().and_then(Self::take);
+        counted.unwrap_or_else(|| shared.metrics.request(rpc))
     }
 }
 

@@ -33,11 +33,6 @@ impl Metrics {
 }
 
 impl RequestGuard {
-    /// When the request arrived.
-    pub fn started(&self) -> Instant {
-        self.started
-    }
-
     /// It was answered.
     pub fn finish(mut self, code: Code) {
         self.end(code);

@@ -54,10 +54,10 @@ pub struct RankLogOptions {
     #[arg(long, value_name = "FILE")]
     rank_log: Option<PathBuf>,
     /// Share of Ranks that are written.
-    #[arg(long, default_value_t = 0.01, value_name = "SHARE", value_parser = super::trace::parse_share)]
+    #[arg(long, default_value_t = 0.01, value_name = "SHARE", value_parser = crate::units::parse_share)]
     rank_log_sample: f64,
     /// Size at which a new file is begun.
-    #[arg(long, default_value = "256MiB", value_parser = crate::engine::parse_bytes, value_name = "BYTES")]
+    #[arg(long, default_value = "256MiB", value_parser = crate::units::parse_bytes, value_name = "BYTES")]
     rank_log_bytes: u64,
     /// Full files that are kept: FILE.1 is the newest of them.
     #[arg(long, default_value_t = 8, value_name = "N")]
@@ -190,12 +190,15 @@ impl Files {
             name.push(format!(".{n}"));
             PathBuf::from(name)
         };
-        for n in (1..self.kept).rev().filter(|&n| numbered(n).exists()) {
-            std::fs::rename(numbered(n), numbered(n + 1))?;
-        }
-        match self.kept {
-            0 => std::fs::remove_file(&self.path)?,
-            _ => std::fs::rename(&self.path, numbered(1))?,
+        // It is gone where it was renamed before and a new one could not be opened: nothing moves a second time.
+        if self.path.exists() {
+            for n in (1..self.kept).rev().filter(|&n| numbered(n).exists()) {
+                std::fs::rename(numbered(n), numbered(n + 1))?;
+            }
+            match self.kept {
+                0 => std::fs::remove_file(&self.path)?,
+                _ => std::fs::rename(&self.path, numbered(1))?,
+            }
         }
         *self = Self::open(&self.path, self.max_bytes, self.kept)?;
         Ok(())

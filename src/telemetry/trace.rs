@@ -36,7 +36,7 @@ pub struct TraceOptions {
     #[arg(long, value_name = "URL", value_parser = parse_endpoint)]
     otlp_endpoint: Option<String>,
     /// Share of requests that are traced where the caller does not say; a caller's choice (traceparent) is followed.
-    #[arg(long, default_value_t = 0.1, value_name = "SHARE", value_parser = parse_share)]
+    #[arg(long, default_value_t = 0.1, value_name = "SHARE", value_parser = crate::units::parse_share)]
     trace_sample: f64,
 }
 
@@ -46,12 +46,6 @@ fn parse_endpoint(url: &str) -> Result<String, String> {
     } else {
         Err("only http:// is spoken here; a collector in the same network takes it on by TLS".into())
     }
-}
-
-/// A number from 0 to 1.
-pub(crate) fn parse_share(text: &str) -> Result<f64, String> {
-    let share: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
-    if (0.0..=1.0).contains(&share) { Ok(share) } else { Err("must be between 0 and 1".into()) }
 }
 
 /// The exporter could not be set up.
@@ -208,9 +202,5 @@ mod tests {
     #[test]
     fn options_are_checked() {
         assert!(parse_endpoint("https://collector:4317").unwrap_err().contains("http://"));
-        assert_eq!(parse_share("0.25"), Ok(0.25));
-        for wrong in ["-0.1", "1.1", "NaN", "x"] {
-            assert!(parse_share(wrong).is_err(), "{wrong}");
-        }
     }
 }

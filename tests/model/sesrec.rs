@@ -411,7 +411,7 @@ fn bundles_come_back_and_damage_is_named() {
     let other = dir.path().join("other");
     std::fs::create_dir(&other).unwrap();
     std::fs::write(other.join("thesis.txt"), "years of work").unwrap();
-    assert!(bundle.write(&other).unwrap_err().to_string().contains("not a bundle"));
+    assert!(bundle.write(&other).unwrap_err().to_string().contains("it is not replaced"));
     assert!(other.join("thesis.txt").exists());
 }
 

@@ -1,15 +1,17 @@
 //! `sesrec ingest` from a real Redis Stream: consumer groups, kills, restarts, poison; and dead letters of files.
 
 use std::{
+    io::Write,
     path::Path,
     process::{Child, Command, Output, Stdio},
+    time::{Duration, Instant},
 };
 
 use sesrec::proto::v1::{self, AppendEventRequest};
 
 use crate::{
     redis_server::RedisServer,
-    support::{Fault, TestServer, event, recommendation, search},
+    support::{Fault, PATIENCE, TestServer, event, recommendation, search},
 };
 
 const APPLIED: &str = r#"sesrec_events_appended_total{outcome="applied"}"#;
@@ -185,6 +187,31 @@ async fn poison_goes_to_the_dead_letter_file_and_stops_nothing() {
         Command::new(env!("CARGO_BIN_EXE_sesrec")).args(["ingest", &format!("{}/events", redis.url())]).output();
     let missing = String::from_utf8(missing.unwrap().stderr).unwrap();
     assert!(missing.contains("--dead-letter"), "{missing}");
+}
+
+/// Streams end at their age; a source that has nothing to send meanwhile has not failed to. And a read of standard input, which
+/// nothing can cancel, keeps nobody from stopping.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_quiet_source_outlives_its_streams() {
+    let server = TestServer::with(|setup| setup.service.timeouts.stream = Some(Duration::from_millis(20))).await;
+    let url = format!("http://{}", server.address);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sesrec"));
+    command.args(["ingest", "-", "--server", &url, "--retry-for", "300ms"]);
+    let mut quiet = Running(command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap());
+    let ended = r#"sesrec_requests_total{rpc="AppendEvents",code="UNAVAILABLE"}"#;
+    let begun = Instant::now();
+    server.until("many streams", || async { server.metric(ended) >= 5.0 && begun.elapsed().as_secs() >= 1 }).await;
+    let line = json(event("u", "e1", 1, recommendation("i1")));
+    writeln!(quiet.0.stdin.as_mut().unwrap(), "{line}").unwrap();
+    server.until("stored", || async { server.metric(APPLIED) >= 1.0 }).await;
+    assert!(quiet.0.try_wait().unwrap().is_none(), "still reading");
+    assert!(Command::new("kill").args(["-TERM", &quiet.0.id().to_string()]).status().unwrap().success());
+    let stopped = tokio::task::spawn_blocking(move || {
+        let status = quiet.0.wait().unwrap();
+        (quiet, status)
+    });
+    let (_, status) = tokio::time::timeout(PATIENCE, stopped).await.expect("it stops").unwrap();
+    assert!(!status.success(), "interrupted before the end of its input");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

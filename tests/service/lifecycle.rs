@@ -77,17 +77,23 @@ async fn the_metrics_port_has_what_happened() {
     let mut client = server.client().await;
     client.append_event(event("u", "e", 1, recommendation("missing"))).await.unwrap();
     client.rank(rank_request("u", &["i1", "missing"])).await.unwrap();
+    // The model reads four events; of older ones it is not known whether it knows them.
+    for n in 0..9 {
+        client.append_event(event("v", &format!("e{n}"), n, recommendation("i1"))).await.unwrap();
+    }
+    client.rank(rank_request("v", &["i1"])).await.unwrap();
     client.rank(rank_request("", &["i1"])).await.unwrap_err();
     let text = server.http("/metrics").await;
     for line in [
-        r#"sesrec_requests_total{rpc="Rank",code="OK"} 1"#,
+        r#"sesrec_requests_total{rpc="Rank",code="OK"} 2"#,
         r#"sesrec_requests_total{rpc="Rank",code="INVALID_ARGUMENT"} 1"#,
-        r#"sesrec_requests_total{rpc="AppendEvent",code="OK"} 1"#,
+        r#"sesrec_requests_total{rpc="AppendEvent",code="OK"} 10"#,
         r#"sesrec_items_unknown_total{place="candidate"} 1"#,
         r#"sesrec_items_unknown_total{place="history"} 1"#,
-        r#"sesrec_items_seen_total{place="candidate"} 2"#,
-        r#"sesrec_events_appended_total{outcome="applied"} 1"#,
-        r#"sesrec_rank_stage_duration_seconds_count{stage="history"} 1"#,
+        r#"sesrec_items_seen_total{place="candidate"} 3"#,
+        r#"sesrec_items_seen_total{place="history"} 5"#,
+        r#"sesrec_events_appended_total{outcome="applied"} 10"#,
+        r#"sesrec_rank_stage_duration_seconds_count{stage="history"} 2"#,
         r#"sesrec_model_info{name="fake",version="v1",kind="fake",device="cpu"} 1"#,
     ] {
         assert!(text.contains(line), "{line} is not in\n{text}");

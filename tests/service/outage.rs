@@ -107,3 +107,20 @@ async fn copies_answer_for_ten_minutes_and_no_longer() {
     server.store.fail(Fault::None);
     assert!(!rank_after(1).await.unwrap().stale_history);
 }
+
+/// One that fails at once is the least loaded one: balancers would send it everything.
+#[tokio::test]
+async fn a_replica_whose_model_fails_is_not_ready_until_it_works() {
+    let server = TestServer::start().await;
+    let mut client = server.client().await;
+    server.model.break_down(true);
+    let answered = async |client: &mut Client| rank(client, "u", PATIENCE).await.0;
+    assert_eq!(answered(&mut client).await.unwrap_err(), Code::Internal);
+    for _ in 0..2 {
+        answered(&mut client).await.unwrap_err();
+    }
+    server.until("not ready", || async { server.http("/readyz").await.contains("the model fails: ") }).await;
+    server.model.break_down(false);
+    server.until("ready", || async { server.http("/readyz").await.starts_with("HTTP/1.1 200") }).await;
+    answered(&mut client).await.unwrap();
+}

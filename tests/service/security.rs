@@ -138,7 +138,10 @@ async fn without_a_token_only_health_answers() {
     assert_eq!(unknown.code(), Code::Unauthenticated, "nobody learns what there is");
     assert_eq!(server.store.append_calls() + server.store.load_calls(), 0, "nothing reached the store");
     assert_eq!(server.metric(r#"sesrec_requests_rejected_total{reason="unauthenticated"}"#), 7.0 * 7.0 + 1.0);
-    assert_eq!(server.metric(r#"sesrec_requests_total{rpc="Rank",code="UNAUTHENTICATED"}"#), 7.0);
+    for rpc in ["Rank", "AppendEvents"] {
+        let refused = format!(r#"sesrec_requests_total{{rpc="{rpc}",code="UNAUTHENTICATED"}}"#);
+        assert_eq!(server.metric(&refused), 7.0, "{rpc}");
+    }
 }
 
 /// A call of a path that no client was made for.

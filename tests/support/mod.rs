@@ -107,7 +107,8 @@ impl TestServer {
     pub fn metric(&self, series: &str) -> f64 {
         let text = self.metrics.encode();
         let line = text.lines().find(|line| line.strip_prefix(series).is_some_and(|rest| rest.starts_with(' ')));
-        line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or(0.0)
+        let line = line.unwrap_or_else(|| panic!("no series {series} in\n{text}"));
+        line.rsplit(' ').next().unwrap().parse().unwrap()
     }
 
     /// Polls until `condition` holds; the test fails after [`PATIENCE`].

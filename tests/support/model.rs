@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc, Condvar, Mutex,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, SystemTime},
 };
@@ -29,6 +29,7 @@ struct Control {
     millis: AtomicU64,
     held: Mutex<bool>,
     released: Condvar,
+    broken: AtomicBool,
     calls: AtomicUsize,
 }
 
@@ -46,6 +47,11 @@ impl ModelControl {
     pub fn release(&self) {
         *self.0.held.lock().unwrap() = false;
         self.0.released.notify_all();
+    }
+
+    /// Whether score calls fail.
+    pub fn break_down(&self, broken: bool) {
+        self.0.broken.store(broken, Ordering::SeqCst);
     }
 
     /// How many score calls have begun.
@@ -99,6 +105,9 @@ impl RankingModel for FakeModel {
 
     fn score(&self, requests: &[ScoreRequest<'_>]) -> Result<Vec<Vec<f32>>, ModelError> {
         self.control.score_call();
+        if self.control.0.broken.load(Ordering::SeqCst) {
+            return Err(ModelError::Config("broken by the test".into()));
+        }
         let scores = |request: &ScoreRequest<'_>| {
             let history = &request.state.get::<State>().items;
             request.items.iter().map(|&row| score(row, history)).collect()

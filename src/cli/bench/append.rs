@@ -22,11 +22,11 @@ use super::{
     workload::{ItemSource, Users, Workload},
 };
 use crate::{
-    engine::parse_duration,
     proto::v1::{
         AppendEventRequest, Event, Outcome, Recommendation, SearchClick, event::Payload,
         ranking_service_client::RankingServiceClient,
     },
+    units::parse_duration,
 };
 
 /// Options of `sesrec bench append`.

@@ -14,12 +14,13 @@ use super::{
 };
 use crate::{
     cli::{connect_args::ConnectArgs, redis_args::RedisArgs},
-    engine::{Engine, EngineOptions, LoadedModel, ModelSlot, parse_duration},
+    engine::{Engine, EngineOptions, LoadedModel, ModelSlot},
     history::{self, HistoryOptions, StoreUrl},
     model::random,
     nn::DeviceChoice,
     service::{RankingServer, Server, ServerOptions, ServiceOptions},
     telemetry::Metrics,
+    units::parse_duration,
 };
 
 /// Connections that the load takes turns on.

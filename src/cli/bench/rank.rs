@@ -18,8 +18,8 @@ use super::{
     workload::{HistoryMode, ItemSource, Users, Workload},
 };
 use crate::{
-    engine::parse_duration,
     proto::v1::{GetModelInfoRequest, GetModelInfoResponse, RankRequest, ranking_service_client::RankingServiceClient},
+    units::parse_duration,
 };
 
 /// Callers unless the command line says otherwise.

@@ -23,8 +23,8 @@ use super::{
 };
 use crate::{
     cli::connect_args::{ConnectArgs, Transport},
-    engine::parse_duration,
     model::random,
+    units::parse_duration,
 };
 
 /// Connections to each replica.

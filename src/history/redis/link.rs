@@ -55,7 +55,8 @@ struct Live {
     connection: Connection,
     number: u64,
     /// Milliseconds after the link's start.
-    last_reply: Arc<AtomicU64>,
+    /// Since when something is sent and nothing is answered ([`Link::clock`]); 0 where there is nothing to wait for.
+    waiting_since: Arc<AtomicU64>,
 }
 
 #[derive(Clone)]
@@ -76,7 +77,7 @@ impl Link {
     /// The caller's timeout cancels it; the connection lives on.
     pub(super) async fn send(self: &Arc<Self>, pipeline: &Pipeline) -> RedisResult<Vec<RedisResult<Value>>> {
         let live = self.live().await?;
-        let silence = SilenceGuard { link: self, live: &live, answered: false };
+        let silence = SilenceGuard::begin(self, &live);
         let answers = live.connection.clone().send(pipeline).await;
         silence.answered();
         match &answers {
@@ -117,8 +118,7 @@ impl Link {
             Ok(connection) => {
                 current.made += 1;
                 current.failed = None;
-                let last_reply = Arc::new(AtomicU64::new(self.clock()));
-                let live = Live { connection, number: current.made, last_reply };
+                let live = Live { connection, number: current.made, waiting_since: Arc::default() };
                 current.live = Some(live.clone());
                 Ok(live)
             }
@@ -137,8 +137,9 @@ impl Link {
         }
     }
 
+    /// Milliseconds since the beginning, from 1.
     fn clock(&self) -> u64 {
-        self.started.elapsed().as_millis() as u64
+        1 + self.started.elapsed().as_millis() as u64
     }
 }
 
@@ -149,17 +150,25 @@ struct SilenceGuard<'a> {
     answered: bool,
 }
 
-impl SilenceGuard<'_> {
+impl<'a> SilenceGuard<'a> {
+    fn begin(link: &'a Arc<Link>, live: &'a Live) -> Self {
+        // Fails where others wait already: since then.
+        let _ = live.waiting_since.compare_exchange(0, link.clock(), Ordering::Relaxed, Ordering::Relaxed);
+        Self { link, live, answered: false }
+    }
+
     fn answered(mut self) {
         self.answered = true;
-        self.live.last_reply.store(self.link.clock(), Ordering::Relaxed);
+        self.live.waiting_since.store(0, Ordering::Relaxed);
     }
 }
 
 impl Drop for SilenceGuard<'_> {
     fn drop(&mut self) {
-        let silent_for = self.link.clock().saturating_sub(self.live.last_reply.load(Ordering::Relaxed));
+        let since = self.live.waiting_since.load(Ordering::Relaxed);
+        let silent_for = self.link.clock().saturating_sub(since);
         if !self.answered
+            && since != 0
             && u128::from(silent_for) > SILENCE.as_millis()
             && let Ok(mut current) = self.link.current.try_lock()
             && current.live.as_ref().is_some_and(|live| live.number == self.live.number)
