@@ -17,6 +17,7 @@ pub mod kuaisar;
 mod negatives;
 mod neighbours;
 mod parquet_io;
+mod popularity_sampler;
 mod progress;
 mod staging;
 pub mod synthetic;
@@ -33,8 +34,9 @@ pub use dataset_io::{AttributeValues, DATASET_FORMAT_VERSION, LogNames};
 pub use featurize::{
     Featurized, Featurizer, HistoryLimits, RowHistory, RowSearch, SearchFeatures, UserFeatures, UserRow,
 };
-pub use negatives::{EvaluationNegatives, NegativesError, PopularitySampler};
+pub use negatives::{EvaluationNegatives, NegativesError};
 pub use neighbours::Neighbours;
+pub use popularity_sampler::PopularitySampler;
 pub use progress::Progress;
 pub use staging::{Existing, StagedDirectory};
 pub use tokenizer::Tokenizer;

@@ -59,7 +59,7 @@ impl<'a> Loader<'a> {
         }
         if targets.is_empty() {
             return Err(TrainingError::NoTargets(match all {
-                0 => "the data set has no training target: it takes users with at least four interactions".into(),
+                0 => "the data set has no training target: no user has two interactions in the training part".into(),
                 _ => format!(
                     "none of the {all} training targets has an earlier search of its user: \
                      learn from all of them with --targets all"

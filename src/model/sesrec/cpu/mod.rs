@@ -5,6 +5,7 @@
 //! network of tensors is the definition; the tests hold both to the same golden values, and to each other.
 
 mod encode;
+mod interests;
 mod items;
 mod score;
 
