@@ -122,13 +122,22 @@ fn with_file(mut command: Command, settings: &toml::Table, path: &Path) -> Resul
             let Some(id) = arg.map(|arg| arg.get_id().clone()) else {
                 return Err(key_error(format!("[{name}] {key}: `sesrec {name}` has no flag --{flag}")));
             };
+            let many = arg.is_some_and(takes_many);
             let values = texts(value).ok_or_else(|| key_error(format!("[{name}] {key}: tables are no values here")))?;
+            if values.len() != 1 && !many {
+                return Err(key_error(format!("[{name}] {key}: is one value, not a list of {}", values.len())));
+            }
             command = command.mut_subcommand(name, |subcommand| {
                 subcommand.mut_arg(id, |arg| arg.default_values(values).required(false))
             });
         }
     }
     Ok(command)
+}
+
+fn takes_many(arg: &Arg) -> bool {
+    let several = arg.get_num_args().is_some_and(|number| number.max_values() > 1);
+    several || arg.get_value_delimiter().is_some() || matches!(arg.get_action(), ArgAction::Append)
 }
 
 fn texts(value: &toml::Value) -> Option<Vec<String>> {

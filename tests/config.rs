@@ -102,6 +102,7 @@ fn what_no_flag_corresponds_to_is_an_error() {
         ("synth = 20", "synth: must be a table, as in [synth]"),
         ("[synth]\nuser = 20", "[synth] user: `sesrec synth` has no flag --user"),
         ("[synth.users]\nn = 20", "[synth] users: tables are no values here"),
+        ("[synth]\nitems = [200, 300]", "[synth] items: is one value, not a list of 2"),
         ("[import.kuaisar]\nskip = 1", "[kuaisar] skip"),
         ("[import.amazon]\nquiet = true", "[import] amazon"),
         ("[synth]\nusers = \"many\"", "invalid value 'many' for '--users"),
@@ -114,4 +115,14 @@ fn what_no_flag_corresponds_to_is_an_error() {
     fs::remove_file(&file).unwrap();
     assert!(refusal(&["synth", "--out", "x", "--config", path], &[]).contains("sesrec.toml: "));
     assert!(refusal(&["synth", "--out", "x"], &[("SESREC_CONFIG", path)]).contains("sesrec.toml: "));
+}
+
+/// A slip that would store something else than was meant.
+#[test]
+fn an_event_of_two_kinds_is_an_error() {
+    let click = ["append", "--user", "u", "--item", "i"];
+    for of_a_search in [["--search-id", "s"], ["--source", "HOME"], ["--clicked", "i"]] {
+        let message = refusal(&[&click[..], &of_a_search].concat(), &[]);
+        assert!(message.contains("--query <TEXT>|--query-id <ID>"), "{message}");
+    }
 }

@@ -22,19 +22,19 @@ pub struct Args {
     #[arg(long, value_name = "ITEM", conflicts_with_all = ["query", "query_id"])]
     item: Option<String>,
     /// A search by text.
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", group = "asked")]
     query: Option<String>,
     /// A search by a query of the catalogue.
-    #[arg(long, value_name = "ID", conflicts_with = "query")]
+    #[arg(long, value_name = "ID", group = "asked")]
     query_id: Option<String>,
     /// Ties later clicks to this search. Made up where it is missing.
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", requires = "asked")]
     search_id: Option<String>,
     /// How the search began.
-    #[arg(long, default_value = "", hide_default_value = true, value_name = "SOURCE")]
+    #[arg(long, default_value = "", hide_default_value = true, value_name = "SOURCE", requires = "asked")]
     source: String,
     /// Items clicked in this search.
-    #[arg(long, value_name = "ITEM", value_delimiter = ',')]
+    #[arg(long, value_name = "ITEM", value_delimiter = ',', requires = "asked")]
     clicked: Vec<String>,
     /// The search whose result was clicked.
     #[arg(long, value_name = "SEARCH", requires = "item")]

@@ -33,7 +33,8 @@ pub struct Args {
     /// The events: a file, `-` for standard input, or a Redis Stream as redis://HOST:PORT/STREAM.
     #[arg(value_name = "INPUT", default_value = "-")]
     input: String,
-    /// Remembers the last line that is settled with all lines before it, and begins after it next time.
+    /// Remembers the last line of a file that is settled with all lines before it, and begins after it next time. Stays before the
+    /// first rejected line, unless --dead-letter or --allow-rejects says what becomes of those.
     #[arg(long, value_name = "FILE")]
     checkpoint: Option<PathBuf>,
     /// Append events that can't be stored, with the reason, to this file as NDJSON; they are no failure then. A stream needs
@@ -65,7 +66,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
         _ = stop.next() => if streaming { Ok(()) } else { Err(anyhow::anyhow!("interrupted")) },
     };
     let summary = flow.finish().await?;
-    summary.print();
+    summary.print(ended.is_ok());
     if let Some(hint) = summary.hint() {
         eprintln!("{hint}");
     }
@@ -91,6 +92,10 @@ impl Args {
         } else {
             let path = Path::new(&self.input);
             if let Some(file) = &self.checkpoint {
+                anyhow::ensure!(
+                    self.input != "-",
+                    "--checkpoint: standard input can't be read again: what is sent twice is a DUPLICATE, so begin early enough"
+                );
                 checkpoint = Some(Checkpoint::read(file, path)?);
             }
             Input::Lines(Source::open(path, checkpoint.as_ref().map_or(0, Checkpoint::line)).await?)
@@ -101,6 +106,7 @@ impl Args {
             name: self.input.rsplit_once('@').map_or(&*self.input, |(_, rest)| rest).to_owned(),
             window: self.window as usize,
             checkpoint,
+            allow_rejects: self.allow_rejects,
             dead_letters: self.dead_letter.as_deref().map(DeadLetters::open).transpose()?,
         })
     }

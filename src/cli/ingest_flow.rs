@@ -44,6 +44,9 @@ pub(super) struct Flow {
     input_ended: bool,
     checkpoint: Option<Checkpoint>,
     checkpoint_written: Instant,
+    /// Of lines whose rejection is a failure: they are still to be dealt with.
+    first_rejected: Option<u64>,
+    allow_rejects: bool,
     dead_letters: Option<DeadLetters>,
     outcomes: BTreeMap<&'static str, u64>,
     settled: u64,
@@ -63,6 +66,8 @@ pub(super) struct Plan {
     pub(super) name: String,
     pub(super) window: usize,
     pub(super) checkpoint: Option<Checkpoint>,
+    /// Whether rejected events are no failure.
+    pub(super) allow_rejects: bool,
     pub(super) dead_letters: Option<DeadLetters>,
 }
 
@@ -77,7 +82,7 @@ pub(super) struct Summary {
 impl Flow {
     /// Nothing sent yet.
     pub(super) fn new(plan: Plan) -> Self {
-        let Plan { input, name, window, checkpoint, dead_letters } = plan;
+        let Plan { input, name, window, checkpoint, allow_rejects, dead_letters } = plan;
         let bar = match input.size() {
             Some(size) => ProgressBar::new(size).with_style(style("{bar:30} {percent:>3} %  {msg}")),
             None => ProgressBar::new_spinner().with_style(style("{spinner} {msg}")),
@@ -92,6 +97,8 @@ impl Flow {
             input_ended: false,
             checkpoint,
             checkpoint_written: Instant::now(),
+            first_rejected: None,
+            allow_rejects,
             dead_letters,
             outcomes: BTreeMap::new(),
             settled: 0,
@@ -224,6 +231,8 @@ impl Flow {
     fn reject(&mut self, position: &Position, outcome: &'static str, reason: &str, event: &str) -> anyhow::Result<()> {
         if let Some(letters) = &mut self.dead_letters {
             letters.write(&self.name, &Rejected { position: &position.to_string(), outcome, reason, event })?;
+        } else if let (Position::Line(line), false) = (position, self.allow_rejects) {
+            self.first_rejected.get_or_insert(*line);
         }
         self.input.settled(position);
         self.count(outcome);
@@ -284,10 +293,11 @@ impl Flow {
     }
 
     fn settled_line(&self) -> u64 {
-        match self.open.front() {
+        let settled = match self.open.front() {
             Some(Open { position: Position::Line(line), .. }) => line - 1,
             _ => self.read_line,
-        }
+        };
+        self.first_rejected.map_or(settled, |rejected| settled.min(rejected - 1))
     }
 
     fn save_sometimes(&mut self) -> anyhow::Result<()> {
@@ -311,11 +321,15 @@ impl Flow {
 }
 
 impl Summary {
-    /// One line for people.
-    pub(super) fn print(&self) {
+    /// One line for people; nothing where nothing could be done.
+    pub(super) fn print(&self, ended_well: bool) {
         let events: u64 = self.outcomes.values().sum();
         let rate = events as f64 / self.elapsed.as_secs_f64().max(1e-3);
-        let outcomes = if events == 0 { "nothing to do".into() } else { list(&self.outcomes) };
+        let outcomes = match (events, ended_well) {
+            (0, false) => return,
+            (0, true) => "nothing to do".into(),
+            _ => list(&self.outcomes),
+        };
         println!(
             "{} events in {:.1} s ({rate:.0} events/s): {outcomes}",
             HumanCount(events),

@@ -179,18 +179,42 @@ pub(super) struct Checkpoint {
 struct State {
     /// Which input, as it was named.
     input: String,
+    /// How it begins: logs are rotated, and another file gets its name.
+    begins: Beginning,
     /// The last line that is settled with all lines before it.
     line: u64,
 }
 
+/// So many bytes of a file's beginning, and their checksum.
+#[derive(PartialEq, Serialize, Deserialize)]
+struct Beginning {
+    bytes: u64,
+    blake3: String,
+}
+
+impl Beginning {
+    /// Enough for the ids and times of several events.
+    const BYTES: u64 = 4096;
+
+    /// Of the first `bytes`, or of all where there are fewer.
+    fn of(file: &Path, bytes: u64) -> io::Result<Self> {
+        let mut start = vec![];
+        std::io::Read::read_to_end(&mut std::io::Read::take(std::fs::File::open(file)?, bytes), &mut start)?;
+        Ok(Self { bytes: start.len() as u64, blake3: blake3::hash(&start).to_string() })
+    }
+}
+
 impl Checkpoint {
-    /// Reads a checkpoint of `input`; a missing file is one at the beginning.
-    pub(super) fn read(path: &Path, input: &Path) -> anyhow::Result<Self> {
-        let input = input.display().to_string();
-        let state = match std::fs::read(path) {
+    /// Reads a checkpoint of `file`; a missing one is one at the beginning.
+    pub(super) fn read(path: &Path, file: &Path) -> anyhow::Result<Self> {
+        let input = file.display().to_string();
+        let beginning = |bytes| Beginning::of(file, bytes).with_context(|| input.clone());
+        let mut state = match std::fs::read(path) {
             Ok(bytes) => serde_json::from_slice(&bytes)
                 .with_context(|| format!("{}: not a checkpoint; delete it to begin anew", path.display()))?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => State { input: input.clone(), line: 0 },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                State { input: input.clone(), begins: beginning(Beginning::BYTES)?, line: 0 }
+            }
             Err(error) => return Err(error).with_context(|| path.display().to_string()),
         };
         if state.input != input {
@@ -200,6 +224,14 @@ impl Checkpoint {
                 state.input
             );
         }
+        if beginning(state.begins.bytes)? != state.begins {
+            bail!(
+                "{input} is another file than {} was made of: it begins otherwise; delete the checkpoint to send all of it",
+                path.display()
+            );
+        }
+        // It may have grown since.
+        state.begins = beginning(Beginning::BYTES)?;
         Ok(Self { path: path.to_owned(), state })
     }
 
@@ -251,11 +283,22 @@ mod tests {
     #[test]
     fn checkpoints_belong_to_their_input() {
         let directory = tempfile::tempdir().expect("a directory");
-        let path = directory.path().join("progress");
-        let mut checkpoint = Checkpoint::read(&path, Path::new("a.ndjson")).expect("a new one");
+        let (path, events) = (directory.path().join("progress"), directory.path().join("a.ndjson"));
+        let write = |text: String| std::fs::write(&events, text).expect("written");
+        write("first\n".into());
+        let mut checkpoint = Checkpoint::read(&path, &events).expect("a new one");
         assert_eq!(checkpoint.line(), 0);
-        checkpoint.write(17).expect("written");
-        assert_eq!(Checkpoint::read(&path, Path::new("a.ndjson")).expect("there").line(), 17);
-        assert!(Checkpoint::read(&path, Path::new("b.ndjson")).is_err());
+        checkpoint.write(1).expect("written");
+        assert_eq!(Checkpoint::read(&path, &events).expect("there").line(), 1);
+        let other = directory.path().join("b.ndjson");
+        std::fs::copy(&events, &other).expect("copied");
+        assert!(Checkpoint::read(&path, &other).is_err());
+        // A file grows; one that begins otherwise is another.
+        write(format!("first\n{}", "more\n".repeat(5000)));
+        let mut grown = Checkpoint::read(&path, &events).expect("the same file");
+        grown.write(2000).expect("written");
+        write(format!("second\n{}", "more\n".repeat(5000)));
+        let error = Checkpoint::read(&path, &events).err().expect("another file").to_string();
+        assert!(error.contains("another file"), "{error}");
     }
 }

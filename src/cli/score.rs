@@ -48,8 +48,9 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
             model_version: bundle.version.to_string(),
         };
         let mut output = BufWriter::new(std::io::stdout().lock());
-        score(&scorer, BufReader::new(std::io::stdin().lock()), &mut output)?;
-        output.flush().context("standard output")
+        let scored = score(&scorer, BufReader::new(std::io::stdin().lock()), &mut output);
+        output.flush().context("standard output")?;
+        scored
     })
     .await?
 }
@@ -79,17 +80,26 @@ fn score(scorer: &Scorer, mut input: impl BufRead, output: &mut impl Write) -> a
         if read as u64 == MAX_LINE_BYTES {
             bail!("line {line}: longer than {MAX_LINE_BYTES} bytes");
         }
+        let mut wrong = None;
         if !text.trim().is_empty() {
-            let question = scorer.question(&text, line).with_context(|| format!("line {line}"))?;
-            candidates += question.resolved.rows.len();
-            chunk.push(question);
+            match scorer.question(&text, line) {
+                Ok(question) => {
+                    candidates += question.resolved.rows.len();
+                    chunk.push(question);
+                }
+                // The lines before it get their answers.
+                Err(error) => wrong = Some(error.context(format!("line {line}"))),
+            }
         }
-        if read == 0 || chunk.len() == CHUNK_REQUESTS || candidates >= CHUNK_CANDIDATES {
+        if read == 0 || wrong.is_some() || chunk.len() == CHUNK_REQUESTS || candidates >= CHUNK_CANDIDATES {
             for response in scorer.answer(std::mem::take(&mut chunk))? {
                 serde_json::to_writer(&mut *output, &response)?;
                 output.write_all(b"\n").context("standard output")?;
             }
             candidates = 0;
+        }
+        if let Some(error) = wrong {
+            return Err(error);
         }
         if read == 0 {
             break;

@@ -33,7 +33,7 @@ use crate::{
 /// Options of `sesrec train`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
-    /// Data set directory, as `sesrec import` and `sesrec synth` make it.
+    /// Data set directory, as `sesrec import` makes it.
     #[arg(long, value_name = "DATASET")]
     data: PathBuf,
     /// Bundle directory to make: what `sesrec serve --model` takes.

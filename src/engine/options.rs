@@ -31,7 +31,7 @@ pub struct EngineOptions {
     #[arg(long, default_value = "0s", value_parser = parse_duration, value_name = "DURATION")]
     pub max_delay: Duration,
     /// Memory for encoded users, e.g. "512MiB"; on the device, where that is a GPU. At 175 events of dimension 48 a user
-    /// takes some 70 kB. A user found there costs scoring only, until the next event.
+    /// takes some 38 kB. A user found there costs scoring only, until the next event.
     #[arg(long, default_value = "512MiB", value_parser = parse_bytes, value_name = "BYTES")]
     pub user_cache_bytes: u64,
     /// Memory for vectors that are computed by item when a model is loaded, on a CPU, e.g. "8GiB": 1,408 bytes per item

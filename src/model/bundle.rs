@@ -171,8 +171,7 @@ impl Bundle {
         };
         write(CONFIG, self.config.to_json())?;
         let path = dir.join(WEIGHTS);
-        candle_core::safetensors::save(&self.tensors, &path)
-            .map_err(|error| BundleError::Format { path, message: error.to_string() })?;
+        tensor_file::write(&self.tensors, &path).map_err(BundleError::io(&path))?;
         self.catalogue.write(&dir.join(CATALOGUE))?;
         if let Some(metrics) = &self.metrics {
             write(METRICS, serde_json::to_string_pretty(metrics).expect("JSON values have string keys"))?;

@@ -17,7 +17,7 @@ pub mod random;
 mod ranking;
 pub mod sesrec;
 mod setting;
-mod tensor_file;
+pub(crate) mod tensor_file;
 mod trainable;
 mod weights;
 

@@ -1,8 +1,9 @@
-//! `model.safetensors`, read from front to end once: what goes by is summed up and put where it stays.
+//! `model.safetensors`, read from front to end once: what goes by is summed up and put where it stays. And written so that
+//! whom the directory's other files are for can read it.
 
 use std::{
     collections::HashMap,
-    fs::File,
+    fs::{self, File},
     io::{self, Read},
     path::Path,
 };
@@ -18,6 +19,14 @@ const PIECE: usize = 1 << 18;
 
 /// The format's own bound on the length of its header.
 const LONGEST_HEADER: u64 = 100_000_000;
+
+/// Writes tensors, with the permissions that any new file gets here. By itself the library makes a file for nobody but its owner:
+/// a bundle that was trained by one user could not be served by another.
+pub(crate) fn write(tensors: &HashMap<String, Tensor>, path: &Path) -> io::Result<()> {
+    let permissions = File::create(path)?.metadata()?.permissions();
+    candle_core::safetensors::save(tensors, path).map_err(io::Error::other)?;
+    fs::set_permissions(path, permissions)
+}
 
 /// The file's tensors in host memory, and its checksum.
 ///
@@ -112,7 +121,7 @@ mod tests {
     fn written(tensors: &HashMap<String, Tensor>) -> (tempfile::TempDir, std::path::PathBuf) {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("model.safetensors");
-        candle_core::safetensors::save(tensors, &path).unwrap();
+        write(tensors, &path).unwrap();
         (directory, path)
     }
 

@@ -39,7 +39,7 @@ pub enum ServiceError {
     #[error("deadline exceeded")]
     DeadlineExceeded,
     /// The history has not reached the token's state.
-    #[error("history_token: the store is at version {stored:?}, the token asks for {wanted:?}")]
+    #[error("history_token: the store is at version {stored}, the token asks for {wanted}")]
     TokenAhead {
         /// The token's.
         wanted: HistoryVersion,

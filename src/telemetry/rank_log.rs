@@ -260,6 +260,24 @@ mod tests {
         assert_eq!(users(&path), ["u8", "u9"]);
     }
 
+    /// A disk that fails in the middle of a rotation doesn't cost a kept file per line from then on.
+    #[test]
+    fn a_file_that_is_gone_moves_none_of_the_others() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("ranks.ndjson");
+        let mut files = Files::open(&path, 1, 2).expect("opened");
+        for n in 0..3 {
+            files.append(&line(n)).expect("written");
+        }
+        files.file.flush().expect("written");
+        std::fs::remove_file(&path).expect("removed");
+        files.append(&line(3)).expect("written");
+        drop(files);
+        let numbered = |n: usize| directory.path().join(format!("ranks.ndjson.{n}"));
+        assert_eq!((users(&path), users(&numbered(1))), (vec!["u3".into()], vec!["u1".into()]));
+        assert_eq!(users(&numbered(2)), ["u0"]);
+    }
+
     #[test]
     fn a_sample_is_a_sample() {
         let directory = tempfile::tempdir().expect("a directory");

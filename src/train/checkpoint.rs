@@ -18,7 +18,10 @@ use super::{
     EarlyStop, EpochReport, Recipe, ReduceOnPlateau, Schedule, TrainingError,
     outcome::{BestEpoch, EpochSums},
 };
-use crate::data::{Dataset, EvaluationNegatives, NegativesError, Target};
+use crate::{
+    data::{Dataset, EvaluationNegatives, NegativesError, Target},
+    model::tensor_file,
+};
 
 /// Grows when the format changes.
 const FORMAT: u32 = 2;
@@ -200,10 +203,7 @@ impl Checkpoint {
         fs::create_dir_all(directory).map_err(at(directory))?;
         let save = |name: &str, tensors: &HashMap<String, Tensor>| {
             let path = directory.join(name);
-            candle_core::safetensors::save(tensors, &path)
-                .map_err(io::Error::other)
-                .and_then(|()| sync(&path))
-                .map_err(at(&path))
+            tensor_file::write(tensors, &path).and_then(|()| sync(&path)).map_err(at(&path))
         };
         save(PARAMETERS, &self.parameters)?;
         save(OPTIMIZER, &self.optimizer)?;

@@ -386,6 +386,12 @@ fn bundles_come_back_and_damage_is_named() {
     let bundle =
         Bundle::new(ModelConfig::Sesrec(config()), catalogue(), weights(&config()), Some(metrics.clone())).unwrap();
     let version = bundle.write(&path).unwrap();
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = |file: &str| path.join(file).metadata().unwrap().permissions().mode();
+        assert_eq!(mode("model.safetensors"), mode("config.json"), "whoever may read the one may read the other");
+    }
     let read = Bundle::read(&path).unwrap();
     assert_eq!((&read.version, &*read.name, &read.config), (&version, "model", &bundle.config));
     assert_eq!(read.metrics, Some(metrics));

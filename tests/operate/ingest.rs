@@ -227,8 +227,15 @@ async fn a_files_rejected_lines_are_kept() {
         command.arg("ingest").arg(&file).args(["--server", &url]).args(more);
         command.output().await.unwrap()
     };
-    assert!(!ingest(&[]).await.status.success(), "rejected events are a failure");
-    assert!(ingest(&["--dead-letter", dead_letter.to_str().unwrap()]).await.status.success(), "unless they are kept");
+    let position = directory.path().join("events.pos");
+    let checkpoint = ["--checkpoint", position.to_str().unwrap()];
+    for _ in 0..2 {
+        assert!(!ingest(&checkpoint).await.status.success(), "rejected events are a failure, and are not passed over");
+    }
+    let kept = [&checkpoint[..], &["--dead-letter", dead_letter.to_str().unwrap()]].concat();
+    assert!(ingest(&kept).await.status.success(), "unless they are kept");
+    let again = ingest(&kept).await;
+    assert!(String::from_utf8_lossy(&again.stdout).contains("nothing to do"), "{again:?}");
     let letters = std::fs::read_to_string(&dead_letter).unwrap();
     assert_eq!(letters.lines().count(), 2, "{letters}");
     assert!(letters.contains(r#""position":"line 2""#) && letters.contains(r#""position":"line 4""#), "{letters}");

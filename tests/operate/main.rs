@@ -5,6 +5,7 @@
 mod bench;
 #[path = "../support/bundle.rs"]
 mod bundle;
+mod images;
 mod ingest;
 mod load;
 mod metrics;

@@ -92,9 +92,14 @@ impl Replica {
 
     /// Ranks that this process answered.
     pub fn ranks(&self) -> f64 {
+        self.metric(r#"sesrec_requests_total{rpc="Rank",code="OK"}"#)
+    }
+
+    /// A metric of this process.
+    pub fn metric(&self, series: &str) -> f64 {
         let text = self.http("GET", "/metrics", "");
-        let line = text.lines().find_map(|line| line.strip_prefix(r#"sesrec_requests_total{rpc="Rank",code="OK"} "#));
-        line.unwrap().parse().unwrap()
+        let value = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        value.unwrap_or_else(|| panic!("no series {series} in\n{text}")).parse().unwrap()
     }
 
     /// Asks the metrics port; the whole answer, headers included.

@@ -1,13 +1,17 @@
 //! Three replicas behind the nginx of `deploy/` over a Redis Cluster of three nodes, all real processes: replaced one after
 //! another, one killed, under load. Only what was in flight on the killed one may fail, and no token is broken.
 
-use std::time::Instant;
+use std::{
+    process::{Command, Stdio},
+    time::Instant,
+};
 
 use crate::{
     bundle,
     load::{self, Load},
     plant::{Nginx, Replica},
     redis_server::{Cluster, until},
+    support::{event, recommendation},
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -60,4 +64,41 @@ async fn a_rolling_restart_fails_nobody_and_a_kill_only_its_own_requests() {
 /// three seconds after the last refusal, and forgets the refusal when that try succeeds.
 async fn ranks_again(replica: &Replica) {
     until("a replaced replica gets traffic again", async || replica.ranks() >= 10.0).await;
+}
+
+/// What nginx says of a stream whose replica was killed is not what the server says of an event.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_outlive_a_killed_replica_behind_a_proxy() {
+    let directory = tempfile::tempdir().unwrap();
+    let [model, store, events, dead] =
+        ["bundle", "store", "events.ndjson", "dead.ndjson"].map(|name| directory.path().join(name));
+    bundle::write(&model);
+    let store = format!("embedded:{}", store.display());
+    let mut replica = Replica::start(&model, &store, &["--time-to-live", "0s"]);
+    replica.ready().await;
+    let nginx = Nginx::start(directory.path(), &vec![replica.address(); 3]);
+    let line = |n: i64| {
+        let event = event(&format!("u{}", n % 50), &format!("e{n}"), n, recommendation("i1")).event.unwrap();
+        serde_json::to_string(&event).unwrap() + "\n"
+    };
+    std::fs::write(&events, (0..4000).map(line).collect::<String>()).unwrap();
+    let ingest = Command::new(env!("CARGO_BIN_EXE_sesrec"))
+        .arg("ingest")
+        .arg(&events)
+        .args(["--server", &nginx.url(), "--window", "4", "--dead-letter"])
+        .arg(&dead)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    for _ in 0..2 {
+        let applied = r#"sesrec_events_appended_total{outcome="applied"}"#;
+        until("events arrive", async || replica.metric(applied) >= 100.0).await;
+        replica.kill();
+        replica.start_again();
+        replica.ready().await;
+    }
+    let output = tokio::task::spawn_blocking(|| ingest.wait_with_output().unwrap()).await.unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success() && said.starts_with("4,000 events") && !said.contains("FAILED"), "{said}");
+    assert_eq!(std::fs::read_to_string(&dead).unwrap(), "");
 }

@@ -57,7 +57,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     }
     let output: Box<dyn Write> = match args.output.as_str() {
         "-" => Box::new(io::stdout().lock()),
-        path => Box::new(File::create(PathBuf::from(path)).with_context(|| path.to_owned())?),
+        path => Box::new(File::create_new(PathBuf::from(path)).with_context(|| path.to_owned())?),
     };
     let mut output = BufWriter::new(output);
     for event in events {

@@ -31,6 +31,10 @@ use crate::{
     proto::v1::{GetModelInfoRequest, ranking_service_client::RankingServiceClient},
 };
 
+/// With fewer, a model hardly learns, and a user has an interest in every topic: nothing is left to search for.
+const LEAST_USERS: usize = 200;
+const LEAST_ITEMS: usize = 400;
+
 /// Options of `sesrec demo`.
 ///
 /// Needs nothing but this program: makes logs, imports, trains (about a minute), evaluates, serves, and drives its own
@@ -46,10 +50,10 @@ pub struct Args {
     /// Exit after the story instead of serving until Ctrl-C
     #[arg(long)]
     once: bool,
-    /// How many users the synthetic logs have
+    /// How many users the synthetic logs have, at least 200
     #[arg(long, default_value_t = 1500)]
     users: usize,
-    /// How many items the synthetic logs have
+    /// How many items the synthetic logs have, at least 400
     #[arg(long, default_value_t = 1500)]
     items: usize,
     /// Decides everything random: equal seeds give equal logs and equal models
@@ -59,6 +63,9 @@ pub struct Args {
 
 pub(in crate::cli) async fn run(args: Args) -> anyhow::Result<()> {
     // Before a minute of training, not after it.
+    if args.users < LEAST_USERS || args.items < LEAST_ITEMS {
+        bail!("the story takes --users of at least {LEAST_USERS} and --items of at least {LEAST_ITEMS}");
+    }
     let listener = TcpListener::bind(&args.listen)
         .await
         .with_context(|| format!("--listen {}: choose another port with --listen 127.0.0.1:0", args.listen))?;

@@ -167,6 +167,12 @@ impl NewToken {
     /// # Errors
     /// If the file would not be one: the name is taken, or the text wasn't one before.
     pub fn added_to(&self, text: &str) -> Result<String, String> {
+        if !text.trim().is_empty() && parse(text)?.iter().any(|token| token.name == self.name) {
+            return Err(format!(
+                "a token named {:?} is there already: give the new one another name, and remove the old one when nobody uses it",
+                self.name
+            ));
+        }
         let separator = if text.is_empty() || text.ends_with("\n\n") { "" } else { "\n" };
         let text = format!("{text}{separator}{}", self.entry());
         parse(&text).map(|_| text)
@@ -193,7 +199,7 @@ mod tests {
         for secret in [other.secret(), "", &feed.secret()[1..], &feed.secret().to_uppercase()] {
             assert!(file.find(secret.as_bytes()).is_none());
         }
-        assert!(other.added_to(&text).is_err(), "the name is taken");
+        assert!(other.added_to(&text).unwrap_err().contains("\"feed\" is there already"));
 
         // Read anew: a broken file changes nothing, a whole one does.
         std::fs::write(&path, "[feed]\n").unwrap();
