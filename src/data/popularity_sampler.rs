@@ -20,7 +20,7 @@ pub struct PopularitySampler {
 }
 
 impl PopularitySampler {
-    /// `clicks` by item row ([`Dataset::popularity`]), `first_item` the first row that is an item.
+    /// `clicks` by item row ([`Dataset::popularity`](super::Dataset::popularity)), `first_item` the first row that is an item.
     ///
     /// # Errors
     /// If there are fewer than two items: then no item is a negative of another. Without any click, all items are
