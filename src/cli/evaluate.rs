@@ -96,6 +96,8 @@ struct EvaluationReport {
 struct Evaluated {
     model: String,
     version: String,
+    /// Whether it has learned from validation interactions, as far as that is known.
+    refitted: bool,
     ranks: Vec<UserRank>,
 }
 
@@ -145,7 +147,8 @@ fn offline(args: &Args, inputs: &Inputs) -> anyhow::Result<Evaluated> {
         evaluator = evaluator.with_progress("evaluating");
     }
     let ranks = evaluator.ranks(&*model, &inputs.targets)?;
-    Ok(Evaluated { model: bundle.name.clone(), version: bundle.version.to_string(), ranks })
+    let refitted = bundle.metrics.as_ref().is_some_and(|metrics| metrics["recipe"]["refit"] == true);
+    Ok(Evaluated { model: bundle.name.clone(), version: bundle.version.to_string(), refitted, ranks })
 }
 
 async fn via_server(args: &Args, server: &str, inputs: &Inputs) -> anyhow::Result<Evaluated> {
@@ -167,17 +170,19 @@ async fn via_server(args: &Args, server: &str, inputs: &Inputs) -> anyhow::Resul
     let Inputs { dataset, negatives, targets } = inputs;
     let replay = Replay { dataset, negatives, server: &server, model: &model, progress };
     let ranks = replay.ranks(&client, targets).await?;
-    Ok(Evaluated { model: model.name.clone(), version: model.version.clone(), ranks })
+    Ok(Evaluated { model: model.name.clone(), version: model.version.clone(), refitted: false, ranks })
 }
 
 fn report(args: &Args, inputs: &Inputs, evaluated: Evaluated) -> anyhow::Result<()> {
     let Inputs { dataset, negatives, targets } = inputs;
-    let Evaluated { model, version, ranks } = evaluated;
+    let Evaluated { model, version, refitted, ranks } = evaluated;
     let metrics = Metrics::of(ranks.iter().map(|user| user.rank));
     let mut rows = vec![MetricsRow { name: model.clone(), metrics }];
     let mut popularity = None;
     if args.popularity {
-        let ranks = popularity_ranks(dataset, targets, negatives)?;
+        // It counts what the model has learned from.
+        let learned = refitted.then(|| dataset.with_validation_learned());
+        let ranks = popularity_ranks(learned.as_ref().unwrap_or(dataset), targets, negatives)?;
         let metrics = *popularity.insert(Metrics::of(ranks.into_iter().map(|user| user.rank)));
         rows.push(MetricsRow { name: "popularity".into(), metrics });
     }

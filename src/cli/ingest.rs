@@ -93,8 +93,8 @@ impl Args {
             let path = Path::new(&self.input);
             if let Some(file) = &self.checkpoint {
                 anyhow::ensure!(
-                    self.input != "-",
-                    "--checkpoint: standard input can't be read again: what is sent twice is a DUPLICATE, so begin early enough"
+                    self.input != "-" && path.metadata().with_context(|| self.input.clone())?.is_file(),
+                    "--checkpoint is for files: a pipe can't be read again (what is sent twice is a DUPLICATE, so begin early enough)"
                 );
                 checkpoint = Some(Checkpoint::read(file, path)?);
             }
@@ -129,17 +129,13 @@ async fn send_all(args: &Args, flow: &mut Flow) -> anyhow::Result<()> {
     let mut settled = flow.settled();
     let mut failing_since = tokio::time::Instant::now();
     loop {
-        let begun = tokio::time::Instant::now();
         let failure = match flow.send(client.clone()).await? {
             Ok(()) => return Ok(()),
             Err(failure) => failure,
         };
         // A source may be quiet for longer than streams live: what ends then has failed nothing.
         if flow.settled() > settled || flow.ended_idle() {
-            (settled, failing_since) = (flow.settled(), tokio::time::Instant::now());
-        }
-        if begun.elapsed() > LONGEST_PAUSE {
-            pause = FIRST_PAUSE;
+            (settled, pause, failing_since) = (flow.settled(), FIRST_PAUSE, tokio::time::Instant::now());
         }
         if !may_pass(&failure) {
             if flow.give_up_oldest(&failure)? {
@@ -147,7 +143,8 @@ async fn send_all(args: &Args, flow: &mut Flow) -> anyhow::Result<()> {
             }
             return Err(describe(&failure).context(flow.oldest_open().to_string()));
         }
-        if failing_since.elapsed() > args.retry_for {
+        // Or quiet on a stream that lives for long.
+        if failing_since.max(flow.open_since()).elapsed() > args.retry_for {
             return Err(describe(&failure).context(format!("no event got through for {:?}", args.retry_for)));
         }
         // Half of the pause is random, so that senders that failed together don't come back together.

@@ -52,6 +52,8 @@ pub(super) struct Flow {
     settled: u64,
     /// Events given up in a row because the stream broke at them.
     broke: u32,
+    /// Since when there has been something open.
+    open_since: tokio::time::Instant,
     /// Whether the last stream was accepted and ended with nothing open.
     ended_idle: bool,
     started: Instant,
@@ -103,6 +105,7 @@ impl Flow {
             outcomes: BTreeMap::new(),
             settled: 0,
             broke: 0,
+            open_since: tokio::time::Instant::now(),
             ended_idle: false,
             started: Instant::now(),
             told: Instant::now(),
@@ -173,6 +176,9 @@ impl Flow {
             Line::Text(text) => match serde_json::from_slice::<v1::Event>(&text) {
                 Ok(event) => {
                     let request = v1::AppendEventRequest { event: Some(event) };
+                    if self.open.is_empty() {
+                        self.open_since = tokio::time::Instant::now();
+                    }
                     self.open.push_back(Open { position, request: request.clone() });
                     return Ok(Some(request));
                 }
@@ -232,7 +238,8 @@ impl Flow {
         if let Some(letters) = &mut self.dead_letters {
             letters.write(&self.name, &Rejected { position: &position.to_string(), outcome, reason, event })?;
         } else if let (Position::Line(line), false) = (position, self.allow_rejects) {
-            self.first_rejected.get_or_insert(*line);
+            // Some are found out when they are read, others when the server has answered.
+            self.first_rejected = Some(self.first_rejected.map_or(*line, |first| first.min(*line)));
         }
         self.input.settled(position);
         self.count(outcome);
@@ -280,6 +287,11 @@ impl Flow {
     /// Events with an outcome.
     pub(super) fn settled(&self) -> u64 {
         self.settled
+    }
+
+    /// Since when there has been something open, if there is.
+    pub(super) fn open_since(&self) -> tokio::time::Instant {
+        self.open_since
     }
 
     /// Whether the last stream had been accepted, and nothing was open when it ended.

@@ -179,8 +179,9 @@ pub(super) struct Checkpoint {
 struct State {
     /// Which input, as it was named.
     input: String,
-    /// How it begins: logs are rotated, and another file gets its name.
-    begins: Beginning,
+    /// How it begins: logs are rotated, and another file gets its name. Checkpoints of before don't say.
+    #[serde(default)]
+    begins: Option<Beginning>,
     /// The last line that is settled with all lines before it.
     line: u64,
 }
@@ -213,7 +214,7 @@ impl Checkpoint {
             Ok(bytes) => serde_json::from_slice(&bytes)
                 .with_context(|| format!("{}: not a checkpoint; delete it to begin anew", path.display()))?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                State { input: input.clone(), begins: beginning(Beginning::BYTES)?, line: 0 }
+                State { input: input.clone(), begins: None, line: 0 }
             }
             Err(error) => return Err(error).with_context(|| path.display().to_string()),
         };
@@ -224,14 +225,16 @@ impl Checkpoint {
                 state.input
             );
         }
-        if beginning(state.begins.bytes)? != state.begins {
+        if let Some(begins) = &state.begins
+            && beginning(begins.bytes)? != *begins
+        {
             bail!(
                 "{input} is another file than {} was made of: it begins otherwise; delete the checkpoint to send all of it",
                 path.display()
             );
         }
         // It may have grown since.
-        state.begins = beginning(Beginning::BYTES)?;
+        state.begins = Some(beginning(Beginning::BYTES)?);
         Ok(Self { path: path.to_owned(), state })
     }
 

@@ -57,6 +57,10 @@ impl StagedDirectory {
             // By an earlier process of this one's number, as in containers, where numbers begin anew.
             fs::remove_dir_all(&temporary).map_err(DatasetError::io(&temporary))?;
         }
+        let replaced = sibling(target, "replaced")?;
+        if target.exists() && replaced.exists() {
+            fs::remove_dir_all(&replaced).map_err(DatasetError::io(&replaced))?;
+        }
         fs::create_dir(&temporary).map_err(DatasetError::io(&temporary))?;
         Ok(Self { temporary, target: target.to_owned(), marker, existing })
     }
@@ -80,7 +84,10 @@ impl StagedDirectory {
                 let _ = fs::rename(&old, &self.target);
                 return Err(failed(error));
             }
-            fs::remove_dir_all(&old).map_err(DatasetError::io(&old))?;
+            if let Err(error) = fs::remove_dir_all(&old) {
+                // The new one is in its place.
+                tracing::warn!(path = %old.display(), %error, "what was replaced could not be removed");
+            }
         }
         let parent = parent(&self.target);
         fs::File::open(parent).and_then(|dir| dir.sync_all()).map_err(DatasetError::io(parent))

@@ -168,7 +168,7 @@ impl Engine {
         self.0.pace.estimate(self.0.admission.admitted().candidates) / self.0.device_threads
     }
 
-    /// Calls of the model that have failed since one succeeded.
+    /// Calls of the model that have failed since requests were scored.
     pub fn failures_in_a_row(&self) -> u32 {
         self.0.failures.load(Ordering::Relaxed)
     }

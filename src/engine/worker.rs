@@ -60,7 +60,7 @@ pub(super) struct Worker {
     pub(super) limits: BatchLimits,
     pub(super) max_explained: usize,
     pub(super) metrics: Metrics,
-    /// Calls of the model that have failed since one succeeded.
+    /// Calls of the model that have failed since requests were scored.
     pub(super) failures: Arc<AtomicU32>,
 }
 
@@ -195,11 +195,20 @@ impl Worker {
         if !right {
             return Err(self.failure("the model returned another number of scores than candidates".into()));
         }
-        let checked = scores.into_iter().map(|scores| match scores.iter().position(|score| score.is_nan()) {
-            None => Ok(scores),
-            Some(candidate) => Err(self.failure(format!("the model's score of candidate {candidate} is not a number"))),
-        });
-        Ok(checked.collect())
+        let checked: Vec<_> = scores
+            .into_iter()
+            .map(|scores| match scores.iter().position(|score| score.is_nan()) {
+                None => Ok(scores),
+                Some(candidate) => {
+                    Err(self.failure(format!("the model's score of candidate {candidate} is not a number")))
+                }
+            })
+            .collect();
+        // Encoding alone is no answer.
+        if checked.iter().all(Result::is_ok) {
+            self.failures.store(0, Ordering::Relaxed);
+        }
+        Ok(checked)
     }
 
     fn answer(
@@ -237,10 +246,7 @@ impl Worker {
     /// Calls the model. A panic in it is an error like any other: the thread, and everyone else's requests, go on.
     fn guarded<T>(&self, call: impl FnOnce() -> Result<T, ModelError>) -> Result<T, EngineError> {
         match catch_unwind(AssertUnwindSafe(call)) {
-            Ok(Ok(value)) => {
-                self.failures.store(0, Ordering::Relaxed);
-                Ok(value)
-            }
+            Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => Err(self.failure(error.to_string())),
             Err(panic) => Err(self.failure(format!("the model panicked: {}", panic_message(&*panic)))),
         }

@@ -22,7 +22,7 @@ pub enum ExperimentError {
     #[error("{0}: another experiment is running in this directory: wait for it, or choose another --out")]
     Occupied(PathBuf),
     /// The directory has something else in it.
-    #[error("{0} is not empty and has no experiment's runs: choose another --out")]
+    #[error("{0} has logs, a data set or a bundle in it: choose another --out")]
     Foreign(PathBuf),
     /// A variant whose settings don't fit.
     #[error("{variant}: {source}")]

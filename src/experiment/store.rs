@@ -48,8 +48,8 @@ impl RunStore {
     /// If another process has it open, or it can't be written.
     pub fn open(directory: &Path) -> Result<Self, ExperimentError> {
         let runs = directory.join("runs");
-        let occupied = fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_some());
-        if occupied && !runs.is_dir() {
+        // What a data set, a bundle, logs are known by.
+        if ["dataset.json", "manifest.json", "rec_inter.csv"].iter().any(|file| directory.join(file).exists()) {
             return Err(ExperimentError::Foreign(directory.to_owned()));
         }
         fs::create_dir_all(&runs).map_err(ExperimentError::io(&runs))?;

@@ -251,7 +251,7 @@ impl Probe {
             items: vec![model.featurizer.catalogue().items.first_row],
             top_k: 0,
             explain: Explain::No,
-            deadline: Deadline::after(options.timeouts.default),
+            deadline: Deadline::after(options.timeouts.store),
             model,
         };
         match engine.rank(job).await {

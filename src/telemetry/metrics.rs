@@ -159,7 +159,7 @@ impl Metrics {
             score_drift: add(r, "rank_score_drift", "Population stability index of the last ten thousand scores against the first ten thousand of the live model. Above 0.1: look at what changed in candidates or histories; above 0.25: the model sees another world than at its start", FloatGauge::default()),
             drift: Mutex::default(),
             stale_answers: add(r, "rank_stale_answers", "Ranks answered from a cached history, or with --on-store-outage cold-start from none, because the store could not be reached. Anything but zero: look at the store", Counter::default()),
-            items: add(r, "items_seen", "Items named in ranked requests, by place: what sesrec_items_unknown_total is a share of", Family::default()),
+            items: add(r, "items_seen", "Items of ranked requests that were looked up, by place (of histories the newest): what sesrec_items_unknown_total is a share of", Family::default()),
             unknown_items: add(r, "items_unknown", "Items that the model's catalogue does not have, by place. A rise is the first sign of an old model or a broken pipeline: train anew", Family::default()),
             searches: add(r, "searches_seen", "Searches in the histories of ranked requests: what sesrec_searches_unknown_total is a share of", Counter::default()),
             unknown_searches: add(r, "searches_unknown", "Searches of which the model knows neither the query nor any word. A rise: another language, another tokenizer, or a model too old for the queries", Counter::default()),

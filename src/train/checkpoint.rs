@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// Grows when the format changes.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 const STATE: &str = "state.json";
 const PARAMETERS: &str = "parameters.safetensors";
 const OPTIMIZER: &str = "optimizer.safetensors";

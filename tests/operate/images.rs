@@ -43,7 +43,8 @@ fn the_first_layer_has_what_cargo_wants() {
             let first = source.split('/').next().unwrap();
             assert!(ignore.lines().any(|line| line == format!("!{first}")), "{dockerfile}: {first} is ignored");
             if source == "benches" {
-                // Without the environments that benchmarks of peers make for themselves.
+                // Without the environment that benchmarks of peers make for themselves.
+                assert!(ignore.lines().any(|line| line == "benches/peers/.venv"));
                 for part in ["device.rs", "growth.rs", "stages.rs", "training.rs", "support", "peers/peer.rs"] {
                     copy(&root().join("benches").join(part), &directory.path().join("benches").join(part));
                 }

@@ -193,14 +193,14 @@ async fn poison_goes_to_the_dead_letter_file_and_stops_nothing() {
 /// nothing can cancel, keeps nobody from stopping.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_quiet_source_outlives_its_streams() {
-    let server = TestServer::with(|setup| setup.service.timeouts.stream = Some(Duration::from_millis(20))).await;
+    let server = TestServer::with(|setup| setup.service.timeouts.stream = Some(Duration::from_millis(200))).await;
     let url = format!("http://{}", server.address);
     let mut command = Command::new(env!("CARGO_BIN_EXE_sesrec"));
-    command.args(["ingest", "-", "--server", &url, "--retry-for", "300ms"]);
+    command.args(["ingest", "-", "--server", &url, "--retry-for", "2s"]);
     let mut quiet = Running(command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap());
     let ended = r#"sesrec_requests_total{rpc="AppendEvents",code="UNAVAILABLE"}"#;
     let begun = Instant::now();
-    server.until("many streams", || async { server.metric(ended) >= 5.0 && begun.elapsed().as_secs() >= 1 }).await;
+    server.until("many streams", || async { server.metric(ended) >= 5.0 && begun.elapsed().as_secs() >= 3 }).await;
     let line = json(event("u", "e1", 1, recommendation("i1")));
     writeln!(quiet.0.stdin.as_mut().unwrap(), "{line}").unwrap();
     server.until("stored", || async { server.metric(APPLIED) >= 1.0 }).await;
@@ -220,7 +220,8 @@ async fn a_files_rejected_lines_are_kept() {
     let directory = tempfile::tempdir().unwrap();
     let (file, dead_letter) = (directory.path().join("events.ndjson"), directory.path().join("dead.ndjson"));
     let good = json(event("u", "e1", 1, recommendation("i1")));
-    std::fs::write(&file, format!("{good}\n{{\n\n{}\n", json(event("u", "e1", 1, recommendation("i2"))))).unwrap();
+    // The server refuses the second line when the fourth, which is no JSON, is known to be wrong already.
+    std::fs::write(&file, format!("{good}\n{}\n\n{{\n", json(event("u", "e1", 1, recommendation("i2"))))).unwrap();
     let url = format!("http://{}", server.address);
     let ingest = async |more: &[&str]| {
         let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_sesrec"));
@@ -231,6 +232,7 @@ async fn a_files_rejected_lines_are_kept() {
     let checkpoint = ["--checkpoint", position.to_str().unwrap()];
     for _ in 0..2 {
         assert!(!ingest(&checkpoint).await.status.success(), "rejected events are a failure, and are not passed over");
+        assert!(std::fs::read_to_string(&position).unwrap().contains(r#""line":1"#));
     }
     let kept = [&checkpoint[..], &["--dead-letter", dead_letter.to_str().unwrap()]].concat();
     assert!(ingest(&kept).await.status.success(), "unless they are kept");

@@ -114,13 +114,18 @@ async fn a_replica_whose_model_fails_is_not_ready_until_it_works() {
     let server = TestServer::start().await;
     let mut client = server.client().await;
     server.model.break_down(true);
-    let answered = async |client: &mut Client| rank(client, "u", PATIENCE).await.0;
-    assert_eq!(answered(&mut client).await.unwrap_err(), Code::Internal);
-    for _ in 0..2 {
-        answered(&mut client).await.unwrap_err();
+    // Each has to be encoded, which works.
+    for user in ["u1", "u2", "u3"] {
+        assert_eq!(rank(&mut client, user, PATIENCE).await.0.unwrap_err(), Code::Internal);
     }
-    server.until("not ready", || async { server.http("/readyz").await.contains("the model fails: ") }).await;
+    let fails = async || server.http("/readyz").await.contains("the model fails: ");
+    server.until("not ready", &fails).await;
+    // As long as it does: the probe asks every 20 ms.
+    for _ in 0..20 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        assert!(fails().await);
+    }
     server.model.break_down(false);
     server.until("ready", || async { server.http("/readyz").await.starts_with("HTTP/1.1 200") }).await;
-    answered(&mut client).await.unwrap();
+    rank(&mut client, "u1", PATIENCE).await.0.unwrap();
 }

@@ -3,7 +3,7 @@
 use std::{
     fs::File,
     io::{self, BufWriter, Write},
-    path::PathBuf,
+    path::Path,
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -57,7 +57,8 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     }
     let output: Box<dyn Write> = match args.output.as_str() {
         "-" => Box::new(io::stdout().lock()),
-        path => Box::new(File::create_new(PathBuf::from(path)).with_context(|| path.to_owned())?),
+        path if Path::new(path).is_file() => bail!("{path} exists: choose another file, or delete it"),
+        path => Box::new(File::create(path).with_context(|| path.to_owned())?),
     };
     let mut output = BufWriter::new(output);
     for event in events {

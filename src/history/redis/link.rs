@@ -54,8 +54,7 @@ struct Current {
 struct Live {
     connection: Connection,
     number: u64,
-    /// Milliseconds after the link's start.
-    /// Since when something is sent and nothing is answered ([`Link::clock`]); 0 where there is nothing to wait for.
+    /// Since when something is sent and nothing is answered ([`Link::clock`]); 0 once anything is answered.
     waiting_since: Arc<AtomicU64>,
 }
 

@@ -167,7 +167,7 @@ impl NewToken {
     /// # Errors
     /// If the file would not be one: the name is taken, or the text wasn't one before.
     pub fn added_to(&self, text: &str) -> Result<String, String> {
-        if !text.trim().is_empty() && parse(text)?.iter().any(|token| token.name == self.name) {
+        if parse(text).is_ok_and(|tokens| tokens.iter().any(|token| token.name == self.name)) {
             return Err(format!(
                 "a token named {:?} is there already: give the new one another name, and remove the old one when nobody uses it",
                 self.name
