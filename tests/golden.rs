@@ -286,16 +286,25 @@ fn convert_then_score_by_command_line() {
         let temporary = tempfile::tempdir().unwrap();
         let bundle = temporary.path().join("bundle");
         convert(&golden.dir, &golden.dir.join("weights.safetensors"), &bundle);
-        let requests = std::fs::File::open(golden.dir.join("requests.ndjson")).unwrap();
-        let output = Command::new(env!("CARGO_BIN_EXE_sesrec"))
-            .args(["score", "--model"])
-            .arg(&bundle)
-            .args(["--device", &std::env::var("SESREC_TEST_DEVICE").unwrap_or_else(|_| "cpu".into())])
-            .stdin(requests)
-            .stderr(Stdio::inherit())
-            .output()
-            .unwrap();
+        let score = |requests: &Path| {
+            Command::new(env!("CARGO_BIN_EXE_sesrec"))
+                .args(["score", "--model"])
+                .arg(&bundle)
+                .args(["--device", &std::env::var("SESREC_TEST_DEVICE").unwrap_or_else(|_| "cpu".into())])
+                .stdin(std::fs::File::open(requests).unwrap())
+                .stderr(Stdio::inherit())
+                .output()
+                .unwrap()
+        };
+        let requests = golden.dir.join("requests.ndjson");
+        let output = score(&requests);
         assert!(output.status.success());
+        // What comes before a line that is wrong is answered.
+        let wrong = temporary.path().join("wrong.ndjson");
+        std::fs::write(&wrong, std::fs::read_to_string(&requests).unwrap() + "\nbad\n").unwrap();
+        let stopped = score(&wrong);
+        assert!(!stopped.status.success());
+        assert_eq!(stopped.stdout, output.stdout);
         let parse = |text: &str| -> Vec<serde_json::Value> {
             text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
         };

@@ -181,8 +181,7 @@ fn report(args: &Args, inputs: &Inputs, evaluated: Evaluated) -> anyhow::Result<
     let mut popularity = None;
     if args.popularity {
         // It counts what the model has learned from.
-        let learned = refitted.then(|| dataset.with_validation_learned());
-        let ranks = popularity_ranks(learned.as_ref().unwrap_or(dataset), targets, negatives)?;
+        let ranks = popularity_ranks(&dataset.with_validation_learned(refitted), targets, negatives)?;
         let metrics = *popularity.insert(Metrics::of(ranks.into_iter().map(|user| user.rank)));
         rows.push(MetricsRow { name: "popularity".into(), metrics });
     }

@@ -1,7 +1,7 @@
 //! Where ingested events come from, and how far they got.
 
 use std::{
-    io,
+    io::{self, Read},
     path::{Path, PathBuf},
 };
 
@@ -200,7 +200,7 @@ impl Beginning {
     /// Of the first `bytes`, or of all where there are fewer.
     fn of(file: &Path, bytes: u64) -> io::Result<Self> {
         let mut start = vec![];
-        std::io::Read::read_to_end(&mut std::io::Read::take(std::fs::File::open(file)?, bytes), &mut start)?;
+        std::fs::File::open(file)?.take(bytes).read_to_end(&mut start)?;
         Ok(Self { bytes: start.len() as u64, blake3: blake3::hash(&start).to_string() })
     }
 }

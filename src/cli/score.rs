@@ -75,40 +75,40 @@ struct Question {
 fn score(scorer: &Scorer, mut input: impl BufRead, output: &mut impl Write) -> anyhow::Result<()> {
     let (mut chunk, mut candidates, mut text) = (vec![], 0, String::new());
     for line in 1.. {
-        text.clear();
-        let read = input.by_ref().take(MAX_LINE_BYTES).read_line(&mut text).with_context(|| format!("line {line}"))?;
-        if read as u64 == MAX_LINE_BYTES {
-            bail!("line {line}: longer than {MAX_LINE_BYTES} bytes");
-        }
-        let mut wrong = None;
-        if !text.trim().is_empty() {
-            match scorer.question(&text, line) {
-                Ok(question) => {
-                    candidates += question.resolved.rows.len();
-                    chunk.push(question);
-                }
-                // The lines before it get their answers.
-                Err(error) => wrong = Some(error.context(format!("line {line}"))),
+        let ended = match scorer.next(&mut input, &mut text, line).with_context(|| format!("line {line}")) {
+            Ok(Some(question)) => {
+                candidates += question.resolved.rows.len();
+                chunk.push(question);
+                None
             }
-        }
-        if read == 0 || wrong.is_some() || chunk.len() == CHUNK_REQUESTS || candidates >= CHUNK_CANDIDATES {
+            Ok(None) => text.is_empty().then_some(Ok(())),
+            // The lines before it get their answers.
+            Err(error) => Some(Err(error)),
+        };
+        if ended.is_some() || chunk.len() == CHUNK_REQUESTS || candidates >= CHUNK_CANDIDATES {
             for response in scorer.answer(std::mem::take(&mut chunk))? {
                 serde_json::to_writer(&mut *output, &response)?;
                 output.write_all(b"\n").context("standard output")?;
             }
             candidates = 0;
         }
-        if let Some(error) = wrong {
-            return Err(error);
-        }
-        if read == 0 {
-            break;
+        if let Some(ended) = ended {
+            return ended;
         }
     }
     Ok(())
 }
 
 impl Scorer {
+    /// The next line's question; none if the line is blank, and at the end, where `text` stays empty.
+    fn next(&self, input: &mut impl BufRead, text: &mut String, line: u64) -> anyhow::Result<Option<Question>> {
+        text.clear();
+        if input.by_ref().take(MAX_LINE_BYTES).read_line(text)? as u64 == MAX_LINE_BYTES {
+            bail!("longer than {MAX_LINE_BYTES} bytes");
+        }
+        if text.trim().is_empty() { Ok(None) } else { self.question(text, line).map(Some) }
+    }
+
     fn question(&self, text: &str, line: u64) -> anyhow::Result<Question> {
         let request: v1::RankRequest = serde_json::from_str(text)?;
         // Offline there is no one to protect from long candidate lists.

@@ -23,9 +23,9 @@ pub use size_flags::{Preset, SizeFlags};
 
 use super::signals::StopSignals;
 use crate::{
-    data::{Dataset, EvaluationNegatives, Featurizer, Split, Statistics},
+    data::{Dataset, EvaluationNegatives, Existing, Featurizer, Split, StagedDirectory, Statistics},
     eval::{Evaluator, Metrics, MetricsRow, metrics_table, popularity_ranks},
-    model::{Bundle, ModelConfig},
+    model::{Bundle, Manifest, ModelConfig},
     nn::{DeviceChoice, device_name},
     train::{Best, Checkpoint, Ending, EpochReport, Outcome, Recipe, Reporting, Trainer, TrainingFiles},
 };
@@ -154,10 +154,7 @@ fn train(args: &Args, stop: Arc<AtomicBool>) -> anyhow::Result<()> {
             args.out.display()
         );
     }
-    let occupied = std::fs::read_dir(&args.out).is_ok_and(|mut entries| entries.next().is_some());
-    if occupied && !args.out.join("manifest.json").exists() {
-        bail!("{} is not empty and not a bundle: choose another --out", args.out.display());
-    }
+    StagedDirectory::check(&args.out, Manifest::FILE, Existing::Replace)?;
     let dataset = Dataset::read(&args.data)?;
     let negatives = args.negatives.open(&dataset)?;
     let recipe = args.recipe.recipe(args.seed, args.model.sizes.preset, args.model.kind(), args.model.loss());
@@ -218,8 +215,8 @@ fn finish(args: &Args, trainer: &Trainer<'_>, config: ModelConfig, outcome: Outc
     let targets = dataset.targets(Split::Test);
     let test = Metrics::of(evaluator.ranks(&*model, &targets)?.into_iter().map(|user| user.rank));
     // It counts what the model has learned from.
-    let refitted = trainer.recipe.refit.then(|| dataset.with_validation_learned());
-    let popularity = popularity_ranks(refitted.as_ref().unwrap_or(dataset), &targets, trainer.negatives)?;
+    let learned = dataset.with_validation_learned(trainer.recipe.refit);
+    let popularity = popularity_ranks(&learned, &targets, trainer.negatives)?;
     let popularity_test = Metrics::of(popularity.into_iter().map(|user| user.rank));
     let report = TrainingReport {
         program: format!("sesrec {}", env!("CARGO_PKG_VERSION")),

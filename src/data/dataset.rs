@@ -153,10 +153,11 @@ pub(super) struct Columns {
 }
 
 impl Dataset {
-    /// The same data set with the validation interactions in the training part and none left to validate on: for learning
-    /// once more from all that lies before the test, when validation has said how.
-    pub fn with_validation_learned(&self) -> Self {
-        Self { validation_learned: true, ..self.clone() }
+    /// The same data set, where `learned` with the validation interactions in the training part and none left to validate on:
+    /// for learning once more from all that lies before the test, when validation has said how, and for whatever is compared
+    /// with what did.
+    pub fn with_validation_learned(&self, learned: bool) -> Self {
+        Self { validation_learned: learned, ..self.clone() }
     }
 
     /// How many of a user's interactions are the training part, the oldest ones.

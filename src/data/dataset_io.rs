@@ -25,7 +25,8 @@ use super::{
 /// The newest format of a data set that this program reads, and the one that it writes.
 pub const DATASET_FORMAT_VERSION: u32 = 1;
 
-pub(super) const MANIFEST: &str = "dataset.json";
+/// What a data set's directory is known by.
+pub const DATASET_MANIFEST: &str = "dataset.json";
 const RECOMMENDATIONS: &str = "recommendations.parquet";
 const SEARCHES: &str = "searches.parquet";
 const ATTRIBUTE_VALUES: &str = "attribute_values.parquet";
@@ -69,7 +70,7 @@ impl Dataset {
     /// # Errors
     /// Names the file that is missing, changed, of a newer format or inconsistent.
     pub fn read(dir: &Path) -> Result<Self, DatasetError> {
-        let path = dir.join(MANIFEST);
+        let path = dir.join(DATASET_MANIFEST);
         let json = match fs::read(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let message = "is no data set (it has no dataset.json): make one with `sesrec import`";
@@ -114,7 +115,7 @@ impl Dataset {
         names: &LogNames,
         import: &impl Serialize,
     ) -> Result<(), DatasetError> {
-        let staged = StagedDirectory::begin(dir, MANIFEST, existing)?;
+        let staged = StagedDirectory::begin(dir, DATASET_MANIFEST, existing)?;
         self.catalogue.write(staged.path())?;
         self.write_recommendations(&staged.path().join(RECOMMENDATIONS))?;
         self.write_searches(&staged.path().join(SEARCHES), names)?;
@@ -125,7 +126,7 @@ impl Dataset {
             files.insert(name.to_owned(), FileChecksum::of(&path).map_err(DatasetError::io(&path))?);
         }
         self.checksum = checksum(&files);
-        let path = staged.path().join(MANIFEST);
+        let path = staged.path().join(DATASET_MANIFEST);
         let manifest = Manifest {
             format_version: DATASET_FORMAT_VERSION,
             statistics: self.statistics,

@@ -30,7 +30,7 @@ pub use catalogue::{Attribute, Catalogue, EntityTable, ITEM_WORDS, WordLists};
 pub use catalogue_io::CATALOGUE_FORMAT_VERSION;
 pub use checksum::FileChecksum;
 pub use dataset::{Dataset, DatasetError, SearchClick, Split, Statistics, Target};
-pub use dataset_io::{AttributeValues, DATASET_FORMAT_VERSION, LogNames};
+pub use dataset_io::{AttributeValues, DATASET_FORMAT_VERSION, DATASET_MANIFEST, LogNames};
 pub use featurize::{
     Featurized, Featurizer, HistoryLimits, RowHistory, RowSearch, SearchFeatures, UserFeatures, UserRow,
 };

@@ -10,7 +10,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{ExperimentError, RunConfig, RunKey, RunRecord, record::hash};
-use crate::eval::Metrics;
+use crate::{data::DATASET_MANIFEST, eval::Metrics, model::Manifest};
 
 /// Grows when the format changes; runs of another one are made anew.
 const FORMAT: u32 = 1;
@@ -49,7 +49,7 @@ impl RunStore {
     pub fn open(directory: &Path) -> Result<Self, ExperimentError> {
         let runs = directory.join("runs");
         // What a data set, a bundle, logs are known by.
-        if ["dataset.json", "manifest.json", "rec_inter.csv"].iter().any(|file| directory.join(file).exists()) {
+        if [DATASET_MANIFEST, Manifest::FILE, "rec_inter.csv"].iter().any(|file| directory.join(file).exists()) {
             return Err(ExperimentError::Foreign(directory.to_owned()));
         }
         fs::create_dir_all(&runs).map_err(ExperimentError::io(&runs))?;

@@ -27,7 +27,7 @@ impl Trainer<'_> {
         if !self.recipe.refit || matches!(ending, Ending::Interrupted { .. }) {
             return Ok(first);
         }
-        let dataset = self.dataset.with_validation_learned();
+        let dataset = self.dataset.with_validation_learned(true);
         let again = Trainer {
             dataset: &dataset,
             files: self.files.of_refit(best, self.recipe.epochs),

@@ -45,8 +45,7 @@ pub(super) fn run(args: &Args, stop: Arc<AtomicBool>) -> anyhow::Result<()> {
         let weights =
             HandmadeScore::new(dataset, negatives).pick_weights(&validation, |metrics| selection.of(metrics))?;
         // What nobody learned counts what the others have learned from.
-        let refitted = variants[0].recipe.refit.then(|| dataset.with_validation_learned());
-        let dataset = refitted.as_ref().unwrap_or(dataset);
+        let dataset = &dataset.with_validation_learned(variants[0].recipe.refit);
         let score = HandmadeScore::new(dataset, negatives);
         let handmade = Row::of_ranks("hand-made score", &score.ranks(weights, &test)?);
         protocol.push(format!("hand-made score: {weights}; picked on validation, nothing learned"));

@@ -15,7 +15,7 @@ use super::{
 use crate::data::{
     Catalogue, Dataset, DatasetError, EntityTable, Existing, LogNames, Progress, StagedDirectory, Tokenizer,
     Vocabulary, WordLists,
-    dataset_io::{MANIFEST, UserRows},
+    dataset_io::{DATASET_MANIFEST, UserRows},
 };
 
 /// What a search that led to no click counts as.
@@ -61,7 +61,7 @@ pub struct Imported {
 impl Imported {
     /// Whether `out` can be written: to be asked before the import, which may take a while.
     pub fn check_target(out: &Path, existing: Existing) -> Result<(), DatasetError> {
-        StagedDirectory::check(out, MANIFEST, existing)
+        StagedDirectory::check(out, DATASET_MANIFEST, existing)
     }
 
     /// Writes the data set directory, whole or not at all; the report is recorded in its `dataset.json`.

@@ -178,7 +178,7 @@ mod tests {
         assert_eq!(tables[CLICKS].to_vec1::<u32>().unwrap(), [0, 3, 3, 1, 1, 0, 0, 0, 0, 0]);
         let pairs = [[1, 2, 3], [1, 3, 1], [1, 4, 1], [2, 1, 3], [2, 3, 1], [3, 1, 1], [3, 2, 1], [4, 1, 1]];
         assert_eq!(tables[PAIRS].to_vec2::<u32>().unwrap(), pairs);
-        let refit = ClickedTogether::tables(&dataset().with_validation_learned()).unwrap();
+        let refit = ClickedTogether::tables(&dataset().with_validation_learned(true)).unwrap();
         assert_eq!(refit[CLICKS].to_vec1::<u32>().unwrap()[8], 3, "validation is learned from, too");
     }
 
