@@ -11,11 +11,11 @@ mod sizes;
 #[path = "support/times.rs"]
 mod times;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Result, anyhow};
 use candle_core::{DType, Device, Tensor};
-use ranks::Ranks;
+use ranks::{Answered, Ranks};
 use sesrec::{
     data::UserFeatures,
     engine::EngineOptions,
@@ -204,12 +204,22 @@ fn engine(bundle: &Bundle, device: &Device, users: &[UserFeatures]) -> Result<()
             println!("    one Rank of {} candidates, {name}: p50 {p50:.0} us, p99 {p99:.0} us", lists[0].len());
         }
     }
-    for callers in [64, 512] {
-        let rounds = if device.is_cpu() { 4 } else { 100 };
-        let started = Instant::now();
-        ranks.callers(callers, rounds, users, &lists[1])?;
-        let rate = (callers * rounds * 1_000) as f64 / started.elapsed().as_secs_f64();
-        println!("    {callers} callers, cached users, 1,000 candidates each: {:.1} M candidates/s", rate / 1e6);
+    drop(ranks);
+    for device_threads in [1, 2, 4] {
+        let options = EngineOptions { device_threads: Some(device_threads.try_into()?), ..EngineOptions::default() };
+        let ranks = Ranks::new(&path, device, options)?;
+        for callers in [64, 512] {
+            let rounds = if device.is_cpu() { 4 } else { 100 };
+            ranks.callers(callers, 1, users, &lists[1])?; // encodes them
+            let Answered { elapsed, times } = ranks.callers(callers, rounds, users, &lists[1])?;
+            let rate = (callers * rounds * 1_000) as f64 / elapsed.as_secs_f64();
+            let [p50, p99] = [0.5, 0.99].map(|part| 1e3 * quantile(&times, part));
+            println!(
+                "    {device_threads} device threads, {callers} callers, cached users, 1,000 candidates each: {:.1} M \
+                 candidates/s, p50 {p50:.2} ms, p99 {p99:.2} ms",
+                rate / 1e6
+            );
+        }
     }
     Ok(())
 }

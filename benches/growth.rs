@@ -15,12 +15,12 @@ mod times;
 use std::{
     path::{Path, PathBuf},
     process::Command,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
 use candle_core::Device;
-use ranks::Ranks;
+use ranks::{Answered, Ranks};
 use sesrec::{
     data::UserFeatures,
     engine::EngineOptions,
@@ -226,9 +226,8 @@ fn callers(ranks: &Ranks) -> Result<Curve> {
     let mut rounds = vec![vec![]; SIZES.len()];
     for _ in 0..ROUNDS {
         for (callers, rounds) in SIZES.iter().zip(&mut rounds) {
-            let started = Instant::now();
-            let times = ranks.callers(*callers, ANSWERS / callers, &users, &lists)?;
-            let rate = ANSWERS as f64 / started.elapsed().as_secs_f64();
+            let Answered { elapsed, times } = ranks.callers(*callers, ANSWERS / callers, &users, &lists)?;
+            let rate = ANSWERS as f64 / elapsed.as_secs_f64();
             rounds.push([rate, 1e3 * median(&times), 1e3 * quantile(&times, 0.99)]);
         }
     }

@@ -71,20 +71,22 @@ class Python:
 
 def onnx_session(model, inputs, candidates, path, threads):
     names = ["user", "recommendations", "queries", "words", "sources", "clicks", "candidates"]
-    torch.onnx.export(
-        model,
-        (*inputs, candidates),
-        path,
-        input_names=names,
-        output_names=["scores"],
-        dynamic_shapes=[None] * len(inputs) + [{0: torch.export.Dim("candidates", min=2, max=100_000)}],
-        dynamo=True,
-        verbose=False,
-    )
+    # Not every PyTorch can export it: a graph that one of them has written serves the others, too.
+    if not path.exists():
+        torch.onnx.export(
+            model,
+            (*inputs, candidates),
+            str(path),
+            input_names=names,
+            output_names=["scores"],
+            dynamic_shapes=[None] * len(inputs) + [{0: torch.export.Dim("candidates", min=2, max=100_000)}],
+            dynamo=True,
+            verbose=False,
+        )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     fixed = {name: value.numpy() for name, value in zip(names, inputs)}
     return lambda rows: session.run(None, {**fixed, "candidates": rows.numpy()})[0]
 
@@ -106,7 +108,7 @@ def main():
     model = SesRec(load_file(bundle / "model.safetensors"), config, *attributes).eval()
     inputs = history(case, config)
     candidates = {len(rows): torch.tensor(rows) for rows in case["candidates"]}
-    graph = str(arguments.directory / "sesrec.onnx")
+    graph = arguments.directory / "sesrec.onnx"
     with torch.inference_mode():
         tables = WithItemTables(model).eval()
     with torch.no_grad():

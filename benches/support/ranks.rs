@@ -1,6 +1,10 @@
 //! Whole Ranks through queue, batches, cache and order, without gRPC and stores.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::Result;
 use candle_core::Device;
@@ -57,37 +61,49 @@ impl Ranks {
         Ok(())
     }
 
-    /// Callers that each wait for an answer before they ask again, `rounds` times, with users that are cached; every
-    /// answer's duration, sorted.
+    /// Callers that each wait for an answer before they ask again, `rounds` times, with users that are cached.
     pub fn callers(
         &self,
         callers: usize,
         rounds: usize,
         users: &[UserFeatures],
         lists: &[Vec<u32>],
-    ) -> Result<Vec<Duration>> {
-        let ask = |caller: usize| {
-            let job = |round: usize| {
-                let user = caller % users.len();
-                self.job(user, users[user].clone(), true, &lists[(caller + round) % lists.len()])
-            };
-            let (engine, jobs) = (self.engine.clone(), (0..rounds).map(job).collect::<Vec<_>>());
+    ) -> Result<Answered> {
+        let job = |caller: usize, round: usize| {
+            let user = caller % users.len();
+            self.job(user, users[user].clone(), true, &lists[(caller + round) % lists.len()])
+        };
+        // All of them before the first is asked: what a benchmark does for itself is not to be measured.
+        let jobs: Vec<Vec<RankJob>> =
+            (0..callers).map(|caller| (0..rounds).map(|round| job(caller, round)).collect()).collect();
+        let ask = |jobs: Vec<RankJob>| {
+            let engine = self.engine.clone();
             async move {
                 let mut times = vec![];
                 for job in jobs {
-                    let started = std::time::Instant::now();
+                    let started = Instant::now();
                     engine.rank(RankJob { deadline: Deadline::after(Duration::from_secs(60)), ..job }).await?;
                     times.push(started.elapsed());
                 }
                 Ok::<_, sesrec::engine::EngineError>(times)
             }
         };
-        let tasks: Vec<_> = (0..callers).map(|caller| self.runtime.spawn(ask(caller))).collect();
+        let started = Instant::now();
+        let tasks: Vec<_> = jobs.into_iter().map(|jobs| self.runtime.spawn(ask(jobs))).collect();
         let mut times = vec![];
         for task in tasks {
             times.extend(self.runtime.block_on(task)??);
         }
+        let elapsed = started.elapsed();
         times.sort();
-        Ok(times)
+        Ok(Answered { elapsed, times })
     }
+}
+
+/// What callers waited for.
+pub struct Answered {
+    /// From the first question to the last answer.
+    pub elapsed: Duration,
+    /// Every answer's duration, sorted.
+    pub times: Vec<Duration>,
 }

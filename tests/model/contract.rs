@@ -16,7 +16,7 @@ use sesrec::{
 use crate::device::test_device;
 use crate::fixture::{ITEMS, any_user, batch, catalogue, dataset, inputs, some_users};
 
-/// Every model, with every loss that it has and with what it can do without.
+/// Every model, with every loss that it has, with what it can do without and as `--recipe best` builds it.
 pub fn models() -> Vec<ModelConfig> {
     let (inputs, heads) = inputs();
     let with_losses = |&kind: &ModelKind| {
@@ -36,6 +36,10 @@ pub fn models() -> Vec<ModelConfig> {
         // Whose tensors alone there is a path of its own for, and those that publish without.
         if matches!(kind, ModelKind::Sesrec | ModelKind::Fmlp | ModelKind::SasRec) {
             configs.push(configs[0].with_settings(&[Setting::new("item_projection", false)]).unwrap());
+        }
+        let better = kind.better_settings();
+        if !better.is_empty() {
+            configs.push(configs[0].with_settings(&better).unwrap());
         }
         configs
     };

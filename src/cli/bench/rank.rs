@@ -205,10 +205,11 @@ impl Sender {
     fn run(&self, load: Load) -> impl Future<Output = Measured> + use<> {
         let (channels, requests, timeout) = (self.channels.clone(), self.requests.clone(), self.timeout);
         open_loop(load, move |number| {
-            let channel = channels[number as usize % channels.len()].clone();
-            let mut request = Request::new(requests[number as usize % requests.len()].clone());
-            request.set_timeout(timeout);
+            let (channels, requests) = (channels.clone(), requests.clone());
             async move {
+                let channel = channels[number as usize % channels.len()].clone();
+                let mut request = Request::new(requests[number as usize % requests.len()].clone());
+                request.set_timeout(timeout);
                 match RankingServiceClient::new(channel).rank(request).await {
                     Ok(answer) => Answer { code: Code::Ok, timings: answer.into_inner().timings },
                     Err(status) => Answer { code: status.code(), timings: None },

@@ -7,6 +7,8 @@
 mod kernels;
 mod plan;
 
+use std::sync::{Mutex, PoisonError};
+
 use candle_core::{Device, Result, Tensor};
 
 use self::{
@@ -26,6 +28,10 @@ use crate::{
     model::{ModelError, ScoreRequest, UserState},
     nn::{Matrix, RowZero, gather_rows, project},
 };
+
+/// Held while a product is launched, since candle keeps its precision for the whole process: batches of several threads, or
+/// of two models, would change it for each other.
+static PRECISION: Mutex<()> = Mutex::new(());
 
 type DeviceUser = EncodedUser<OnDevice>;
 
@@ -209,6 +215,7 @@ impl CudaRanker {
             further = Some(if let Some(further) = further { (further + counted)? } else { counted });
         }
         let product = |x: &Tensor, weights: &Tensor| {
+            let _only = PRECISION.lock().unwrap_or_else(PoisonError::into_inner);
             candle_core::cuda::set_gemm_reduced_precision_f32(self.reduced);
             let product = x.matmul(weights);
             candle_core::cuda::set_gemm_reduced_precision_f32(false);
