@@ -33,6 +33,13 @@ impl Default for HistoryOptions {
     }
 }
 
+impl HistoryOptions {
+    /// The oldest time that is still kept.
+    pub(super) fn cutoff(&self, now: EventTime) -> EventTime {
+        self.time_to_live.map_or(EventTime::default(), |age| now.saturating_sub(age))
+    }
+}
+
 /// What an append did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Outcome {

@@ -143,7 +143,7 @@ impl UserTimeline {
     /// Appends one event. Unless the outcome is `Applied` nothing changes.
     pub(super) fn apply(&mut self, event: &Event, options: &HistoryOptions, now: EventTime) -> (Appended, Change) {
         let unchanged = |outcome, version| (Appended { outcome, version }, Change::default());
-        let cutoff = cutoff(options, now);
+        let cutoff = options.cutoff(now);
         if event.time < cutoff || self.is_erased(event.time) {
             return unchanged(Outcome::TooOld, self.version);
         }
@@ -170,14 +170,14 @@ impl UserTimeline {
         if !self.is_due(options, now) {
             return None;
         }
-        let removed = self.settle(options, cutoff(options, now));
+        let removed = self.settle(options, options.cutoff(now));
         self.step_version(now);
         Some(Change { inserted: None, removed })
     }
 
     /// Whether something is past the time to live, or past bounds that were lowered since it was stored.
     pub(super) fn is_due(&self, options: &HistoryOptions, now: EventTime) -> bool {
-        let cutoff = cutoff(options, now);
+        let cutoff = options.cutoff(now);
         self.recommendations.len() > options.max_recommendations
             || self.searches.len() > options.max_searches
             || Side::ALL.iter().any(|&side| self.side(side).first().is_some_and(|row| row.time < cutoff))
@@ -319,11 +319,6 @@ impl UserTimeline {
         removed.extend::<Vec<_>>(dropped);
         self.clicks = kept;
     }
-}
-
-/// The oldest time that is still kept.
-fn cutoff(options: &HistoryOptions, now: EventTime) -> EventTime {
-    options.time_to_live.map_or(EventTime::default(), |age| now.saturating_sub(age))
 }
 
 #[cfg(test)]

@@ -18,6 +18,11 @@ impl UserKey {
         Self(key)
     }
 
+    /// As [`bytes`](Self::bytes) gave them; `None` of another length.
+    pub(super) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        bytes.try_into().ok().map(Self)
+    }
+
     pub(super) fn bytes(&self) -> &[u8; Self::BYTES] {
         &self.0
     }

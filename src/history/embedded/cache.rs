@@ -80,6 +80,13 @@ impl TimelineCache {
         self.timelines.insert(user, durable);
     }
 
+    /// Replaces a state that is still kept by one that has just become durable; others aren't pushed out for it.
+    pub(super) fn renew(&self, user: UserKey, durable: Arc<Cached>) {
+        let mut changes = self.stripe(&user);
+        *changes += 1;
+        let _ = self.timelines.replace(user, durable, true);
+    }
+
     /// Forgets everything: what is durable is no longer known.
     pub(super) fn clear(&self) {
         for stripe in &self.changes {
@@ -110,8 +117,14 @@ mod tests {
         cache.publish(user, state(2));
         cache.offer(user, &ticket, &state(1));
         assert_eq!(cache.get(&user).unwrap().timeline.version(), HistoryVersion(2));
+        cache.renew(user, state(4));
+        assert_eq!(cache.get(&user).unwrap().timeline.version(), HistoryVersion(4));
         cache.clear();
         assert!(cache.get(&user).is_none());
+        let ticket = cache.ticket(&user);
+        cache.renew(user, state(5));
+        cache.offer(user, &ticket, &state(4));
+        assert!(cache.get(&user).is_none(), "neither the older state nor one that nobody asked for");
         let ticket = cache.ticket(&user);
         cache.offer(user, &ticket, &state(3));
         assert_eq!(cache.get(&user).unwrap().timeline.version(), HistoryVersion(3));

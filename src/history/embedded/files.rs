@@ -7,7 +7,10 @@
 //!
 //! The order of the keys is the order of the histories, so a user is read by one scan, and an append writes one row.
 
-use std::path::{Path, PathBuf};
+use std::{
+    ops::Bound,
+    path::{Path, PathBuf},
+};
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode, Readable};
 
@@ -33,6 +36,20 @@ pub(super) struct Files {
     events: Keyspace,
     users: Keyspace,
     directory: PathBuf,
+}
+
+/// Users that one step of a walk looks at, and those among them that are due, at most: what a group commit does for
+/// them delays the appends beside them by some milliseconds.
+const WALK_USERS: usize = 512;
+const WALK_DUE: usize = 64;
+
+/// A step of a walk over all users.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Walk {
+    /// Those with an event before the cutoff.
+    pub(super) due: Vec<UserKey>,
+    /// Where to go on; `None` at the end.
+    pub(super) last: Option<UserKey>,
 }
 
 /// Changes to write at once.
@@ -71,6 +88,33 @@ impl Files {
             rows.push(decode_row(&key, &value)?);
         }
         Ok(UserTimeline::restore(rows, version, erased_through))
+    }
+
+    /// Looks at the oldest event of each side of the users that follow one, in the keys' order.
+    pub(super) fn walk(&self, after: Option<UserKey>, cutoff: EventTime) -> Result<Walk, StoreError> {
+        let failed = |error| explain(&self.directory, &error);
+        let snapshot = self.database.snapshot();
+        let from = after.map_or(Bound::Unbounded, |user| Bound::Excluded(*user.bytes()));
+        let mut walk = Walk { due: vec![], last: None };
+        for (looked_at, guard) in
+            (1..).zip(snapshot.range(&self.users, (from, Bound::<[u8; UserKey::BYTES]>::Unbounded)))
+        {
+            let key = guard.key().map_err(failed)?;
+            // `probe` has a row there, too.
+            let Some(user) = UserKey::from_bytes(&key) else { continue };
+            for side in Side::ALL {
+                let Some(oldest) = snapshot.prefix(&self.events, side_prefix(&user, side)).next() else { continue };
+                if time_of(&oldest.key().map_err(failed)?)? < cutoff {
+                    walk.due.push(user);
+                    break;
+                }
+            }
+            if looked_at == WALK_USERS || walk.due.len() == WALK_DUE {
+                walk.last = Some(user);
+                break;
+            }
+        }
+        Ok(walk)
     }
 
     /// Writes a row that nobody reads, to see whether that works again.
@@ -117,22 +161,32 @@ fn side_byte(side: Side) -> u8 {
     }
 }
 
+fn side_prefix(user: &UserKey, side: Side) -> [u8; UserKey::BYTES + 1] {
+    let mut prefix = [side_byte(side); UserKey::BYTES + 1];
+    prefix[..UserKey::BYTES].copy_from_slice(user.bytes());
+    prefix
+}
+
 fn row_key(user: &UserKey, row: &Row) -> Vec<u8> {
     let id = row.event_id.as_str().as_bytes();
     let mut key = Vec::with_capacity(PREFIX_BYTES + id.len());
-    key.extend_from_slice(user.bytes());
-    key.push(side_byte(row.side()));
+    key.extend_from_slice(&side_prefix(user, row.side()));
     key.extend_from_slice(&row.time.nanos().to_be_bytes());
     key.extend_from_slice(id);
     key
 }
 
-fn decode_row(key: &[u8], value: &[u8]) -> Result<Row, StoreError> {
-    let (Some(time), Some(id)) = (key.get(UserKey::BYTES + 1..PREFIX_BYTES), key.get(PREFIX_BYTES..)) else {
+fn time_of(key: &[u8]) -> Result<EventTime, StoreError> {
+    let Some(time) = key.get(UserKey::BYTES + 1..PREFIX_BYTES) else {
         return Err(StoreError::Corrupt(format!("key of {} bytes", key.len())));
     };
-    let time: EventTime = codec::time(u64::from_be_bytes(time.try_into().expect("eight bytes by the range")))?;
-    let id = std::str::from_utf8(id).map_err(|error| StoreError::Corrupt(format!("event id: {error}")))?;
+    codec::time(u64::from_be_bytes(time.try_into().expect("eight bytes by the range")))
+}
+
+fn decode_row(key: &[u8], value: &[u8]) -> Result<Row, StoreError> {
+    let time = time_of(key)?;
+    let id =
+        std::str::from_utf8(&key[PREFIX_BYTES..]).map_err(|error| StoreError::Corrupt(format!("event id: {error}")))?;
     let event_id = EventId::new(id).map_err(codec::corrupt("event_id"))?;
     let row = Row { time, event_id, payload: codec::payload(codec::decode(value)?)? };
     if key[UserKey::BYTES] != side_byte(row.side()) {

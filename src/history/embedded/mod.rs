@@ -4,7 +4,8 @@
 //! writes the differences as one batch, syncs the journal once, and only then publishes the new timelines and answers
 //! (group commit: the more callers, the fewer syncs per event). Reads come from a bounded cache of timelines ([`cache`])
 //! or, on a miss, from a snapshot on a blocking thread; they never wait for a sync. [`files`] knows how rows lie in the
-//! directory, which is a fjall database (a log-structured merge tree in Rust).
+//! directory, which is a fjall database (a log-structured merge tree in Rust). [`sweeper`] drops what is past its time of
+//! users who don't come back.
 //!
 //! When the disk fails or fills up, nothing is acknowledged, the database is closed (what the journal holds is unknown
 //! then), and opened anew once it can be.
@@ -12,6 +13,7 @@
 mod cache;
 mod files;
 mod store;
+mod sweeper;
 mod writer;
 
 pub use store::EmbeddedStore;

@@ -13,6 +13,7 @@ use super::{
     super::{Appended, Clock, HistoryOptions, HistoryStore, Loaded, StoreError, user_key::UserKey},
     cache::{Cached, TimelineCache},
     files::Files,
+    sweeper::{self, Tempo},
     writer::{self, Job, Shared, Ticket},
 };
 use crate::domain::{Deadline, Event, HistoryVersion, UserId};
@@ -34,6 +35,8 @@ pub struct EmbeddedStore {
     /// Bounds the queue in events: the channel itself has no bound.
     places: Arc<Semaphore>,
     scans: Arc<Semaphore>,
+    /// Ends the sweeper when it is dropped.
+    _sweeping: std::sync::mpsc::Sender<()>,
 }
 
 impl EmbeddedStore {
@@ -42,6 +45,15 @@ impl EmbeddedStore {
     /// # Errors
     /// `Config` if another process has it open or it can't be created, read or written.
     pub fn open(directory: &Path, options: HistoryOptions, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
+        Self::open_swept(directory, options, clock, Tempo::default())
+    }
+
+    fn open_swept(
+        directory: &Path,
+        options: HistoryOptions,
+        clock: Arc<dyn Clock>,
+        tempo: Tempo,
+    ) -> Result<Self, StoreError> {
         let files = Files::open(directory).map_err(|error| match error {
             // There is nothing to wait for at the start: someone has to act.
             StoreError::Unavailable(reason) => StoreError::Config(reason),
@@ -56,12 +68,14 @@ impl EmbeddedStore {
         });
         let (jobs, queue) = mpsc::unbounded_channel();
         let writer = shared.clone();
-        std::thread::Builder::new()
-            .name("history-writer".into())
-            .spawn(move || writer::run(&writer, queue))
-            .map_err(|error| StoreError::Config(format!("can't start the writer thread: {error}")))?;
+        start("history-writer", move || writer::run(&writer, queue))?;
+        let (sweeping, stop) = std::sync::mpsc::channel();
+        if options.time_to_live.is_some() {
+            let (shared, jobs) = (Arc::downgrade(&shared), jobs.downgrade());
+            start("history-sweeper", move || sweeper::run(&shared, &jobs, tempo, &stop))?;
+        }
         let [places, scans] = [QUEUE_EVENTS, SCANS].map(|permits| Arc::new(Semaphore::new(permits)));
-        Ok(Self { shared, jobs, places, scans })
+        Ok(Self { shared, jobs, places, scans, _sweeping: sweeping })
     }
 
     /// Queues a job of `size` events and waits for its answer, both within the deadline.
@@ -109,6 +123,11 @@ impl EmbeddedStore {
         }));
         scan.await.unwrap_or_else(|failed| Err(StoreError::Unavailable(format!("reading failed: {failed}"))))
     }
+}
+
+fn start(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), StoreError> {
+    let started = std::thread::Builder::new().name(name.into()).spawn(work);
+    started.map(drop).map_err(|error| StoreError::Config(format!("can't start the thread {name}: {error}")))
 }
 
 #[async_trait]
@@ -162,10 +181,16 @@ impl HistoryStore for EmbeddedStore {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{
+        sync::atomic::{AtomicU64, Ordering},
+        time::Duration,
+    };
 
     use super::*;
-    use crate::history::SystemClock;
+    use crate::{
+        domain::{EventId, EventTime, ItemId, Payload, Recommendation},
+        history::SystemClock,
+    };
 
     /// How many of 300 loads that met their deadline while the disk stalled are still carried out after it, by a runtime
     /// with so many threads for blocking work.
@@ -210,5 +235,68 @@ mod tests {
     #[test]
     fn a_stalled_disk_holds_a_bounded_number_of_threads() {
         assert!((1..=SCANS).contains(&abandoned_scans_that_run(512)));
+    }
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    /// Hours since 1970.
+    struct Hours(AtomicU64);
+
+    impl Clock for Hours {
+        fn now(&self) -> EventTime {
+            at(self.0.load(Ordering::Relaxed))
+        }
+    }
+
+    fn at(hour: u64) -> EventTime {
+        EventTime::from_millis(hour * 3_600_000).unwrap()
+    }
+
+    fn click(user: &str, hour: u64) -> Event {
+        Event {
+            event_id: EventId::new(&format!("at {hour}")).unwrap(),
+            user_id: UserId::new(user).unwrap(),
+            time: at(hour),
+            payload: Payload::Recommendation(Recommendation { item_id: ItemId::new("i").unwrap() }),
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_past_its_time_goes_though_nobody_asks_for_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let clock = Arc::new(Hours(AtomicU64::new(1000)));
+        let options = HistoryOptions { time_to_live: Some(24 * HOUR), ..HistoryOptions::default() };
+        let deadline = || Deadline::after(Duration::from_secs(30));
+        // More than a step takes; half of them come back within their time.
+        let users: Vec<String> = (0..300).map(|n| format!("u{n}")).collect();
+        let events: Vec<Event> = (0..)
+            .zip(&users)
+            .flat_map(|(n, user)| [click(user, 1000)].into_iter().chain((n % 2 == 0).then(|| click(user, 1020))))
+            .collect();
+        let store = EmbeddedStore::open(directory.path(), options, clock.clone()).unwrap();
+        assert!(store.append(&events, deadline()).await.iter().all(Result::is_ok));
+        store.close().await;
+        drop(store);
+
+        clock.0.store(1030, Ordering::Relaxed);
+        let pause = Duration::from_millis(2);
+        let tempo = Tempo { first: pause, step: pause, round: pause };
+        let store = EmbeddedStore::open_swept(directory.path(), options, clock, tempo).unwrap();
+        let keys: Vec<UserKey> = users.iter().map(|user| UserKey::of(&UserId::new(user).unwrap())).collect();
+        let left = || -> Vec<usize> {
+            let files = store.shared.files().unwrap();
+            keys.iter().map(|key| files.read(key).unwrap().view().history.recommendations.len()).collect()
+        };
+        let expected: Vec<usize> = (0..users.len()).map(|n| usize::from(n % 2 == 0)).collect();
+        let patience = Deadline::after(Duration::from_secs(30));
+        while left() != expected {
+            assert!(!patience.is_past(), "{:?}", left());
+            tokio::time::sleep(pause).await;
+        }
+        assert!(keys.iter().all(|key| store.shared.cache.get(key).is_none()), "nobody asked for any of them");
+        // Going on with nothing to do, it keeps nobody from closing.
+        store.close().await;
+        drop(store);
+        EmbeddedStore::open(directory.path(), options, Arc::new(SystemClock)).unwrap();
     }
 }

@@ -32,6 +32,11 @@ pub(super) enum Job {
         user: UserKey,
         ticket: Ticket<Result<Arc<Cached>, StoreError>>,
     },
+    /// The same for users whom nobody asks for.
+    SweepAbsent {
+        users: Vec<UserKey>,
+        done: oneshot::Sender<()>,
+    },
     Erase {
         user: UserKey,
         ticket: Ticket<Result<Arc<Cached>, StoreError>>,
@@ -109,6 +114,7 @@ pub(super) fn run(shared: &Shared, mut jobs: mpsc::UnboundedReceiver<Job>) {
 fn size(job: &Job) -> usize {
     match job {
         Job::Append { events, .. } => events.len(),
+        Job::SweepAbsent { users, .. } => users.len(),
         _ => 1,
     }
 }
@@ -147,6 +153,14 @@ impl Writer<'_> {
                 Job::Sweep { user, ticket } => {
                     let swept = group.as_mut().map(|group| group.sweep(&user));
                     replies.push(answer_state(swept, ticket));
+                }
+                Job::SweepAbsent { users, done } => {
+                    if let Some(group) = &mut group {
+                        users.iter().for_each(|user| group.sweep_absent(user));
+                    }
+                    replies.push(Box::new(move |_| {
+                        let _ = done.send(());
+                    }));
                 }
                 Job::Erase { user, ticket } => {
                     let erased = group.as_mut().map(|group| group.erase(&user));
@@ -238,6 +252,8 @@ struct Group<'a> {
 struct Working {
     timeline: UserTimeline,
     changed: bool,
+    /// Somebody asked for this user, and may ask again.
+    wanted: bool,
 }
 
 impl<'a> Group<'a> {
@@ -247,7 +263,7 @@ impl<'a> Group<'a> {
 
     fn append(&mut self, user: &UserKey, event: &Event) -> Result<Appended, StoreError> {
         let (options, now) = (self.shared.options, self.shared.clock.now());
-        let (working, rows) = self.working(user)?;
+        let (working, rows) = self.wanted(user)?;
         let (appended, change) = working.timeline.apply(event, &options, now);
         if change.inserted.is_some() {
             rows.add(user, &change);
@@ -257,21 +273,39 @@ impl<'a> Group<'a> {
     }
 
     fn sweep(&mut self, user: &UserKey) -> Result<UserState, StoreError> {
+        self.wanted(user)?;
+        self.expire(user).map(|working| working.timeline.clone())
+    }
+
+    fn sweep_absent(&mut self, user: &UserKey) {
+        if let Err(error) = self.expire(user) {
+            // Whoever asks for the user is told.
+            tracing::debug!(%error, %user, "history store: a user can't be swept");
+        }
+    }
+
+    fn expire(&mut self, user: &UserKey) -> Result<&Working, StoreError> {
         let (options, now) = (self.shared.options, self.shared.clock.now());
         let (working, rows) = self.working(user)?;
         if let Some(change) = working.timeline.expire(&options, now) {
             rows.add(user, &change);
             working.changed = true;
         }
-        Ok(working.timeline.clone())
+        Ok(working)
     }
 
     fn erase(&mut self, user: &UserKey) -> Result<UserState, StoreError> {
         let now = self.shared.clock.now();
-        let (working, rows) = self.working(user)?;
+        let (working, rows) = self.wanted(user)?;
         rows.add(user, &working.timeline.erase(now));
         working.changed = true;
         Ok(working.timeline.clone())
+    }
+
+    fn wanted(&mut self, user: &UserKey) -> Result<(&mut Working, &mut Batch<'a>), StoreError> {
+        let (working, rows) = self.working(user)?;
+        working.wanted = true;
+        Ok((working, rows))
     }
 
     fn working(&mut self, user: &UserKey) -> Result<(&mut Working, &mut Batch<'a>), StoreError> {
@@ -282,7 +316,7 @@ impl<'a> Group<'a> {
                     Some(cached) => Ok(cached.timeline.clone()),
                     None => self.files.read(user),
                 };
-                place.insert(timeline.map(|timeline| Working { timeline, changed: false }))
+                place.insert(timeline.map(|timeline| Working { timeline, changed: false, wanted: false }))
             }
         };
         match state {
@@ -307,7 +341,12 @@ impl<'a> Group<'a> {
             if let Ok(working) = state
                 && working.changed
             {
-                self.shared.cache.publish(user, Cached::new(working.timeline));
+                let durable = Cached::new(working.timeline);
+                if working.wanted {
+                    self.shared.cache.publish(user, durable);
+                } else {
+                    self.shared.cache.renew(user, durable);
+                }
             }
         }
         Ok(())
