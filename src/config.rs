@@ -4,9 +4,16 @@
 //! the TOML file given by `--config` (`[serve] listen = "…"`); flags without a value are 1, yes, on or true there, or 0, no,
 //! off or false. Flags are declared once, in `cli`; the rest follows from that.
 
-use std::path::{Path, PathBuf};
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+};
 
-use clap::{Arg, ArgAction, Command, CommandFactory, FromArgMatches, builder::BoolishValueParser};
+use clap::{
+    Arg, ArgAction, Command, CommandFactory, FromArgMatches,
+    builder::BoolishValueParser,
+    error::{ContextKind, ContextValue},
+};
 
 use crate::cli::Cli;
 
@@ -22,6 +29,9 @@ pub enum ConfigError {
     /// A table or key that no flag corresponds to, or a value that no flag takes.
     #[error("{0}: {1}")]
     Key(PathBuf, String),
+    /// A value of the file or of a variable that its flag doesn't take.
+    #[error("{0}: {1}")]
+    Value(String, String),
     /// The command line itself.
     #[error(transparent)]
     Usage(#[from] clap::Error),
@@ -31,12 +41,60 @@ pub enum ConfigError {
 pub fn parse(args: impl IntoIterator<Item = String>) -> Result<Cli, ConfigError> {
     let args: Vec<String> = args.into_iter().collect();
     let mut command = with_environment(Cli::command());
+    let mut file = None;
     if let Some(path) = file_argument(&args).or_else(|| std::env::var_os("SESREC_CONFIG").map(PathBuf::from)) {
         let text = std::fs::read_to_string(&path).map_err(|error| ConfigError::Read(path.clone(), error))?;
         let settings = text.parse::<toml::Table>().map_err(|error| ConfigError::Parse(path.clone(), error))?;
         command = with_file(command, &settings, &path)?;
+        file = Some((path, settings));
     }
-    Ok(Cli::from_arg_matches(&command.try_get_matches_from(args)?)?)
+    let matches = command.try_get_matches_from(&args).map_err(|error| with_source(error, &args, file.as_ref()))?;
+    Ok(Cli::from_arg_matches(&matches)?)
+}
+
+/// Names where a value comes from that is refused: clap takes it for the command line's, whoever set it.
+fn with_source(error: clap::Error, args: &[String], file: Option<&(PathBuf, toml::Table)>) -> ConfigError {
+    let context = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.as_str()),
+        _ => None,
+    };
+    let (Some(arg), Some(value)) = (context(ContextKind::InvalidArg), context(ContextKind::InvalidValue)) else {
+        return error.into();
+    };
+    let flag = arg.trim_start_matches("--").split(' ').next().unwrap_or_default();
+    let typed = args.iter().any(|arg| arg == value || arg.split_once('=').is_some_and(|(_, text)| text == value));
+    let variable = |(name, text): (OsString, OsString)| {
+        let name = name.into_string().ok()?;
+        (name.starts_with("SESREC_") && name.ends_with(&format!("_{}", shout(flag))) && text == value).then_some(name)
+    };
+    let key = || {
+        let (path, settings) = file?;
+        key_with(settings, flag, value, args).map(|key| format!("{}: {key}", path.display()))
+    };
+    let source = if typed { None } else { std::env::vars_os().find_map(variable).or_else(key) };
+    match source {
+        // The first line says it all; what follows is about the command line.
+        Some(source) => {
+            let message = error.to_string();
+            let message = message.lines().next().unwrap_or_default().trim_start_matches("error: ");
+            ConfigError::Value(source, message.to_owned())
+        }
+        None => error.into(),
+    }
+}
+
+/// The key that sets a flag to this value, in the tables of the subcommand that was called.
+fn key_with(table: &toml::Table, flag: &str, value: &str, called: &[String]) -> Option<String> {
+    table.iter().find_map(|(name, inside)| match inside {
+        toml::Value::Table(inner) if called.contains(name) => {
+            key_with(inner, flag, value, called).map(|key| format!("[{name}] {key}"))
+        }
+        toml::Value::Table(_) => None,
+        single => {
+            let sets = name.replace('_', "-") == flag && texts(single)?.iter().any(|text| text == value);
+            sets.then(|| name.clone())
+        }
+    })
 }
 
 /// Names an environment variable for every flag.

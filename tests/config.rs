@@ -75,6 +75,25 @@ fn flags_without_a_value_are_yes_or_no_elsewhere() {
 }
 
 #[test]
+fn a_refused_value_names_who_set_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (out, file) = (dir.path().join("logs"), dir.path().join("sesrec.toml"));
+    let args = ["--config", file.to_str().unwrap(), "synth", "--out", out.to_str().unwrap()];
+    fs::write(&file, "[import]\nusers = \"many\"\n[synth]\nusers = \"many\"\n").unwrap();
+    let message = refusal(&args, &[]);
+    // A table of another subcommand is refused first.
+    assert!(message.contains("[import] users"), "{message}");
+    fs::write(&file, "[synth]\nusers = \"many\"\n").unwrap();
+    let message = refusal(&args, &[]);
+    let place = format!("{}: [synth] users: invalid value 'many' for '--users <", file.display());
+    assert!(message.contains(&place) && message.lines().count() == 1, "{message}");
+    let message = refusal(&args, &[("SESREC_SYNTH_USERS", "few")]);
+    assert!(message.contains("SESREC_SYNTH_USERS: invalid value 'few' for '--users <"), "{message}");
+    let message = refusal(&[&args[..], &["--users", "few"]].concat(), &[("SESREC_SYNTH_USERS", "few")]);
+    assert!(message.starts_with("error: invalid value 'few'"), "{message}");
+}
+
+#[test]
 fn tables_of_nested_subcommands() {
     let dir = tempfile::tempdir().unwrap();
     let (logs, file) = (dir.path().join("logs"), dir.path().join("sesrec.toml"));

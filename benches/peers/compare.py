@@ -10,6 +10,7 @@ import platform
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 
 import onnxruntime
@@ -73,16 +74,20 @@ def onnx_session(model, inputs, candidates, path, threads):
     names = ["user", "recommendations", "queries", "words", "sources", "clicks", "candidates"]
     # Not every PyTorch can export it: a graph that one of them has written serves the others, too.
     if not path.exists():
-        torch.onnx.export(
-            model,
-            (*inputs, candidates),
-            str(path),
-            input_names=names,
-            output_names=["scores"],
-            dynamic_shapes=[None] * len(inputs) + [{0: torch.export.Dim("candidates", min=2, max=100_000)}],
-            dynamo=True,
-            verbose=False,
-        )
+        with tempfile.TemporaryDirectory(dir=path.parent) as unfinished:
+            torch.onnx.export(
+                model,
+                (*inputs, candidates),
+                str(pathlib.Path(unfinished, path.name)),
+                input_names=names,
+                output_names=["scores"],
+                dynamic_shapes=[None] * len(inputs) + [{0: torch.export.Dim("candidates", min=2, max=100_000)}],
+                dynamo=True,
+                verbose=False,
+            )
+            # The graph comes after the weights beside it.
+            for file in sorted(pathlib.Path(unfinished).iterdir(), reverse=True):
+                file.rename(path.parent / file.name)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

@@ -69,17 +69,14 @@ impl Engine {
         let queue = Arc::new(Queue::new(metrics.clone()));
         let cache = Arc::new(UserCache::new(options.user_cache_bytes, metrics.clone()));
         let pace = Arc::new(Pace::default());
-        let live = slot.live();
-        let device = live.ranker.device();
         let limits = BatchLimits {
             requests: options.max_batch_requests.get(),
-            budget: options.budget_on(device),
+            budget: options.budget_on(slot.live().ranker.device()),
             delay: options.max_delay,
         };
-        let device_threads = options.threads_on(device);
         let failures = Arc::new(AtomicU32::new(0));
         let (running, receiver) = watch::channel(());
-        for number in 0..device_threads {
+        for number in 0..options.device_threads.get() {
             let worker = Worker {
                 queue: queue.clone(),
                 cache: cache.clone(),
@@ -104,7 +101,7 @@ impl Engine {
             queue,
             cache,
             pace,
-            device_threads: u32::try_from(device_threads).unwrap_or(u32::MAX),
+            device_threads: u32::try_from(options.device_threads.get()).unwrap_or(u32::MAX),
             metrics,
             failures,
             running,

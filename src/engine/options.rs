@@ -43,10 +43,11 @@ pub struct EngineOptions {
     /// thousandth.
     #[arg(long)]
     pub reduced_precision: bool,
-    /// Threads that call the model. Default: 1 on CPU, where a call uses all cores already and a second thread would compete
-    /// for them; 2 on GPU, where one batch is prepared and taken apart while the device computes the other.
-    #[arg(long, value_name = "N")]
-    pub device_threads: Option<NonZeroUsize>,
+    /// Threads that call the model. One is right for a CPU: each call uses all cores already, and a second thread would
+    /// compete for them. On a GPU a second one prepares a batch while the device computes the other: more candidates/s where
+    /// the GPU, not the cores beside it, is the limit.
+    #[arg(long, default_value_t = EngineOptions::default().device_threads, value_name = "N")]
+    pub device_threads: NonZeroUsize,
     /// Items of one answer that are explained, the first of its order. An explanation has six numbers per item and event:
     /// 10,000 items with long histories would be tens of megabytes.
     #[arg(long, default_value_t = EngineOptions::default().max_explained, value_name = "N")]
@@ -67,7 +68,7 @@ impl Default for EngineOptions {
             user_cache_bytes: 512 << 20,
             item_table_bytes: RankerOptions::default().item_table_bytes,
             reduced_precision: false,
-            device_threads: None,
+            device_threads: count(1),
             max_explained: 100,
         }
     }
@@ -77,11 +78,6 @@ impl EngineOptions {
     /// Those that concern the model itself.
     pub fn ranker(&self) -> RankerOptions {
         RankerOptions { item_table_bytes: self.item_table_bytes, reduced_precision: self.reduced_precision }
-    }
-
-    /// How many threads call a model on this kind of device.
-    pub(super) fn threads_on(&self, device: &candle_core::Device) -> usize {
-        self.device_threads.map_or(if device.is_cpu() { 1 } else { 2 }, NonZeroUsize::get)
     }
 
     /// The budget of a batch on this kind of device.

@@ -38,8 +38,8 @@ pub(super) struct Files {
     directory: PathBuf,
 }
 
-/// Users that one step of a walk looks at, and those among them that are due, at most: what a group commit does for
-/// them delays the appends beside them by some milliseconds.
+/// Users that one step of a walk looks at, and those among them that are due, at most: a group commit works on these for
+/// all appends beside them.
 const WALK_USERS: usize = 512;
 const WALK_DUE: usize = 64;
 
@@ -90,7 +90,8 @@ impl Files {
         Ok(UserTimeline::restore(rows, version, erased_through))
     }
 
-    /// Looks at the oldest event of each side of the users that follow one, in the keys' order.
+    /// Looks at the oldest event of each side of the users that follow one, in the keys' order. A user that can't be read is
+    /// passed over: it must not keep the walk from all the others.
     pub(super) fn walk(&self, after: Option<UserKey>, cutoff: EventTime) -> Result<Walk, StoreError> {
         let failed = |error| explain(&self.directory, &error);
         let snapshot = self.database.snapshot();
@@ -102,14 +103,17 @@ impl Files {
             let key = guard.key().map_err(failed)?;
             // `probe` has a row there, too.
             let Some(user) = UserKey::from_bytes(&key) else { continue };
-            for side in Side::ALL {
-                let Some(oldest) = snapshot.prefix(&self.events, side_prefix(&user, side)).next() else { continue };
-                if time_of(&oldest.key().map_err(failed)?)? < cutoff {
-                    walk.due.push(user);
-                    break;
-                }
+            let oldest = |side| match snapshot.prefix(&self.events, side_prefix(&user, side)).next() {
+                Some(row) => time_of(&row.key().map_err(failed)?).map(Some),
+                None => Ok(None),
+            };
+            let oldest: Result<Vec<_>, StoreError> = Side::ALL.into_iter().map(oldest).collect();
+            match oldest {
+                Ok(times) if times.iter().flatten().any(|time| *time < cutoff) => walk.due.push(user),
+                Ok(_) => {}
+                Err(error) => tracing::warn!(%error, %user, "history store: what is past its time can't be dropped"),
             }
-            if looked_at == WALK_USERS || walk.due.len() == WALK_DUE {
+            if looked_at >= WALK_USERS || walk.due.len() == WALK_DUE {
                 walk.last = Some(user);
                 break;
             }
@@ -222,9 +226,57 @@ fn explain(directory: &Path, error: &fjall::Error) -> StoreError {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use proptest::prelude::*;
 
     use super::*;
+    use crate::domain::{HistoryVersion, ItemId, Payload, Recommendation};
+
+    fn numbered(first: u8, n: u16) -> UserKey {
+        let mut bytes = [first; UserKey::BYTES];
+        bytes[1..3].copy_from_slice(&n.to_be_bytes());
+        UserKey::from_bytes(&bytes).unwrap()
+    }
+
+    #[test]
+    fn a_walk_meets_every_user_once_and_passes_what_it_cannot_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let files = Files::open(directory.path()).unwrap();
+        files.probe().unwrap();
+        // So that `probe` is the last row of the first step.
+        let users: Vec<UserKey> = (0..WALK_USERS as u16 - 1)
+            .map(|n| numbered(b'a', n))
+            .chain((0..2 * WALK_USERS as u16).map(|n| numbered(b'z', n)))
+            .collect();
+        let mut batch = files.batch();
+        let at = |millis| EventTime::from_millis(millis).unwrap();
+        for (n, user) in users.iter().enumerate() {
+            let row = Arc::new(Row {
+                time: at(if n % 10 == 0 { 1_000 } else { 3_000 }),
+                event_id: EventId::new("e").unwrap(),
+                payload: Payload::Recommendation(Recommendation { item_id: ItemId::new("i").unwrap() }),
+            });
+            batch.add(user, &Change { inserted: Some(row), removed: vec![] });
+            batch.set_user(user, &UserTimeline::restore([], HistoryVersion(1), EventTime::default()));
+        }
+        let broken = users[20];
+        batch.rows.insert(&files.events, [broken.bytes().as_slice(), b"c?"].concat(), b"".as_slice());
+        batch.commit().unwrap();
+        let (mut due, mut after, mut steps) = (vec![], None, 0);
+        loop {
+            let step = files.walk(after, at(2_000)).unwrap();
+            due.extend(step.due);
+            (after, steps) = (step.last, steps + 1);
+            if after.is_none() {
+                break;
+            }
+            assert!(steps < 10);
+        }
+        let expected: Vec<UserKey> = users.iter().copied().step_by(10).filter(|user| *user != broken).collect();
+        assert_eq!(due, expected);
+        assert!(steps >= 3, "{steps}");
+    }
 
     proptest! {
         #[test]

@@ -43,6 +43,9 @@ pub(super) fn run(shared: &Weak<Shared>, jobs: &WeakUnboundedSender<Job>, tempo:
     let mut after = None;
     while stop.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
         let Some(shared) = shared.upgrade() else { return };
+        if jobs.upgrade().is_none_or(|jobs| jobs.is_closed()) {
+            return;
+        }
         pause = match step(&shared, after) {
             Ok(Walk { due, last }) => {
                 if !due.is_empty() && !sweep(jobs, due) {
@@ -51,17 +54,22 @@ pub(super) fn run(shared: &Weak<Shared>, jobs: &WeakUnboundedSender<Job>, tempo:
                 after = last;
                 if last.is_some() { tempo.step } else { tempo.round }
             }
-            // The writer says so, and opens it again.
             Err(error) => {
-                tracing::debug!(%error, "history store: no sweep while it can't be read");
-                tempo.step
+                tracing::warn!(%error, "history store: what is past its time stays until the next round");
+                after = None;
+                tempo.round
             }
         };
     }
 }
 
 fn step(shared: &Arc<Shared>, after: Option<UserKey>) -> Result<Walk, StoreError> {
-    shared.files()?.walk(after, shared.options.cutoff(shared.clock.now()))
+    let files = shared.files()?;
+    let mut walk = files.walk(after, shared.options.cutoff(shared.clock.now()))?;
+    // Users who don't come back are in no cache: read here, they are in the files' when the writer reads them, for which
+    // every append waits.
+    walk.due.retain(|user| files.read(user).is_ok());
+    Ok(walk)
 }
 
 /// Waits until it is done. False: the store is closed.

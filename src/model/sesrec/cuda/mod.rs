@@ -29,9 +29,18 @@ use crate::{
     nn::{Matrix, RowZero, gather_rows, project},
 };
 
-/// Held while a product is launched, since candle keeps its precision for the whole process: batches of several threads, or
-/// of two models, would change it for each other.
+/// Held while products are launched, since candle keeps their precision for the whole process: batches of several threads,
+/// or of two models, would change it for each other.
 static PRECISION: Mutex<()> = Mutex::new(());
+
+/// With products in f32, or in TF32.
+fn with_products<T>(reduced: bool, launch: impl FnOnce() -> Result<T>) -> Result<T> {
+    let _only = PRECISION.lock().unwrap_or_else(PoisonError::into_inner);
+    candle_core::cuda::set_gemm_reduced_precision_f32(reduced);
+    let launched = launch();
+    candle_core::cuda::set_gemm_reduced_precision_f32(false);
+    launched
+}
 
 type DeviceUser = EncodedUser<OnDevice>;
 
@@ -92,7 +101,7 @@ impl CudaRanker {
         };
         let wide = |table: &Tensor| OnDevice::new(table.pad_with_zeros(1, 0, padded - d)?.contiguous()?);
         let flat = |tensor: &Tensor| OnDevice::new(tensor.flatten_all()?.force_contiguous()?);
-        let embedded = network.embeddings.precompute_items()?;
+        let embedded = with_products(false, || network.embeddings.precompute_items())?;
         let layers = &network.head.layers;
         let first = layers[0].weight(); // [h, 2·3d | u | d]
         let (h, interests) = (first.dim(0)?, network.config.interests_dim());
@@ -114,15 +123,18 @@ impl CudaRanker {
             pooling: Pooling {
                 padded,
                 poolings,
-                rec_keys: wide(&network.rec.pooling.keys(&embedded)?)?,
-                src_keys: wide(&network.src.pooling.keys(&embedded)?)?,
+                rec_keys: wide(&with_products(false, || network.rec.pooling.keys(&embedded))?)?,
+                src_keys: wide(&with_products(false, || network.src.pooling.keys(&embedded))?)?,
                 matching: network.matching.as_ref().map(flat).transpose()?,
                 inner_products: match &network.inner_products {
                     Some(weights) => Some((wide(&embedded)?, flat(weights)?)),
                     None => None,
                 },
             },
-            item_blocks: OnDevice::new(project(&embedded, &first.narrow(1, first.dim(1)? - d, d)?)?.contiguous()?)?,
+            item_blocks: {
+                let weights = first.narrow(1, first.dim(1)? - d, d)?;
+                OnDevice::new(with_products(false, || project(&embedded, &weights))?.contiguous()?)?
+            },
             interest_weights: interest_weights.contiguous()?,
             hidden: hidden.collect::<Result<_>>()?,
             last_weights: flat(last.weight())?,
@@ -214,13 +226,7 @@ impl CudaRanker {
             let counted = Tensor::from_slice(counted, (1, counted.len()), &self.device)?.pad_with_zeros(0, 0, 1)?;
             further = Some(if let Some(further) = further { (further + counted)? } else { counted });
         }
-        let product = |x: &Tensor, weights: &Tensor| {
-            let _only = PRECISION.lock().unwrap_or_else(PoisonError::into_inner);
-            candle_core::cuda::set_gemm_reduced_precision_f32(self.reduced);
-            let product = x.matmul(weights);
-            candle_core::cuda::set_gemm_reduced_precision_f32(false);
-            product
-        };
+        let product = |x: &Tensor, weights: &Tensor| with_products(self.reduced, || x.matmul(weights));
         let mut x = product(&interests, &self.interest_weights)?;
         self.kernels.first_layer(&plan, &self.item_blocks, &x)?;
         let mut bias = None;
@@ -237,14 +243,15 @@ impl CudaRanker {
     pub(super) fn explain(&self, state: &UserState, items: &[u32]) -> Result<(HistoryWeights, Vec<ItemAttention>)> {
         let user = state.get::<DeviceUser>();
         let sides = [(&user.rec, &self.pooling.rec_keys), (&user.src, &self.pooling.src_keys)];
-        explain::attention(sides.map(|(side, keys)| {
+        let sides = sides.map(|(side, keys)| {
             let interests = side
                 .interests
                 .as_ref()
                 .map(|Interests { encoded, sets }| Interests { encoded: encoded.tensor.clone(), sets: sets.clone() });
             let side = SideState { events: side.events.clone(), interests };
             Ok((side, gather_rows(&keys.tensor, items, RowZero::Learns)?))
-        }))
+        });
+        with_products(false, || explain::attention(sides))
     }
 }
 
