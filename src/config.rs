@@ -4,10 +4,7 @@
 //! the TOML file given by `--config` (`[serve] listen = "…"`); flags without a value are 1, yes, on or true there, or 0, no,
 //! off or false. Flags are declared once, in `cli`; the rest follows from that.
 
-use std::{
-    ffi::OsString,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use clap::{
     Arg, ArgAction, Command, CommandFactory, FromArgMatches,
@@ -48,12 +45,18 @@ pub fn parse(args: impl IntoIterator<Item = String>) -> Result<Cli, ConfigError>
         command = with_file(command, &settings, &path)?;
         file = Some((path, settings));
     }
-    let matches = command.try_get_matches_from(&args).map_err(|error| with_source(error, &args, file.as_ref()))?;
+    let matches = command.try_get_matches_from_mut(&args);
+    let matches = matches.map_err(|error| with_source(error, &command, &args, file.as_ref()))?;
     Ok(Cli::from_arg_matches(&matches)?)
 }
 
 /// Names where a value comes from that is refused: clap takes it for the command line's, whoever set it.
-fn with_source(error: clap::Error, args: &[String], file: Option<&(PathBuf, toml::Table)>) -> ConfigError {
+fn with_source(
+    error: clap::Error,
+    command: &Command,
+    args: &[String],
+    file: Option<&(PathBuf, toml::Table)>,
+) -> ConfigError {
     let context = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => Some(text.as_str()),
         _ => None,
@@ -62,16 +65,26 @@ fn with_source(error: clap::Error, args: &[String], file: Option<&(PathBuf, toml
         return error.into();
     };
     let flag = arg.trim_start_matches("--").split(' ').next().unwrap_or_default();
+    let (mut called, mut names) = (command, vec![]);
+    for word in args {
+        if let Some(subcommand) = called.find_subcommand(word) {
+            called = subcommand;
+            names.push(word.as_str());
+        }
+    }
     let typed = args.iter().any(|arg| arg == value || arg.split_once('=').is_some_and(|(_, text)| text == value));
-    let variable = |(name, text): (OsString, OsString)| {
-        let name = name.into_string().ok()?;
-        (name.starts_with("SESREC_") && name.ends_with(&format!("_{}", shout(flag))) && text == value).then_some(name)
+    let variable = || {
+        let name = called.get_arguments().find(|arg| arg.get_long() == Some(flag))?.get_env()?;
+        (std::env::var_os(name)? == value).then(|| name.to_string_lossy().into_owned())
     };
     let key = || {
         let (path, settings) = file?;
-        key_with(settings, flag, value, args).map(|key| format!("{}: {key}", path.display()))
+        let table = names.iter().try_fold(settings, |table, name| table.get(*name)?.as_table())?;
+        let is_value = |set: &toml::Value| texts(set).is_some_and(|texts| texts.iter().any(|text| text == value));
+        let (key, _) = table.iter().find(|(key, set)| key.replace('_', "-") == flag && is_value(set))?;
+        Some(format!("{}: [{}] {key}", path.display(), names.join(".")))
     };
-    let source = if typed { None } else { std::env::vars_os().find_map(variable).or_else(key) };
+    let source = if typed { None } else { variable().or_else(key) };
     match source {
         // The first line says it all; what follows is about the command line.
         Some(source) => {
@@ -81,20 +94,6 @@ fn with_source(error: clap::Error, args: &[String], file: Option<&(PathBuf, toml
         }
         None => error.into(),
     }
-}
-
-/// The key that sets a flag to this value, in the tables of the subcommand that was called.
-fn key_with(table: &toml::Table, flag: &str, value: &str, called: &[String]) -> Option<String> {
-    table.iter().find_map(|(name, inside)| match inside {
-        toml::Value::Table(inner) if called.contains(name) => {
-            key_with(inner, flag, value, called).map(|key| format!("[{name}] {key}"))
-        }
-        toml::Value::Table(_) => None,
-        single => {
-            let sets = name.replace('_', "-") == flag && texts(single)?.iter().any(|text| text == value);
-            sets.then(|| name.clone())
-        }
-    })
 }
 
 /// Names an environment variable for every flag.

@@ -91,6 +91,12 @@ fn a_refused_value_names_who_set_it() {
     assert!(message.contains("SESREC_SYNTH_USERS: invalid value 'few' for '--users <"), "{message}");
     let message = refusal(&[&args[..], &["--users", "few"]].concat(), &[("SESREC_SYNTH_USERS", "few")]);
     assert!(message.starts_with("error: invalid value 'few'"), "{message}");
+    // Neither another subcommand's variable nor one of a longer name is to blame.
+    let others = [("SESREC_BENCH_LOCAL_USERS", "many"), ("SESREC_TRAIN_VALIDATION_USERS", "many")];
+    assert!(refusal(&args, &others).contains(&place));
+    fs::write(&file, "[bench.local]\nusers = \"many\"\n").unwrap();
+    let message = refusal(&["bench", "local", "--config", file.to_str().unwrap()], &[]);
+    assert!(message.contains("[bench.local] users: invalid value 'many'"), "{message}");
 }
 
 #[test]

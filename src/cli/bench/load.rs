@@ -106,7 +106,7 @@ pub(super) fn latency_histogram() -> Histogram<u64> {
 /// Sends `request(n)` for n = 0, 1, … and waits for the last answer.
 ///
 /// A thread keeps the time: the runtime's timers round to a millisecond, which is as long as an answer takes. `request` is
-/// called by it, so that what takes time belongs into the future.
+/// called by it, so that what takes time belongs into the future that it returns.
 pub(super) async fn open_loop<F, R>(load: Load, request: F) -> Measured
 where
     F: Fn(u64) -> R + Send + 'static,

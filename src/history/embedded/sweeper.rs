@@ -6,7 +6,7 @@
 
 use std::{
     sync::{
-        Arc, Weak,
+        Weak,
         mpsc::{Receiver, RecvTimeoutError},
     },
     time::Duration,
@@ -63,7 +63,7 @@ pub(super) fn run(shared: &Weak<Shared>, jobs: &WeakUnboundedSender<Job>, tempo:
     }
 }
 
-fn step(shared: &Arc<Shared>, after: Option<UserKey>) -> Result<Walk, StoreError> {
+fn step(shared: &Shared, after: Option<UserKey>) -> Result<Walk, StoreError> {
     let files = shared.files()?;
     let mut walk = files.walk(after, shared.options.cutoff(shared.clock.now()))?;
     // Users who don't come back are in no cache: read here, they are in the files' when the writer reads them, for which

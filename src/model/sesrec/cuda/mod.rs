@@ -101,11 +101,17 @@ impl CudaRanker {
         };
         let wide = |table: &Tensor| OnDevice::new(table.pad_with_zeros(1, 0, padded - d)?.contiguous()?);
         let flat = |tensor: &Tensor| OnDevice::new(tensor.flatten_all()?.force_contiguous()?);
-        let embedded = with_products(false, || network.embeddings.precompute_items())?;
         let layers = &network.head.layers;
         let first = layers[0].weight(); // [h, 2·3d | u | d]
         let (h, interests) = (first.dim(0)?, network.config.interests_dim());
         let poolings = network.config.interest_extraction.poolings();
+        let item_weights = first.narrow(1, first.dim(1)? - d, d)?;
+        let (embedded, rec_keys, src_keys, item_blocks) = with_products(false, || {
+            let embedded = network.embeddings.precompute_items()?;
+            let (rec_keys, src_keys) = (network.rec.pooling.keys(&embedded)?, network.src.pooling.keys(&embedded)?);
+            let item_blocks = project(&embedded, &item_weights)?;
+            Ok((embedded, rec_keys, src_keys, item_blocks))
+        })?;
         let interest_weights = first.narrow(1, 0, interests)?.reshape((h, 2 * poolings, d))?;
         let interest_weights = interest_weights.pad_with_zeros(2, 0, padded - d)?.reshape((h, ()))?.t()?;
         let last = &layers[layers.len() - 1];
@@ -123,18 +129,15 @@ impl CudaRanker {
             pooling: Pooling {
                 padded,
                 poolings,
-                rec_keys: wide(&with_products(false, || network.rec.pooling.keys(&embedded))?)?,
-                src_keys: wide(&with_products(false, || network.src.pooling.keys(&embedded))?)?,
+                rec_keys: wide(&rec_keys)?,
+                src_keys: wide(&src_keys)?,
                 matching: network.matching.as_ref().map(flat).transpose()?,
                 inner_products: match &network.inner_products {
                     Some(weights) => Some((wide(&embedded)?, flat(weights)?)),
                     None => None,
                 },
             },
-            item_blocks: {
-                let weights = first.narrow(1, first.dim(1)? - d, d)?;
-                OnDevice::new(with_products(false, || project(&embedded, &weights))?.contiguous()?)?
-            },
+            item_blocks: OnDevice::new(item_blocks.contiguous()?)?,
             interest_weights: interest_weights.contiguous()?,
             hidden: hidden.collect::<Result<_>>()?,
             last_weights: flat(last.weight())?,
