@@ -280,6 +280,29 @@ async fn batches_keep_to_the_budget_and_the_order_of_arrival() {
 }
 
 #[tokio::test]
+async fn threads_of_a_cpu_share_what_waits() {
+    let harness = Harness::new(EngineOptions { device_threads: Some(count(2)), ..EngineOptions::default() });
+    harness.model.close_gate();
+    let mut tasks = vec![];
+    for user in 0..2 {
+        tasks.push(harness.spawn(harness.job(user, 1)));
+        harness.model.entered(user + 1).await;
+    }
+    for n in 1..=8 {
+        tasks.push(harness.spawn(harness.job(1 + n, 1)));
+        harness.queued(n).await;
+    }
+    harness.model.open_gate();
+    for task in tasks {
+        task.await.unwrap().unwrap();
+    }
+    // Half of eight, half of the four that were left, and so on: however the threads take turns.
+    let mut sizes: Vec<usize> = harness.model.batches().iter().map(Vec::len).collect();
+    sizes.sort_unstable();
+    assert_eq!(sizes, [1, 1, 1, 1, 2, 4]);
+}
+
+#[tokio::test]
 async fn an_idle_device_waits_for_company_no_longer_than_told() {
     let options =
         EngineOptions { max_delay: Duration::from_secs(30), max_batch_requests: count(2), ..EngineOptions::default() };
@@ -342,8 +365,12 @@ async fn sesrec_answers_in_a_batch_as_alone() {
     let metrics = Metrics::new();
     let slot = Arc::new(ModelSlot::new(engine_support::sesrec(), metrics.clone()));
     // So that all of them meet in one batch.
-    let options =
-        EngineOptions { max_delay: Duration::from_secs(30), max_batch_requests: count(48), ..EngineOptions::default() };
+    let options = EngineOptions {
+        max_delay: Duration::from_secs(30),
+        max_batch_requests: count(48),
+        device_threads: Some(count(1)),
+        ..EngineOptions::default()
+    };
     let together = Engine::start(slot.clone(), options, metrics.clone());
     let alone = Engine::start(slot.clone(), EngineOptions::default(), Metrics::new());
     let jobs: Vec<RankJob> = (0..48).map(|n| engine_support::sesrec_job(&slot.live(), n)).collect();

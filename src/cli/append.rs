@@ -1,12 +1,13 @@
 //! `sesrec append`: one event, from flags or as JSON.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use anyhow::{Context, bail};
 use pbjson_types::Timestamp;
 
 use super::client::{ServerArgs, describe, random_id};
-use crate::proto::v1::{self, event::Payload, search::QueryForm};
+use crate::{
+    domain::EventTime,
+    proto::v1::{self, event::Payload, search::QueryForm},
+};
 
 /// Options of `sesrec append`.
 #[derive(Debug, clap::Args)]
@@ -91,10 +92,7 @@ impl Args {
         };
         let time = match self.time {
             Some(time) => Timestamp { seconds: time.as_second(), nanos: time.subsec_nanosecond() },
-            None => {
-                let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-                Timestamp { seconds: now.as_secs().cast_signed(), nanos: now.subsec_nanos().cast_signed() }
-            }
+            None => EventTime::now().into(),
         };
         Ok(v1::Event {
             event_id: self.event_id.clone().unwrap_or_else(|| random_id("event")),

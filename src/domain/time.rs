@@ -26,8 +26,7 @@ impl EventTime {
 
     /// The system clock's time.
     pub fn now() -> Self {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self(u64::try_from(since.as_nanos()).unwrap_or(i64::MAX as u64))
+        SystemTime::now().into()
     }
 
     /// Nanoseconds since 1970.
@@ -44,6 +43,13 @@ impl EventTime {
     /// This time less `age`, or 1970.
     pub fn saturating_sub(self, age: Duration) -> Self {
         Self(self.0.saturating_sub(u64::try_from(age.as_nanos()).unwrap_or(u64::MAX)))
+    }
+}
+
+/// A wall clock's time; 1970 or the last time there is where it lies before or after.
+impl From<SystemTime> for EventTime {
+    fn from(time: SystemTime) -> Self {
+        Self::default().saturating_add(time.duration_since(UNIX_EPOCH).unwrap_or_default())
     }
 }
 

@@ -1,6 +1,6 @@
 //! What goes into one batch.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, num::NonZeroUsize, sync::Arc, time::Duration};
 
 use super::{LoadedModel, RankJob, queue::Entry, user_cache::UserCache};
 use crate::{
@@ -19,6 +19,9 @@ pub(super) struct BatchLimits {
     pub(super) budget: usize,
     /// How long the first may wait for others while the device is idle.
     pub(super) delay: Duration,
+    /// Into how many batches what waits is divided, as far as there are requests: threads of a CPU are all as fast, and one
+    /// that took all would leave the others idle. A GPU is best with as much as fits.
+    pub(super) shares: NonZeroUsize,
 }
 
 /// Requests of one model that are computed together.

@@ -1,6 +1,7 @@
 //! The handle that the service holds.
 
 use std::{
+    num::NonZeroUsize,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
@@ -18,6 +19,7 @@ use super::{
     EngineError, EngineOptions, ModelSlot, RankJob, Ranked,
     admission::{Admission, Permit},
     batcher::BatchLimits,
+    cores::Cores,
     order::order,
     pace::Pace,
     queue::{Closed, Queue, Ticket},
@@ -69,19 +71,26 @@ impl Engine {
         let queue = Arc::new(Queue::new(metrics.clone()));
         let cache = Arc::new(UserCache::new(options.user_cache_bytes, metrics.clone()));
         let pace = Arc::new(Pace::default());
+        let live = slot.live();
+        let device = live.ranker.device();
+        let threads = options.threads_on(device);
         let limits = BatchLimits {
             requests: options.max_batch_requests.get(),
-            budget: options.budget_on(slot.live().ranker.device()),
+            budget: options.budget_on(device),
             delay: options.max_delay,
+            shares: if device.is_cpu() { threads } else { NonZeroUsize::MIN },
         };
+        let cores = if limits.shares.get() > 1 { Cores::shared() } else { Cores::unshared() };
+        let cores = Arc::new(cores);
         let failures = Arc::new(AtomicU32::new(0));
         let (running, receiver) = watch::channel(());
-        for number in 0..options.device_threads.get() {
+        for number in 0..threads.get() {
             let worker = Worker {
                 queue: queue.clone(),
                 cache: cache.clone(),
                 slot: slot.clone(),
                 pace: pace.clone(),
+                cores: cores.clone(),
                 limits,
                 max_explained: options.max_explained,
                 metrics: metrics.clone(),
@@ -101,7 +110,7 @@ impl Engine {
             queue,
             cache,
             pace,
-            device_threads: u32::try_from(options.device_threads.get()).unwrap_or(u32::MAX),
+            device_threads: u32::try_from(threads.get()).unwrap_or(u32::MAX),
             metrics,
             failures,
             running,

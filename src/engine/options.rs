@@ -43,11 +43,12 @@ pub struct EngineOptions {
     /// thousandth.
     #[arg(long)]
     pub reduced_precision: bool,
-    /// Threads that call the model. One is right for a CPU: each call uses all cores already, and a second thread would
-    /// compete for them. On a GPU a second one prepares a batch while the device computes the other: more candidates/s where
-    /// the GPU, not the cores beside it, is the limit.
-    #[arg(long, default_value_t = EngineOptions::default().device_threads, value_name = "N")]
-    pub device_threads: NonZeroUsize,
+    /// Threads that call the model. On a CPU one per core by default (`RAYON_NUM_THREADS` says how many there are): requests
+    /// that wait are shared out among them; one that is alone is computed by all cores. On a GPU one by default; a second one
+    /// prepares a batch while the device computes the other: more candidates/s where the GPU, not the cores beside it, is
+    /// the limit.
+    #[arg(long, value_name = "N")]
+    pub device_threads: Option<NonZeroUsize>,
     /// Items of one answer that are explained, the first of its order. An explanation has six numbers per item and event:
     /// 10,000 items with long histories would be tens of megabytes.
     #[arg(long, default_value_t = EngineOptions::default().max_explained, value_name = "N")]
@@ -68,7 +69,7 @@ impl Default for EngineOptions {
             user_cache_bytes: 512 << 20,
             item_table_bytes: RankerOptions::default().item_table_bytes,
             reduced_precision: false,
-            device_threads: count(1),
+            device_threads: None,
             max_explained: 100,
         }
     }
@@ -83,6 +84,12 @@ impl EngineOptions {
     /// The budget of a batch on this kind of device.
     pub(super) fn budget_on(&self, device: &candle_core::Device) -> usize {
         self.batch_budget.map_or(if device.is_cpu() { 4096 } else { 131_072 }, NonZeroUsize::get)
+    }
+
+    /// Threads that call a model on this kind of device.
+    pub(super) fn threads_on(&self, device: &candle_core::Device) -> NonZeroUsize {
+        let cores = NonZeroUsize::new(rayon::current_num_threads()).filter(|_| device.is_cpu());
+        self.device_threads.or(cores).unwrap_or(NonZeroUsize::MIN)
     }
 }
 

@@ -139,12 +139,13 @@ impl Queue {
 }
 
 impl State {
-    /// One batch of the oldest entry and what fits beside it. Requests of another model are passed over, as during a swap;
+    /// One batch of the oldest entry and what fits beside it, at most this thread's share of what waits. Requests of another model are passed over, as during a swap;
     /// a request that doesn't fit ends the batch, so that small ones don't overtake a large one for ever.
     fn form_batch(&mut self, limits: &BatchLimits, cache: &UserCache) -> Option<Batch> {
         let mut batch: Option<Batch> = None;
         let mut index = 0;
-        while index < self.entries.len() {
+        let share = self.entries.len().div_ceil(limits.shares.get());
+        while index < self.entries.len() && batch.as_ref().is_none_or(|batch| batch.members.len() < share) {
             let entry = &self.entries[index];
             if entry.reply.is_closed() || entry.job.deadline.is_past() {
                 // Its own timer is late, or its caller is about to remove it. The answer is sent under the lock: a caller

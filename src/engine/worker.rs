@@ -13,6 +13,7 @@ use std::{
 use super::{
     EngineError, Explain, ModelSlot,
     batcher::{Batch, BatchLimits, Member, User},
+    cores::Cores,
     order::order,
     pace::Pace,
     queue::Queue,
@@ -57,6 +58,7 @@ pub(super) struct Worker {
     pub(super) cache: Arc<UserCache>,
     pub(super) slot: Arc<ModelSlot>,
     pub(super) pace: Arc<Pace>,
+    pub(super) cores: Arc<Cores>,
     pub(super) limits: BatchLimits,
     pub(super) max_explained: usize,
     pub(super) metrics: Metrics,
@@ -76,11 +78,12 @@ impl Worker {
     /// Works until the queue is closed and empty.
     pub(super) fn run(self) {
         let mut live: ModelVersion = self.slot.live().info.version.clone();
+        let lane = self.cores.lane();
         while let Some(batch) = self.queue.next_batch(&self.limits, &self.cache) {
             let started = Instant::now();
             let candidates = batch.size().candidates;
-            self.compute(batch, started);
-            self.pace.record(started.elapsed(), candidates);
+            let cores = lane.compute(|| self.compute(batch, started));
+            self.pace.record(started.elapsed(), cores, candidates);
             let now_live = self.slot.live();
             if now_live.info.version != live {
                 live = now_live.info.version.clone();

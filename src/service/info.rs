@@ -1,7 +1,7 @@
 //! GetModelInfo.
 
-use super::{present, shared::Shared};
-use crate::{nn::device_name, proto::v1};
+use super::shared::Shared;
+use crate::{domain::EventTime, nn::device_name, proto::v1};
 
 /// The live model.
 pub(super) fn get(shared: &Shared) -> v1::GetModelInfoResponse {
@@ -19,7 +19,7 @@ pub(super) fn get(shared: &Shared) -> v1::GetModelInfoResponse {
         words: catalogue.words.ids.len() as u64,
         sources: catalogue.sources.ids.iter().map(str::to_owned).collect(),
         device: device_name(model.ranker.device()),
-        loaded_at: Some(present::system_timestamp(info.loaded_at)),
+        loaded_at: Some(EventTime::from(info.loaded_at).into()),
         load_ms: u64::try_from(info.load_time.as_millis()).unwrap_or(u64::MAX),
         max_recommendations: u32::try_from(limits.recommendations).unwrap_or(u32::MAX),
         max_searches: u32::try_from(limits.searches).unwrap_or(u32::MAX),

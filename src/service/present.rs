@@ -1,14 +1,12 @@
 //! From domain values to the contract's messages.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
-use pbjson_types::Timestamp;
+use std::time::Duration;
 
 use crate::{
     data::{Featurized, Featurizer, SearchFeatures},
     domain::{
-        EventAttention, EventTime, EventWeight, History, HistorySearch, HistoryWeights, ItemAttention, Query,
-        StageTimings, TimedEvent, UserHistoryView,
+        EventAttention, EventWeight, History, HistorySearch, HistoryWeights, ItemAttention, Query, StageTimings,
+        TimedEvent, UserHistoryView,
     },
     engine::Ranked,
     history::{Appended, HistoryToken, Outcome},
@@ -131,25 +129,9 @@ fn history_event(
 ) -> v1::HistoryEvent {
     v1::HistoryEvent {
         event_id: event.map(|event| event.event_id.to_string()).unwrap_or_default(),
-        time: event.map(|event| event_timestamp(event.time)),
+        time: event.map(|event| event.time.into()),
         payload: Some(payload),
         known_words,
-    }
-}
-
-fn event_timestamp(time: EventTime) -> Timestamp {
-    timestamp(Duration::from_nanos(time.nanos()))
-}
-
-/// Of a wall clock's time.
-pub fn system_timestamp(time: SystemTime) -> Timestamp {
-    timestamp(time.duration_since(UNIX_EPOCH).unwrap_or_default())
-}
-
-fn timestamp(since_1970: Duration) -> Timestamp {
-    Timestamp {
-        seconds: i64::try_from(since_1970.as_secs()).unwrap_or(i64::MAX),
-        nanos: since_1970.subsec_nanos().cast_signed(),
     }
 }
 

@@ -4,11 +4,11 @@ use std::{
     collections::VecDeque,
     fmt,
     sync::{Arc, Mutex},
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
-use pbjson_types::Timestamp;
 use sesrec::{
+    domain::EventTime,
     history::HistoryToken,
     proto::v1::{self, Outcome, event::Payload, ranking_service_client::RankingServiceClient},
 };
@@ -120,10 +120,9 @@ async fn connect(url: &str) -> Client {
 }
 
 fn event(user: &str, event_id: String, item: usize) -> v1::AppendEventRequest {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
-    let time = Timestamp { seconds: now.as_secs().cast_signed(), nanos: now.subsec_nanos().cast_signed() };
     let payload = Payload::Recommendation(v1::Recommendation { item_id: format!("i{}", 1 + item % 200) });
-    let event = v1::Event { event_id, user_id: user.into(), time: Some(time), payload: Some(payload) };
+    let event =
+        v1::Event { event_id, user_id: user.into(), time: Some(EventTime::now().into()), payload: Some(payload) };
     v1::AppendEventRequest { event: Some(event) }
 }
 

@@ -2,18 +2,16 @@
 
 use std::process::Command;
 
-use sesrec::proto::v1::{self, ranking_service_client::RankingServiceClient};
+use sesrec::{
+    domain::EventTime,
+    proto::v1::{self, ranking_service_client::RankingServiceClient},
+};
 
 use crate::{
     bundle,
     plant::Replica,
     support::{event, rank_request, recommendation},
 };
-
-fn now() -> pbjson_types::Timestamp {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-    pbjson_types::Timestamp { seconds: now.as_secs().cast_signed(), nanos: now.subsec_nanos().cast_signed() }
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn live_traffic_is_measured_by_what_users_clicked() {
@@ -32,7 +30,7 @@ async fn live_traffic_is_measured_by_what_users_clicked() {
         let answer: v1::RankResponse = client.rank(rank_request(user, &items)).await.unwrap().into_inner();
         if let Some(place) = place {
             let mut clicked = event(user, "click", 0, recommendation(&answer.items[place].item_id)).event.unwrap();
-            clicked.time = Some(now());
+            clicked.time = Some(EventTime::now().into());
             events += &(serde_json::to_string(&clicked).unwrap() + "\n");
         }
     }

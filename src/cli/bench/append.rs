@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, VecDeque},
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, ensure};
@@ -22,9 +22,13 @@ use super::{
     workload::{ItemSource, Users, Workload},
 };
 use crate::{
-    proto::v1::{
-        AppendEventRequest, Event, Outcome, Recommendation, SearchClick, event::Payload,
-        ranking_service_client::RankingServiceClient,
+    domain::EventTime,
+    proto::{
+        timestamp_of_millis,
+        v1::{
+            AppendEventRequest, Event, Outcome, Recommendation, SearchClick, event::Payload,
+            ranking_service_client::RankingServiceClient,
+        },
     },
     units::parse_duration,
 };
@@ -86,7 +90,7 @@ pub(super) async fn measure(
     let LoadOptions { streams, window, visit, .. } = *options;
     ensure!(streams > 0 && window > 0 && visit > 0, "--streams, --window and --visit must be above 0");
     // Another run must not be a replay of this one.
-    let run = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();
+    let run = EventTime::now().nanos();
     let started = Instant::now();
     let until = started + options.duration;
     let mut tasks = vec![];
@@ -112,7 +116,7 @@ pub(super) async fn measure(
 pub(super) async fn fill(channel: &Transport, workload: &Workload) -> anyhow::Result<()> {
     let workload = workload.clone();
     // A fixed, recent day, so that a second fill is a replay and nothing is past its time to live.
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let now = (EventTime::now().nanos() / 1_000_000_000).cast_signed();
     let start = now - now % 86_400 - 86_400;
     let events = (0..workload.users()).flat_map(move |user| {
         let history = workload.history(user);
@@ -122,7 +126,7 @@ pub(super) async fn fill(channel: &Transport, workload: &Workload) -> anyhow::Re
         payloads.enumerate().map(move |(number, payload)| Event {
             event_id: format!("fill-{start}-{number}"),
             user_id: user_id.clone(),
-            time: Some(timestamp(Duration::from_secs(start + number as u64))),
+            time: Some(timestamp_of_millis((start + number as i64) * 1_000)),
             payload: Some(payload),
         })
     });
@@ -220,16 +224,11 @@ impl Iterator for Events {
             _ => Payload::Recommendation(Recommendation { item_id: self.workload.item(&mut self.rng) }),
         };
         let user = visit.wrapping_mul(7919).wrapping_add(self.stream);
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         Some(Event {
             event_id: format!("{}-{number}", self.prefix),
             user_id: self.workload.user_id(user),
-            time: Some(timestamp(now)),
+            time: Some(EventTime::now().into()),
             payload: Some(payload),
         })
     }
-}
-
-fn timestamp(since_1970: Duration) -> pbjson_types::Timestamp {
-    pbjson_types::Timestamp { seconds: since_1970.as_secs() as i64, nanos: since_1970.subsec_nanos() as i32 }
 }

@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 
 use anyhow::Context;
-use pbjson_types::Timestamp;
 use tokio_stream::StreamExt;
 use tonic::transport::Channel;
 
@@ -14,9 +13,12 @@ use super::{
 use crate::{
     data::Dataset,
     domain::EventTime,
-    proto::v1::{
-        AppendEventRequest, Event, EventExplanation, GetHistoryRequest, Outcome, RankRequest, RankResponse,
-        Recommendation, Search, event, event_explanation, ranking_service_client::RankingServiceClient, search,
+    proto::{
+        timestamp_of_millis,
+        v1::{
+            AppendEventRequest, Event, EventExplanation, GetHistoryRequest, Outcome, RankRequest, RankResponse,
+            Recommendation, Search, event, event_explanation, ranking_service_client::RankingServiceClient, search,
+        },
     },
 };
 
@@ -102,7 +104,7 @@ fn log_of(data: &Dataset, cast: &Cast) -> Vec<Event> {
     let event = |event_id: String, millis: i64, payload: event::Payload| Event {
         event_id,
         user_id: cast.user.clone(),
-        time: Some(timestamp(millis)),
+        time: Some(timestamp_of_millis(millis)),
         payload: Some(payload),
     };
     let recommendations = data.recommendations(cast.user_row).iter().zip(data.recommendation_times(cast.user_row));
@@ -128,7 +130,7 @@ fn new_searches(cast: &Cast) -> Vec<Event> {
     let event = |(n, (query, source, clicked)): (usize, &(String, String, String))| Event {
         event_id: format!("demo-{now}-{n}"),
         user_id: cast.user.clone(),
-        time: Some(timestamp(now + n as i64)),
+        time: Some(timestamp_of_millis(now + n as i64)),
         payload: Some(event::Payload::Search(Search {
             search_id: format!("demo-{now}-{n}"),
             source: source.clone(),
@@ -137,10 +139,6 @@ fn new_searches(cast: &Cast) -> Vec<Event> {
         })),
     };
     searches.map(event).collect()
-}
-
-fn timestamp(millis: i64) -> Timestamp {
-    Timestamp { seconds: millis.div_euclid(1000), nanos: (millis.rem_euclid(1000) * 1_000_000) as i32 }
 }
 
 fn print_moves(data: &Dataset, cast: &Cast, before: &RankResponse, after: &RankResponse) {

@@ -9,14 +9,16 @@ use std::{collections::HashMap, time::Duration};
 use anyhow::{Context, anyhow, bail, ensure};
 use futures::{StreamExt, TryStreamExt, stream};
 use indicatif::ProgressBar;
-use pbjson_types::Timestamp;
 use tonic::Code;
 
 use crate::{
     cli::client::{Client, ServerArgs, describe, retry_delay},
     data::{Dataset, EvaluationNegatives, RowSearch, Target},
     eval::{Rank, UserRank, candidates},
-    proto::v1::{self, Outcome, event::Payload, search::QueryForm},
+    proto::{
+        timestamp_of_millis,
+        v1::{self, Outcome, event::Payload, search::QueryForm},
+    },
     service::convert::MAX_CLICKED_ITEMS,
 };
 
@@ -190,11 +192,10 @@ impl Replay<'_> {
     }
 
     fn event(&self, target: Target, side: Side, n: usize, milliseconds: i64, payload: Payload) -> v1::Event {
-        let nanos = (milliseconds.rem_euclid(1_000) * 1_000_000) as i32;
         v1::Event {
             event_id: side.event_id(n),
             user_id: self.user_id(target),
-            time: Some(Timestamp { seconds: milliseconds.div_euclid(1_000), nanos }),
+            time: Some(timestamp_of_millis(milliseconds)),
             payload: Some(payload),
         }
     }
