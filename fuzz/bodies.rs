@@ -30,9 +30,8 @@ pub fn request(bytes: &[u8]) {
     let Some((&kind, message)) = bytes.split_first() else { return };
     let latest = EventTime::now();
     let rank = |request: v1::RankRequest| {
-        if let Ok(question) = RankQuestion::parse(request, 100) {
-            let resolved = question.candidates.resolve(catalogue());
-            assert_eq!(resolved.rows.len(), resolved.ids.len());
+        if let Ok(question) = RankQuestion::parse(request, 100, catalogue()) {
+            assert_eq!(question.candidates.rows.len(), question.candidates.ids.len());
         }
     };
     match kind % 5 {

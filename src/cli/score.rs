@@ -112,8 +112,8 @@ impl Scorer {
     fn question(&self, text: &str, line: u64) -> anyhow::Result<Question> {
         let request: v1::RankRequest = serde_json::from_str(text)?;
         // Offline there is no one to protect from long candidate lists.
-        let RankQuestion { user_id, candidates, top_k, history, explain, model_version } =
-            RankQuestion::parse(request, usize::MAX)?;
+        let question = RankQuestion::parse(request, usize::MAX, self.featurizer.catalogue())?;
+        let RankQuestion { user_id, candidates: resolved, top_k, history, explain, model_version } = question;
         let HistorySource::Inline(history) = history else {
             bail!("history: is required: offline there is no store to take it from (an empty one is {{}})");
         };
@@ -121,7 +121,6 @@ impl Scorer {
             bail!("model_version: is {version}, but the bundle's is {}", self.model_version);
         }
         let seen = self.featurizer.features(&user_id, &history);
-        let resolved = candidates.resolve(self.featurizer.catalogue());
         Ok(Question { line, history, seen, resolved, top_k, explain })
     }
 

@@ -30,7 +30,7 @@ pub struct RankQuestion {
     /// Whom to rank for.
     pub user_id: UserId,
     /// What to rank.
-    pub candidates: Candidates,
+    pub candidates: Resolved,
     /// How many to return; 0 is all.
     pub top_k: usize,
     /// Which history.
@@ -53,12 +53,8 @@ pub enum HistorySource {
     Inline(History),
 }
 
-/// Valid item ids in request order, not yet looked up.
-#[derive(Debug, Clone)]
-pub struct Candidates(Vec<String>);
-
 /// Candidates looked up in a catalogue.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Resolved {
     /// Item rows of the known ones, in request order.
     pub rows: Vec<u32>,
@@ -68,21 +64,24 @@ pub struct Resolved {
     pub unknown: Vec<String>,
 }
 
-impl Candidates {
-    /// Splits known from unknown.
-    pub fn resolve(self, catalogue: &Catalogue) -> Resolved {
-        let mut rows = catalogue.items.rows_of(&self.0).into_iter();
-        let mut resolved = Resolved { rows: Vec::with_capacity(self.0.len()), ids: self.0, unknown: vec![] };
-        resolved.ids.retain_mut(|id| match rows.next().flatten() {
-            Some(row) => {
-                resolved.rows.push(row);
-                true
+impl Resolved {
+    /// Splits known from unknown. What the catalogue has is an id; what it hasn't may be none.
+    fn of(ids: Vec<String>, catalogue: &Catalogue, violations: &mut Violations) -> Self {
+        let rows = catalogue.items.rows_of(&ids);
+        let len = ids.len();
+        let mut resolved = Self { rows: Vec::with_capacity(len), ids: Vec::with_capacity(len), unknown: vec![] };
+        for (n, (id, row)) in ids.into_iter().zip(rows).enumerate() {
+            match row {
+                Some(row) => {
+                    resolved.rows.push(row);
+                    resolved.ids.push(id);
+                }
+                None => {
+                    violations.take(format_args!("candidate_item_ids[{n}]"), check_id(&id));
+                    resolved.unknown.push(id);
+                }
             }
-            None => {
-                resolved.unknown.push(std::mem::take(id));
-                false
-            }
-        });
+        }
         let mut seen = HashSet::new();
         resolved.unknown.retain(|id| seen.insert(id.clone()));
         resolved
@@ -90,21 +89,19 @@ impl Candidates {
 }
 
 impl RankQuestion {
-    /// Checks a request.
-    pub fn parse(request: v1::RankRequest, max_candidates: usize) -> Result<Self, Violations> {
+    /// Checks a request, and looks its candidates up.
+    pub fn parse(request: v1::RankRequest, max_candidates: usize, catalogue: &Catalogue) -> Result<Self, Violations> {
         let mut violations = Violations::new();
         let user_id = violations.take("user_id", UserId::new(&request.user_id));
-        let candidates = request.candidate_item_ids;
-        match candidates.len() {
+        let ids = request.candidate_item_ids;
+        match ids.len() {
             0 => violations.add("candidate_item_ids", "must not be empty"),
-            n if n > max_candidates => {
-                violations
-                    .add("candidate_item_ids", format_args!("has {n} items; at most {max_candidates} are allowed"));
-            }
-            _ => candidates.iter().enumerate().for_each(|(n, id)| {
-                violations.take(format_args!("candidate_item_ids[{n}]"), check_id(id));
-            }),
+            n if n > max_candidates => violations
+                .add("candidate_item_ids", format_args!("has {n} items; at most {max_candidates} are allowed")),
+            _ => {}
         }
+        let few = ids.len() <= max_candidates;
+        let candidates = if few { Resolved::of(ids, catalogue, &mut violations) } else { Resolved::default() };
         let at_least = token(&request.history_token, &mut violations);
         let history = match request.history {
             Some(history) => HistorySource::Inline(inline_history(history, &mut violations)),
@@ -116,7 +113,7 @@ impl RankQuestion {
         };
         violations.or(user_id.map(|user_id| Self {
             user_id,
-            candidates: Candidates(candidates),
+            candidates,
             top_k: request.top_k as usize,
             history,
             explain: if request.explain { Explain::Yes } else { Explain::No },

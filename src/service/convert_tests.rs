@@ -83,7 +83,7 @@ fn rank_rules_name_their_fields() {
     for (change, expected) in table {
         let mut request = rank_request();
         change(&mut request);
-        let violations = RankQuestion::parse(request, 3).expect_err(expected[0]);
+        let violations = RankQuestion::parse(request, 3, &Catalogue::default()).expect_err(expected[0]);
         assert_eq!(fields(&violations), expected);
     }
 }
@@ -91,7 +91,7 @@ fn rank_rules_name_their_fields() {
 #[test]
 fn all_violations_are_reported_together() {
     let request = v1::RankRequest { history_token: "?".into(), ..Default::default() };
-    let violations = RankQuestion::parse(request, 3).expect_err("three rules broken");
+    let violations = RankQuestion::parse(request, 3, &Catalogue::default()).expect_err("three rules broken");
     assert_eq!(fields(&violations), ["user_id", "candidate_item_ids", "history_token"]);
 
     let violations = event(v1::AppendEventRequest { event: Some(v1::Event::default()) }).expect_err("empty event");
@@ -139,7 +139,7 @@ fn limits_themselves_are_allowed() {
     request.user_id = "ü".repeat(256);
     request.candidate_item_ids = vec!["a".into(); 3];
     request.history = Some(v1::History { searches: vec![v1::Search::default()], ..Default::default() });
-    let question = RankQuestion::parse(request, 3).expect("at the limits");
+    let question = RankQuestion::parse(request, 3, &Catalogue::default()).expect("at the limits");
     let HistorySource::Inline(history) = question.history else { panic!("inline") };
     assert_eq!(history.searches[0].query, Query::Text("".into()));
 
@@ -155,9 +155,16 @@ fn limits_themselves_are_allowed() {
 fn unknown_candidates_are_told_apart() {
     let items = EntityTable { ids: ["a", "b"].into_iter().collect(), ..EntityTable::padded() };
     let catalogue = Catalogue { items, ..Default::default() };
-    let candidates = ["x", "b", "a", "y", "b", "x"].map(str::to_owned).to_vec();
-    let resolved = Candidates(candidates).resolve(&catalogue);
+    let request = |ids: &[&str]| v1::RankRequest {
+        candidate_item_ids: ids.iter().map(|&id| id.to_owned()).collect(),
+        ..rank_request()
+    };
+    let question = RankQuestion::parse(request(&["x", "b", "a", "y", "b", "x"]), 6, &catalogue).expect("all are ids");
+    let resolved = question.candidates;
     assert_eq!(resolved.ids, ["b", "a", "b"]);
     assert_eq!(resolved.rows, [2, 1, 2]);
     assert_eq!(resolved.unknown, ["x", "y"]);
+
+    let violations = RankQuestion::parse(request(&["a", "", "b", "\n"]), 6, &catalogue).expect_err("two are no ids");
+    assert_eq!(fields(&violations), ["candidate_item_ids[1]", "candidate_item_ids[3]"]);
 }

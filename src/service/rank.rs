@@ -27,9 +27,11 @@ pub(super) async fn rank(
     arrival: Instant,
     deadline: Deadline,
 ) -> Result<v1::RankResponse, ServiceError> {
-    let question = RankQuestion::parse(request, shared.options.max_candidates)?;
-    let model = shared.live_model(&question)?;
-    let resolved = question.candidates.resolve(model.featurizer.catalogue());
+    // Pinned: the answer comes from it, whatever is live by then.
+    let model = shared.slot.live();
+    let question = RankQuestion::parse(request, shared.options.max_candidates, model.featurizer.catalogue())?;
+    check_version(&model, &question)?;
+    let resolved = question.candidates;
     // Before anything is waited for: a refusal comes at once, and Ranks that wait for the store are bounded too.
     let admitted = shared.engine.admit(resolved.rows.len()).map_err(|error| shared.engine_error(error))?;
 
@@ -122,18 +124,17 @@ fn logged(user: &UserId, response: &v1::RankResponse) -> RankLogLine {
     }
 }
 
-impl Shared {
-    /// The live model, if the request takes it. It is pinned: the answer comes from it, whatever is live by then.
-    fn live_model(&self, question: &RankQuestion) -> Result<Arc<LoadedModel>, ServiceError> {
-        let model = self.slot.live();
-        match &question.model_version {
-            Some(wanted) if *wanted != model.info.version => {
-                Err(ServiceError::ModelNotLive { wanted: wanted.clone(), live: model.info.version.clone() })
-            }
-            _ => Ok(model),
+/// Whether the request takes this model.
+fn check_version(model: &LoadedModel, question: &RankQuestion) -> Result<(), ServiceError> {
+    match &question.model_version {
+        Some(wanted) if *wanted != model.info.version => {
+            Err(ServiceError::ModelNotLive { wanted: wanted.clone(), live: model.info.version.clone() })
         }
+        _ => Ok(()),
     }
+}
 
+impl Shared {
     /// Nothing is cached and the store is away: an empty history, where the operator prefers that to an error and the
     /// request doesn't ask for a certain state.
     fn without_store(&self, error: ServiceError, at_least: HistoryVersion) -> Result<StoredHistory, ServiceError> {
