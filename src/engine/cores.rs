@@ -42,7 +42,8 @@ impl Cores {
         Self { shared: None, calls: AtomicUsize::new(0) }
     }
 
-    /// Of the current thread, which has to be one that ends with it.
+    /// Of the current thread, which has to be one that ends with it (rayon keeps what it knows of such a thread: some
+    /// kilobytes for each that a process ever had).
     pub(super) fn lane(&self) -> Lane<'_> {
         let own = self.shared.as_ref().map(|_| ThreadPoolBuilder::new().num_threads(1).use_current_thread().build());
         Lane { cores: self, _own: own.map(|pool| pool.expect("a new thread is in no pool")) }
