@@ -206,7 +206,7 @@ fn engine(bundle: &Bundle, device: &Device, users: &[UserFeatures]) -> Result<()
     }
     drop(ranks);
     for device_threads in [1, 2, 4] {
-        let options = EngineOptions { device_threads: Some(device_threads.try_into()?), ..EngineOptions::default() };
+        let options = EngineOptions { device_threads: device_threads.try_into()?, ..EngineOptions::default() };
         let ranks = Ranks::new(&path, device, options)?;
         for callers in [64, 512] {
             let rounds = if device.is_cpu() { 4 } else { 100 };

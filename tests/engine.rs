@@ -281,7 +281,7 @@ async fn batches_keep_to_the_budget_and_the_order_of_arrival() {
 
 #[tokio::test]
 async fn threads_of_a_cpu_share_what_waits() {
-    let harness = Harness::new(EngineOptions { device_threads: Some(count(2)), ..EngineOptions::default() });
+    let harness = Harness::new(EngineOptions { device_threads: count(2), ..EngineOptions::default() });
     harness.model.close_gate();
     let mut tasks = vec![];
     for user in 0..2 {
@@ -361,24 +361,26 @@ async fn shutdown_answers_what_waits_and_ends_the_threads() {
 }
 
 #[tokio::test]
-async fn sesrec_answers_in_a_batch_as_alone() {
+async fn sesrec_answers_in_a_batch_and_among_threads_as_alone() {
     let metrics = Metrics::new();
     let slot = Arc::new(ModelSlot::new(engine_support::sesrec(), metrics.clone()));
     // So that all of them meet in one batch.
-    let options = EngineOptions {
-        max_delay: Duration::from_secs(30),
-        max_batch_requests: count(48),
-        device_threads: Some(count(1)),
-        ..EngineOptions::default()
-    };
+    let options =
+        EngineOptions { max_delay: Duration::from_secs(30), max_batch_requests: count(48), ..EngineOptions::default() };
     let together = Engine::start(slot.clone(), options, metrics.clone());
     let alone = Engine::start(slot.clone(), EngineOptions::default(), Metrics::new());
     let jobs: Vec<RankJob> = (0..48).map(|n| engine_support::sesrec_job(&slot.live(), n)).collect();
     let batched = futures::future::join_all(jobs.iter().map(|job| together.rank(job.clone()))).await;
     assert_eq!(metrics_value(&metrics, "sesrec_engine_batch_requests_count"), 1.0);
     assert!(metrics_value(&metrics, "sesrec_engine_padding_events_total") > 0.0);
-    for (job, batched) in jobs.iter().zip(batched) {
+    let threads = EngineOptions { device_threads: count(3), ..EngineOptions::default() };
+    let divided = Engine::start(slot.clone(), threads, Metrics::new());
+    let divided = futures::future::join_all(jobs.iter().map(|job| divided.rank(job.clone()))).await;
+    for ((job, batched), divided) in jobs.iter().zip(batched).zip(divided) {
         let batched = batched.unwrap();
+        for (item, other) in divided.unwrap().items.iter().zip(&batched.items) {
+            assert!((item.score - other.score).abs() < 1e-5, "{item:?} {other:?}");
+        }
         // Twice: the second time the user is cached, where it may be.
         for _ in 0..2 {
             let single = alone.rank(job.clone()).await.unwrap();

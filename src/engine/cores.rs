@@ -1,8 +1,8 @@
 //! How calls of the model share the cores of a CPU.
 //!
-//! Threads that work on one call together wait for each other at its beginning and its end, the more of them the longer;
-//! a call that keeps to one core never waits. So calls have a core each as soon as there are about as many of them as
-//! cores, which is most work per second, and spread over all cores while there are few, which is the quickest answer.
+//! A call on all cores is the quickest answer, but threads that work on one call wait for each other at its beginning and
+//! its end, the more of them the longer. So several threads may call the model (`--device-threads`): each has its share of
+//! the cores, and all of them while others call seldom.
 
 use std::{
     num::NonZeroUsize,
@@ -11,63 +11,76 @@ use std::{
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
-/// The cores, and who computes on them.
+/// The cores, and how many calls are computed on them.
 pub(super) struct Cores {
-    /// Threads for calls that spread. `None`: the model's loops run where they please, as there is one calling thread only,
-    /// or a GPU.
-    shared: Option<ThreadPool>,
+    /// `None`: there is nothing to share out, as one thread calls the model, or its device is a GPU.
+    shared: Option<Shared>,
+}
+
+struct Shared {
+    /// Threads on all cores, for calls that spread.
+    all: ThreadPool,
+    /// Cores of a call that doesn't.
+    share: usize,
     calls: AtomicUsize,
 }
 
 /// A thread that calls the model.
 pub(super) struct Lane<'a> {
-    cores: &'a Cores,
-    /// Loops on this thread keep to it: it is all of a pool of its own.
+    shared: Option<&'a Shared>,
+    /// Loops on this thread keep to this pool, whose first thread it is.
     _own: Option<ThreadPool>,
 }
 
 impl Cores {
-    /// Of a CPU with several calling threads.
+    /// Of a CPU whose model is called by so many threads.
     ///
     /// # Panics
     /// If the system starts no more threads.
-    pub(super) fn shared() -> Self {
-        let pool = ThreadPoolBuilder::new().num_threads(rayon::current_num_threads());
-        let pool = pool.thread_name(|number| format!("compute-{number}")).build();
-        Self { shared: Some(pool.expect("the system starts threads")), calls: AtomicUsize::new(0) }
+    pub(super) fn of_cpu(callers: NonZeroUsize) -> Self {
+        Self::new(rayon::current_num_threads(), callers)
     }
 
-    /// Of a single calling thread, or of a GPU: nothing to share out.
+    /// Of a GPU's host, where everything runs where it pleases.
     pub(super) fn unshared() -> Self {
-        Self { shared: None, calls: AtomicUsize::new(0) }
+        Self { shared: None }
+    }
+
+    fn new(cores: usize, callers: NonZeroUsize) -> Self {
+        let shared = (callers.get() > 1).then(|| {
+            let all = ThreadPoolBuilder::new().num_threads(cores).thread_name(|number| format!("compute-{number}"));
+            let all = all.build().expect("the system starts threads");
+            Shared { all, share: (cores / callers).max(1), calls: AtomicUsize::new(0) }
+        });
+        Self { shared }
     }
 
     /// Of the current thread, which has to be one that ends with it (rayon keeps what it knows of such a thread: some
     /// kilobytes for each that a process ever had).
+    ///
+    /// # Panics
+    /// If the system starts no more threads.
     pub(super) fn lane(&self) -> Lane<'_> {
-        let own = self.shared.as_ref().map(|_| ThreadPoolBuilder::new().num_threads(1).use_current_thread().build());
-        Lane { cores: self, _own: own.map(|pool| pool.expect("a new thread is in no pool")) }
+        let shared = self.shared.as_ref();
+        let own = shared.map(|shared| {
+            let pool = ThreadPoolBuilder::new().num_threads(shared.share).use_current_thread();
+            pool.build().expect("a new thread is in no pool, and the system starts threads")
+        });
+        Lane { shared, _own: own }
     }
 }
 
 impl Lane<'_> {
-    /// Calls `compute` on this thread, or on the shared ones while half of the cores or more would be idle. Returns how many
-    /// cores it had.
-    pub(super) fn compute(&self, compute: impl FnOnce() + Send) -> NonZeroUsize {
-        let Some(shared) = &self.cores.shared else {
-            compute();
-            return NonZeroUsize::MIN;
-        };
-        let calls = self.cores.calls.fetch_add(1, Ordering::Relaxed) + 1;
-        let threads = shared.current_num_threads();
-        let spreads = 2 * calls <= threads;
-        if spreads {
-            shared.install(compute);
+    /// Calls `compute` on this thread's share of the cores, or on all of them while at least half of them would be idle.
+    pub(super) fn compute(&self, compute: impl FnOnce() + Send) {
+        let Some(shared) = self.shared else { return compute() };
+        let calls = shared.calls.fetch_add(1, Ordering::Relaxed) + 1;
+        if 2 * calls * shared.share <= shared.all.current_num_threads() {
+            shared.all.install(compute);
         } else {
             compute();
         }
-        self.cores.calls.fetch_sub(1, Ordering::Relaxed);
-        NonZeroUsize::new(if spreads { threads } else { 1 }).unwrap_or(NonZeroUsize::MIN)
+        shared.calls.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -77,49 +90,53 @@ mod tests {
 
     use super::*;
 
-    fn of(threads: usize) -> Cores {
-        let pool = ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        Cores { shared: Some(pool), calls: AtomicUsize::new(0) }
+    fn of(cores: usize, callers: usize) -> Cores {
+        Cores::new(cores, NonZeroUsize::new(callers).unwrap())
     }
 
-    fn threads_of_a_call(cores: &Cores) -> usize {
-        let mut threads = 0;
-        cores.lane().compute(|| threads = rayon::current_num_threads());
-        threads
-    }
-
-    #[test]
-    fn few_calls_spread_and_many_keep_to_a_core() {
-        let cores = of(4);
-        let (begun, done) = (Barrier::new(3), Barrier::new(3));
-        std::thread::scope(|scope| {
-            assert_eq!(scope.spawn(|| threads_of_a_call(&cores)).join().unwrap(), 4);
-            for _ in 0..2 {
-                scope.spawn(|| {
-                    cores.lane().compute(|| {
-                        begun.wait();
-                        done.wait();
-                    })
-                });
-            }
-            begun.wait();
-            assert_eq!(scope.spawn(|| threads_of_a_call(&cores)).join().unwrap(), 1, "the third of four cores");
-            done.wait();
-        });
-        std::thread::scope(|scope| {
-            assert_eq!(scope.spawn(|| threads_of_a_call(&cores)).join().unwrap(), 4, "they have gone");
-        });
+    /// On a thread of its own, as a device thread is.
+    fn cores_of_a_call(cores: &Cores) -> usize {
+        let call = || {
+            let mut threads = 0;
+            cores.lane().compute(|| threads = rayon::current_num_threads());
+            threads
+        };
+        std::thread::scope(|scope| scope.spawn(call).join().unwrap())
     }
 
     #[test]
-    fn one_core_is_never_spread_over() {
-        std::thread::scope(|scope| {
-            assert_eq!(scope.spawn(|| threads_of_a_call(&of(1))).join().unwrap(), 1);
-        });
+    fn few_calls_spread_and_many_keep_to_their_share() {
+        for (callers, share) in [(8, 1), (4, 2)] {
+            let cores = of(8, callers);
+            let most_that_spread = 8 / share / 2;
+            let begun = Barrier::new(most_that_spread + 1);
+            let done = Barrier::new(most_that_spread + 1);
+            assert_eq!(cores_of_a_call(&cores), 8);
+            std::thread::scope(|scope| {
+                for _ in 0..most_that_spread {
+                    scope.spawn(|| {
+                        cores.lane().compute(|| {
+                            begun.wait();
+                            done.wait();
+                        })
+                    });
+                }
+                begun.wait();
+                assert_eq!(cores_of_a_call(&cores), share);
+                done.wait();
+            });
+            assert_eq!(cores_of_a_call(&cores), 8, "the others have gone");
+        }
     }
 
     #[test]
-    fn a_single_thread_has_the_process_s_pool() {
-        assert_eq!(threads_of_a_call(&Cores::unshared()), rayon::current_num_threads());
+    fn more_callers_than_cores_have_one_each() {
+        assert_eq!(cores_of_a_call(&of(1, 3)), 1);
+    }
+
+    #[test]
+    fn a_single_caller_has_the_pool_of_the_process() {
+        assert_eq!(cores_of_a_call(&of(4, 1)), rayon::current_num_threads());
+        assert_eq!(cores_of_a_call(&Cores::unshared()), rayon::current_num_threads());
     }
 }

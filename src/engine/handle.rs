@@ -73,15 +73,14 @@ impl Engine {
         let pace = Arc::new(Pace::default());
         let live = slot.live();
         let device = live.ranker.device();
-        let threads = options.threads_on(device);
+        let threads = options.device_threads;
         let limits = BatchLimits {
             requests: options.max_batch_requests.get(),
             budget: options.budget_on(device),
             delay: options.max_delay,
             shares: if device.is_cpu() { threads } else { NonZeroUsize::MIN },
         };
-        let cores = if limits.shares.get() > 1 { Cores::shared() } else { Cores::unshared() };
-        let cores = Arc::new(cores);
+        let cores = Arc::new(if device.is_cpu() { Cores::of_cpu(threads) } else { Cores::unshared() });
         let failures = Arc::new(AtomicU32::new(0));
         let (running, receiver) = watch::channel(());
         for number in 0..threads.get() {

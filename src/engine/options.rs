@@ -43,12 +43,12 @@ pub struct EngineOptions {
     /// thousandth.
     #[arg(long)]
     pub reduced_precision: bool,
-    /// Threads that call the model. On a CPU one per core by default (`RAYON_NUM_THREADS` says how many there are): requests
-    /// that wait are shared out among them; one that is alone is computed by all cores. On a GPU one by default; a second one
-    /// prepares a batch while the device computes the other: more candidates/s where the GPU, not the cores beside it, is
-    /// the limit.
-    #[arg(long, value_name = "N")]
-    pub device_threads: Option<NonZeroUsize>,
+    /// Threads that call the model. On a CPU a single one's calls use all cores; several divide the cores and the requests
+    /// that wait among them, which answers more requests/s, each of them more slowly: try it where a server has many cores
+    /// (`RAYON_NUM_THREADS` says how many are used). On a GPU a second one prepares a batch while the device computes the
+    /// other: more candidates/s where the GPU, not the cores beside it, is the limit.
+    #[arg(long, default_value_t = EngineOptions::default().device_threads, value_name = "N")]
+    pub device_threads: NonZeroUsize,
     /// Items of one answer that are explained, the first of its order. An explanation has six numbers per item and event:
     /// 10,000 items with long histories would be tens of megabytes.
     #[arg(long, default_value_t = EngineOptions::default().max_explained, value_name = "N")]
@@ -69,7 +69,7 @@ impl Default for EngineOptions {
             user_cache_bytes: 512 << 20,
             item_table_bytes: RankerOptions::default().item_table_bytes,
             reduced_precision: false,
-            device_threads: None,
+            device_threads: count(1),
             max_explained: 100,
         }
     }
@@ -84,12 +84,6 @@ impl EngineOptions {
     /// The budget of a batch on this kind of device.
     pub(super) fn budget_on(&self, device: &candle_core::Device) -> usize {
         self.batch_budget.map_or(if device.is_cpu() { 4096 } else { 131_072 }, NonZeroUsize::get)
-    }
-
-    /// Threads that call a model on this kind of device.
-    pub(super) fn threads_on(&self, device: &candle_core::Device) -> NonZeroUsize {
-        let cores = NonZeroUsize::new(rayon::current_num_threads()).filter(|_| device.is_cpu());
-        self.device_threads.or(cores).unwrap_or(NonZeroUsize::MIN)
     }
 }
 

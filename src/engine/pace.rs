@@ -1,7 +1,6 @@
 //! How fast the device works through candidates: what a refused caller is told to wait.
 
 use std::{
-    num::NonZeroUsize,
     sync::{Mutex, PoisonError},
     time::Duration,
 };
@@ -9,8 +8,7 @@ use std::{
 /// How much of the past each batch keeps: the last ten or so batches count.
 const MEMORY: f64 = 0.9;
 
-/// Device time per candidate, encoding included, averaged over recent batches by their candidates. On a CPU of several cores
-/// it is one core's time.
+/// Device time per candidate, encoding included, averaged over recent batches by their candidates.
 #[derive(Debug, Default)]
 pub(super) struct Pace(Mutex<Recent>);
 
@@ -21,10 +19,10 @@ struct Recent {
 }
 
 impl Pace {
-    /// A batch was done by so many cores of a shared CPU.
-    pub(super) fn record(&self, time: Duration, cores: NonZeroUsize, candidates: usize) {
+    /// A batch was done.
+    pub(super) fn record(&self, time: Duration, candidates: usize) {
         let mut recent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        recent.seconds = recent.seconds * MEMORY + time.as_secs_f64() * cores.get() as f64;
+        recent.seconds = recent.seconds * MEMORY + time.as_secs_f64();
         recent.candidates = recent.candidates * MEMORY + candidates as f64;
     }
 
@@ -46,11 +44,11 @@ mod tests {
         let pace = Pace::default();
         assert_eq!(pace.estimate(1_000_000), Duration::from_millis(10));
         for _ in 0..100 {
-            pace.record(Duration::from_millis(1), NonZeroUsize::new(2).unwrap(), 1000);
+            pace.record(Duration::from_millis(2), 1000);
         }
         assert!(pace.estimate(50_000).abs_diff(Duration::from_millis(100)) < Duration::from_millis(1));
         for _ in 0..100 {
-            pace.record(Duration::from_millis(4), NonZeroUsize::MIN, 1000);
+            pace.record(Duration::from_millis(4), 1000);
         }
         assert!(pace.estimate(50_000).abs_diff(Duration::from_millis(200)) < Duration::from_millis(1));
         assert_eq!(pace.estimate(usize::MAX), Duration::from_secs(10));

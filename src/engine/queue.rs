@@ -139,8 +139,9 @@ impl Queue {
 }
 
 impl State {
-    /// One batch of the oldest entry and what fits beside it, at most this thread's share of what waits. Requests of another model are passed over, as during a swap;
-    /// a request that doesn't fit ends the batch, so that small ones don't overtake a large one for ever.
+    /// One batch of the oldest entry and what fits beside it, at most this thread's share of what waits. Requests of another
+    /// model are passed over, as during a swap; a request that doesn't fit ends the batch, so that small ones don't overtake
+    /// a large one for ever.
     fn form_batch(&mut self, limits: &BatchLimits, cache: &UserCache) -> Option<Batch> {
         let mut batch: Option<Batch> = None;
         let mut index = 0;

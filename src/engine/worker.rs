@@ -82,8 +82,8 @@ impl Worker {
         while let Some(batch) = self.queue.next_batch(&self.limits, &self.cache) {
             let started = Instant::now();
             let candidates = batch.size().candidates;
-            let cores = lane.compute(|| self.compute(batch, started));
-            self.pace.record(started.elapsed(), cores, candidates);
+            lane.compute(|| self.compute(batch, started));
+            self.pace.record(started.elapsed(), candidates);
             let now_live = self.slot.live();
             if now_live.info.version != live {
                 live = now_live.info.version.clone();

@@ -1,9 +1,6 @@
 //! A model that records its calls and can be held at a gate, and an engine around it.
 
-use std::{
-    num::NonZeroUsize,
-    sync::{Arc, Condvar, Mutex},
-};
+use std::sync::{Arc, Condvar, Mutex};
 
 use candle_core::Device;
 use sesrec::{
@@ -204,9 +201,7 @@ pub struct Harness {
 }
 
 impl Harness {
-    /// With one device thread where the options don't say, whatever the machine: what it batches is known then.
     pub fn new(options: EngineOptions) -> Self {
-        let options = EngineOptions { device_threads: options.device_threads.or(Some(NonZeroUsize::MIN)), ..options };
         let (model, metrics) = (FakeModel::new(1.0), Metrics::new());
         let slot = Arc::new(ModelSlot::new(loaded(model.clone(), "one"), metrics.clone()));
         let engine = Engine::start(slot.clone(), options, metrics.clone());

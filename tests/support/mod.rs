@@ -6,7 +6,6 @@ pub mod store;
 
 use std::{
     net::SocketAddr,
-    num::NonZeroUsize,
     sync::{Arc, OnceLock},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -64,8 +63,6 @@ impl TestServer {
         // Whose timeouts are short says so.
         (setup.service.timeouts.default, setup.service.timeouts.store) = (PATIENCE, PATIENCE);
         setup.server.ping_interval = Duration::from_millis(20);
-        // What is overload, and what is batched, must not depend on the machine.
-        setup.engine.device_threads = Some(NonZeroUsize::MIN);
         configure(&mut setup);
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let metrics_listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
