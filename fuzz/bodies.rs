@@ -111,12 +111,17 @@ struct Whole {
     _directory: TempDir,
 }
 
+fn written_bundle() -> (TempDir, PathBuf) {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let path = directory.path().join("bundle");
+    bundle::write(&path, 1);
+    (directory, path)
+}
+
 fn whole_bundle() -> &'static Whole {
     static WHOLE: OnceLock<Whole> = OnceLock::new();
     WHOLE.get_or_init(|| {
-        let directory = tempfile::tempdir().expect("a temporary directory");
-        let path = directory.path().join("bundle");
-        bundle::write(&path, 1);
+        let (directory, path) = written_bundle();
         let mut files: Vec<String> = manifest(&path)["files"].as_object().expect("files").keys().cloned().collect();
         files.push(MANIFEST.into());
         Whole { path, files, _directory: directory }
@@ -141,10 +146,8 @@ fn catalogue() -> &'static sesrec::data::Catalogue {
     static MODEL: OnceLock<LoadedModel> = OnceLock::new();
     MODEL
         .get_or_init(|| {
-            // Of its own: the other one's files are damaged by whoever fuzzes bundles meanwhile.
-            let directory = tempfile::tempdir().expect("a temporary directory");
-            let path = directory.path().join("bundle");
-            bundle::write(&path, 1);
+            // Not the whole bundle: its files are damaged by whoever fuzzes bundles meanwhile.
+            let (_directory, path) = written_bundle();
             LoadedModel::load(&path, &Device::Cpu).expect("a whole bundle")
         })
         .featurizer

@@ -13,7 +13,7 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 
 /// The cores, and how many calls are computed on them.
 pub(super) struct Cores {
-    /// `None`: there is nothing to share out, as one thread calls the model, or its device is a GPU.
+    /// `None`: there is nothing to divide.
     shared: Option<Shared>,
 }
 
@@ -33,24 +33,20 @@ pub(super) struct Lane<'a> {
 }
 
 impl Cores {
-    /// Of a CPU whose model is called by so many threads.
+    /// Divided into so many shares, one for each thread that calls the model. A single one, as where the device is a GPU, is
+    /// no division: everything runs where it pleases.
     ///
     /// # Panics
     /// If the system starts no more threads.
-    pub(super) fn of_cpu(callers: NonZeroUsize) -> Self {
-        Self::new(rayon::current_num_threads(), callers)
+    pub(super) fn divided(shares: NonZeroUsize) -> Self {
+        Self::new(rayon::current_num_threads(), shares)
     }
 
-    /// Of a GPU's host, where everything runs where it pleases.
-    pub(super) fn unshared() -> Self {
-        Self { shared: None }
-    }
-
-    fn new(cores: usize, callers: NonZeroUsize) -> Self {
-        let shared = (callers.get() > 1).then(|| {
+    fn new(cores: usize, shares: NonZeroUsize) -> Self {
+        let shared = (shares.get() > 1).then(|| {
             let all = ThreadPoolBuilder::new().num_threads(cores).thread_name(|number| format!("compute-{number}"));
             let all = all.build().expect("the system starts threads");
-            Shared { all, share: (cores / callers).max(1), calls: AtomicUsize::new(0) }
+            Shared { all, share: (cores / shares).max(1), calls: AtomicUsize::new(0) }
         });
         Self { shared }
     }
@@ -90,8 +86,8 @@ mod tests {
 
     use super::*;
 
-    fn of(cores: usize, callers: usize) -> Cores {
-        Cores::new(cores, NonZeroUsize::new(callers).unwrap())
+    fn of(cores: usize, shares: usize) -> Cores {
+        Cores::new(cores, NonZeroUsize::new(shares).unwrap())
     }
 
     /// On a thread of its own, as a device thread is.
@@ -106,8 +102,8 @@ mod tests {
 
     #[test]
     fn few_calls_spread_and_many_keep_to_their_share() {
-        for (callers, share) in [(8, 1), (4, 2)] {
-            let cores = of(8, callers);
+        for (shares, share) in [(8, 1), (4, 2)] {
+            let cores = of(8, shares);
             let most_that_spread = 8 / share / 2;
             let begun = Barrier::new(most_that_spread + 1);
             let done = Barrier::new(most_that_spread + 1);
@@ -130,13 +126,13 @@ mod tests {
     }
 
     #[test]
-    fn more_callers_than_cores_have_one_each() {
+    fn more_shares_than_cores_have_one_each() {
         assert_eq!(cores_of_a_call(&of(1, 3)), 1);
     }
 
     #[test]
-    fn a_single_caller_has_the_pool_of_the_process() {
+    fn a_single_share_is_the_pool_of_the_process() {
         assert_eq!(cores_of_a_call(&of(4, 1)), rayon::current_num_threads());
-        assert_eq!(cores_of_a_call(&Cores::unshared()), rayon::current_num_threads());
+        assert_eq!(cores_of_a_call(&Cores::divided(NonZeroUsize::MIN)), rayon::current_num_threads());
     }
 }

@@ -74,13 +74,15 @@ impl Engine {
         let live = slot.live();
         let device = live.ranker.device();
         let threads = options.device_threads;
+        // Threads of a CPU divide its cores, and what waits among them.
+        let shares = if device.is_cpu() { threads } else { NonZeroUsize::MIN };
         let limits = BatchLimits {
             requests: options.max_batch_requests.get(),
             budget: options.budget_on(device),
             delay: options.max_delay,
-            shares: if device.is_cpu() { threads } else { NonZeroUsize::MIN },
+            shares,
         };
-        let cores = Arc::new(if device.is_cpu() { Cores::of_cpu(threads) } else { Cores::unshared() });
+        let cores = Arc::new(Cores::divided(shares));
         let failures = Arc::new(AtomicU32::new(0));
         let (running, receiver) = watch::channel(());
         for number in 0..threads.get() {

@@ -94,14 +94,16 @@ impl RankQuestion {
         let mut violations = Violations::new();
         let user_id = violations.take("user_id", UserId::new(&request.user_id));
         let ids = request.candidate_item_ids;
-        match ids.len() {
-            0 => violations.add("candidate_item_ids", "must not be empty"),
-            n if n > max_candidates => violations
-                .add("candidate_item_ids", format_args!("has {n} items; at most {max_candidates} are allowed")),
-            _ => {}
+        if ids.is_empty() {
+            violations.add("candidate_item_ids", "must not be empty");
         }
-        let few = ids.len() <= max_candidates;
-        let candidates = if few { Resolved::of(ids, catalogue, &mut violations) } else { Resolved::default() };
+        let candidates = if ids.len() > max_candidates {
+            let n = ids.len();
+            violations.add("candidate_item_ids", format_args!("has {n} items; at most {max_candidates} are allowed"));
+            Resolved::default()
+        } else {
+            Resolved::of(ids, catalogue, &mut violations)
+        };
         let at_least = token(&request.history_token, &mut violations);
         let history = match request.history {
             Some(history) => HistorySource::Inline(inline_history(history, &mut violations)),

@@ -7,11 +7,12 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::{SystemTime, UNIX_EPOCH},
 };
 
-use pbjson_types::Timestamp;
-use sesrec::proto::v1::{self, Outcome, event::Payload};
+use sesrec::{
+    domain::EventTime,
+    proto::v1::{self, Outcome, event::Payload},
+};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -78,12 +79,11 @@ impl Appender {
     fn event(&mut self) -> Sent {
         let number = self.next;
         self.next += 1;
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
         let recommendation = v1::Recommendation { item_id: item(number) };
         let event = v1::Event {
             event_id: format!("{}-{number}", self.name),
             user_id: format!("{}-{}", self.name, number / EVENTS_PER_USER),
-            time: Some(Timestamp { seconds: now.as_secs().cast_signed(), nanos: now.subsec_nanos().cast_signed() }),
+            time: Some(EventTime::now().into()),
             payload: Some(Payload::Recommendation(recommendation)),
         };
         v1::AppendEventRequest { event: Some(event) }

@@ -4,7 +4,6 @@ use std::{
     fs::File,
     io::{self, BufWriter, Write},
     path::Path,
-    time::{SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Context, bail};
@@ -15,6 +14,7 @@ use super::{
 };
 use crate::{
     cli::ingest_stream::{StreamSource, split},
+    domain::EventTime,
     model::random,
     proto::v1::Event,
 };
@@ -47,7 +47,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     let users = Users { users: args.users, recommendations: 0, searches: 0, seed: 1 };
     let workload = Workload::new((0..ITEMS).map(random::item_id).collect(), users);
     // Other ids each time, or the second ingestion would be one of duplicates.
-    let run = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+    let run = EventTime::now().nanos();
     let events = Events::new(workload, VISIT, format!("{run:x}"), 0).take(args.count);
     if StreamSource::is_stream(&args.output) {
         return add(&args.output, &args.field, events).await;
