@@ -30,7 +30,7 @@ impl Ranks {
         let slot = Arc::new(ModelSlot::new(LoadedModel::load_with(bundle, device, options.ranker())?, metrics.clone()));
         let options = EngineOptions {
             max_queued_requests: 1 << 16,
-            max_queued_candidates: 1 << 26,
+            max_queued_candidates: Some(1 << 26),
             max_batch_requests: 1024.try_into()?,
             ..options
         };

@@ -33,6 +33,8 @@ pub(super) struct Source {
 pub(super) enum Line {
     /// With its text.
     Text(Vec<u8>),
+    /// The last one of a file, without an end: whoever writes it may be in its middle.
+    Open(Vec<u8>),
     /// Longer than any event can be.
     TooLong,
     /// No event at all, and why.
@@ -158,7 +160,12 @@ impl Source {
                 self.line += 1;
                 let text = std::mem::take(&mut self.partial);
                 let length = std::mem::take(&mut self.partial_bytes);
-                return Ok(Some((self.line, if length > MAX_LINE_BYTES { Line::TooLong } else { Line::Text(text) })));
+                let line = match end {
+                    _ if length > MAX_LINE_BYTES => Line::TooLong,
+                    None if self.size.is_some() => Line::Open(text),
+                    _ => Line::Text(text),
+                };
+                return Ok(Some((self.line, line)));
             }
         }
     }
@@ -245,7 +252,9 @@ impl Checkpoint {
     /// Notes that everything up to `line` is settled.
     pub(super) fn write(&mut self, line: u64) -> anyhow::Result<()> {
         self.state.line = line;
-        let beside = self.path.with_extension("checkpoint-tmp");
+        // The whole name: `events.1` and `events.2` may be two checkpoints that are written at once.
+        let mut beside = self.path.as_os_str().to_owned();
+        beside.push(".tmp");
         let written = std::fs::write(&beside, serde_json::to_vec(&self.state)?);
         written.and_then(|()| std::fs::rename(&beside, &self.path)).with_context(|| self.path.display().to_string())
     }
@@ -269,17 +278,18 @@ mod tests {
                 number,
                 match line {
                     Line::Text(text) => String::from_utf8(text).expect("text"),
+                    Line::Open(text) => format!("open: {}", String::from_utf8(text).expect("text")),
                     Line::TooLong => "too long".into(),
                     Line::Unusable(reason) => reason,
                 },
             ));
         }
-        let expected = [(1, "a\n"), (2, "\n"), (3, "too long"), (4, "last")];
+        let expected = [(1, "a\n"), (2, "\n"), (3, "too long"), (4, "open: last")];
         assert_eq!(lines, expected.map(|(n, text)| (n, text.to_owned())));
         assert_eq!(Some(source.bytes()), source.size);
 
         let mut resumed = Source::open(&path, 3).await.expect("opened");
-        assert!(matches!(resumed.next().await, Ok(Some((4, Line::Text(_))))));
+        assert!(matches!(resumed.next().await, Ok(Some((4, Line::Open(_))))));
         assert!(Source::open(&path, 5).await.is_err(), "a checkpoint beyond the end");
     }
 

@@ -92,6 +92,10 @@ pub(super) struct RequestArgs {
     /// future would stay the newest of its user's history for ever.
     #[arg(long, default_value = "24h", value_parser = parse_duration, value_name = "DURATION")]
     max_event_lead: Duration,
+    /// How long the device may be at one batch before this replica is no longer ready: one that hangs answers nothing, and
+    /// fails nothing either.
+    #[arg(long, default_value = "10s", value_parser = parse_duration, value_name = "DURATION")]
+    device_timeout: Duration,
     /// Unary appends at once; more are RESOURCE_EXHAUSTED.
     #[arg(long, default_value_t = Concurrency::default().appends, value_name = "N")]
     max_appends: usize,
@@ -101,6 +105,13 @@ pub(super) struct RequestArgs {
     /// Events of one stream that go to the store in one call, at most.
     #[arg(long, default_value_t = 256, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     stream_window: u32,
+    /// Events of all streams that go to the store at once: streams take turns, and are not read meanwhile. As many as the
+    /// store takes within a fraction of --store-timeout, since whatever else it is asked waits behind them.
+    #[arg(long, default_value_t = Concurrency::default().stream_events, value_name = "N")]
+    max_stream_events: usize,
+    /// GetHistory and DeleteHistory at once; more are RESOURCE_EXHAUSTED.
+    #[arg(long, default_value_t = Concurrency::default().histories, value_name = "N")]
+    max_history_calls: usize,
 }
 
 #[derive(Debug, Args)]
@@ -242,6 +253,8 @@ impl ServeArgs {
                     appends: requests.max_appends,
                     streams: requests.max_streams,
                     stream_window: requests.stream_window as usize,
+                    stream_events: requests.max_stream_events.max(1),
+                    histories: requests.max_history_calls,
                 },
                 on_store_outage: histories.on_store_outage,
                 history_cache_bytes: histories.history_cache_bytes,
@@ -259,6 +272,7 @@ impl ServeArgs {
                 drain_timeout: connections.drain_timeout,
                 drain_notice: connections.drain_notice,
                 ping_interval: histories.store_ping,
+                device_timeout: requests.device_timeout,
             },
         })
     }

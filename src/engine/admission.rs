@@ -1,6 +1,8 @@
-//! Who may wait: decided at once, never after waiting.
+//! How many Ranks are under way: decided at once, never after waiting.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use candle_core::Device;
 
 use super::{EngineError, EngineOptions};
 use crate::telemetry::{Metrics, Rejection};
@@ -10,9 +12,14 @@ use crate::telemetry::{Metrics, Rejection};
 pub(super) struct Admission {
     max_requests: usize,
     max_candidates: usize,
-    metrics: Metrics,
+    admitted: Arc<Counts>,
+}
+
+#[derive(Debug)]
+struct Counts {
     // A mutex and not two atomics: both counts are decided together, and it is held for nanoseconds.
-    admitted: Arc<Mutex<Admitted>>,
+    now: Mutex<Admitted>,
+    metrics: Metrics,
 }
 
 /// What is admitted now.
@@ -26,56 +33,64 @@ pub(super) struct Admitted {
 #[derive(Debug)]
 pub(super) struct Permit {
     candidates: usize,
-    admitted: Arc<Mutex<Admitted>>,
+    admitted: Arc<Counts>,
 }
 
 impl Admission {
-    pub(super) fn new(options: &EngineOptions, metrics: Metrics) -> Self {
+    pub(super) fn new(options: &EngineOptions, device: &Device, metrics: Metrics) -> Self {
         Self {
             max_requests: options.max_queued_requests.max(1),
-            max_candidates: options.max_queued_candidates,
-            metrics,
-            admitted: Arc::default(),
+            max_candidates: options.candidates_on(device),
+            admitted: Arc::new(Counts { now: Mutex::default(), metrics }),
         }
     }
 
     /// Admits a request with so many candidates, or refuses it. A request that is larger than the limit by itself is
     /// admitted when nothing else waits: refusing it would be for ever.
     pub(super) fn admit(&self, candidates: usize) -> Result<Permit, EngineError> {
-        let mut admitted = lock(&self.admitted);
+        let mut admitted = self.admitted.lock();
         let refused = if admitted.requests >= self.max_requests {
-            Some((Rejection::QueuedRequests, "too many requests are waiting"))
+            Some((Rejection::QueuedRequests, "too many Ranks are under way"))
         } else if admitted.requests > 0 && admitted.candidates + candidates > self.max_candidates {
-            Some((Rejection::QueuedCandidates, "too many candidates are waiting"))
+            Some((Rejection::QueuedCandidates, "too many candidates are under way"))
         } else {
             None
         };
         if let Some((reason, message)) = refused {
             drop(admitted);
-            self.metrics.rejected(reason);
+            self.admitted.metrics.rejected(reason);
             return Err(EngineError::Overloaded(message));
         }
         admitted.requests += 1;
         admitted.candidates += candidates;
+        self.admitted.report(&admitted);
         Ok(Permit { candidates, admitted: self.admitted.clone() })
     }
 
     /// What is admitted now.
     pub(super) fn admitted(&self) -> Admitted {
-        *lock(&self.admitted)
+        *self.admitted.lock()
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let mut admitted = lock(&self.admitted);
+        let mut admitted = self.admitted.lock();
         admitted.requests -= 1;
         admitted.candidates -= self.candidates;
+        self.admitted.report(&admitted);
     }
 }
 
-fn lock(admitted: &Mutex<Admitted>) -> MutexGuard<'_, Admitted> {
-    admitted.lock().unwrap_or_else(PoisonError::into_inner)
+impl Counts {
+    fn lock(&self) -> MutexGuard<'_, Admitted> {
+        self.now.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Under the lock, so that the gauges show what came last.
+    fn report(&self, now: &Admitted) {
+        self.metrics.admitted(now.requests, now.candidates);
+    }
 }
 
 #[cfg(test)]
@@ -83,8 +98,9 @@ mod tests {
     use super::*;
 
     fn admission(max_queued_requests: usize, max_queued_candidates: usize) -> Admission {
+        let max_queued_candidates = Some(max_queued_candidates);
         let options = EngineOptions { max_queued_requests, max_queued_candidates, ..EngineOptions::default() };
-        Admission::new(&options, Metrics::new())
+        Admission::new(&options, &Device::Cpu, Metrics::new())
     }
 
     #[test]
@@ -98,7 +114,8 @@ mod tests {
         let third = admission.admit(60).unwrap();
         drop((second, third));
         assert_eq!(admission.admitted(), Admitted::default());
-        let text = admission.metrics.encode();
+        let text = admission.admitted.metrics.encode();
+        assert!(text.contains("sesrec_engine_admitted_candidates 0"), "{text}");
         assert!(text.contains(r#"sesrec_requests_rejected_total{reason="queued_requests"} 1"#), "{text}");
         assert!(text.contains(r#"sesrec_requests_rejected_total{reason="queued_candidates"} 1"#));
     }

@@ -22,6 +22,7 @@ use super::{
     cores::Cores,
     order::order,
     pace::Pace,
+    progress::Progress,
     queue::{Closed, Queue, Ticket},
     user_cache::{ErasureEpoch, UserCache},
     worker::{Ranking, Reply, Worker},
@@ -41,6 +42,7 @@ struct Shared {
     queue: Arc<Queue>,
     cache: Arc<UserCache>,
     pace: Arc<Pace>,
+    progress: Arc<Progress>,
     device_threads: u32,
     metrics: Metrics,
     failures: Arc<AtomicU32>,
@@ -83,6 +85,7 @@ impl Engine {
             shares,
         };
         let cores = Arc::new(Cores::divided(shares));
+        let progress = Arc::new(Progress::new(threads.get()));
         let failures = Arc::new(AtomicU32::new(0));
         let (running, receiver) = watch::channel(());
         for number in 0..threads.get() {
@@ -91,6 +94,8 @@ impl Engine {
                 cache: cache.clone(),
                 slot: slot.clone(),
                 pace: pace.clone(),
+                progress: progress.clone(),
+                number,
                 cores: cores.clone(),
                 limits,
                 max_explained: options.max_explained,
@@ -107,10 +112,11 @@ impl Engine {
                 .expect("the system starts a thread");
         }
         Self(Arc::new(Shared {
-            admission: Admission::new(&options, metrics.clone()),
+            admission: Admission::new(&options, device, metrics.clone()),
             queue,
             cache,
             pace,
+            progress,
             device_threads: u32::try_from(threads.get()).unwrap_or(u32::MAX),
             metrics,
             failures,
@@ -181,6 +187,11 @@ impl Engine {
     /// Calls of the model that have failed since requests were scored.
     pub fn failures_in_a_row(&self) -> u32 {
         self.0.failures.load(Ordering::Relaxed)
+    }
+
+    /// How long every device thread has been at one batch by now; zero while any is free.
+    pub fn stalled(&self) -> Duration {
+        self.0.progress.stalled()
     }
 
     /// Drops what is cached of an erased user; requests that began before this call add nothing either.

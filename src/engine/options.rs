@@ -10,14 +10,16 @@ use crate::{
 /// How much may wait, how much is computed at once, how much is remembered. Flatten it into a command's options.
 #[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
 pub struct EngineOptions {
-    /// Requests that may wait for the device; the next one is refused at once. Enough for the bursts you expect within
-    /// your callers' deadlines: what can't be answered in time is better refused.
+    /// Ranks under way: those whose history is read, that wait for the device or that it computes. The next one is refused
+    /// at once. Enough for the bursts you expect within your callers' deadlines: what can't be answered in time is better
+    /// refused.
     #[arg(long, default_value_t = EngineOptions::default().max_queued_requests, value_name = "N")]
     pub max_queued_requests: usize,
-    /// Candidates that may wait, over all requests: what bounds the wait when requests differ in size. At about 1 µs per
-    /// candidate on two cores, the default is an eighth of a second.
-    #[arg(long, default_value_t = EngineOptions::default().max_queued_candidates, value_name = "N")]
-    pub max_queued_candidates: usize,
+    /// Candidates of the Ranks under way: what bounds the wait when requests differ in size. Default: 131072 on CPU, at about
+    /// 1 µs each on two cores an eighth of a second; 524288 on GPU, or four batches, so that some wait while others are
+    /// computed.
+    #[arg(long, value_name = "N")]
+    pub max_queued_candidates: Option<usize>,
     /// How much one batch holds, in history events to encode (padding included) plus candidates to score. More helps a
     /// GPU; on a CPU it only makes the first of a batch wait for the last. Default: 4096 on CPU, 131072 on GPU. A request
     /// that is larger runs alone.
@@ -62,7 +64,7 @@ impl Default for EngineOptions {
         }
         Self {
             max_queued_requests: 1024,
-            max_queued_candidates: 131_072,
+            max_queued_candidates: None,
             batch_budget: None,
             max_batch_requests: count(256),
             max_delay: Duration::ZERO,
@@ -79,6 +81,12 @@ impl EngineOptions {
     /// Those that concern the model itself.
     pub fn ranker(&self) -> RankerOptions {
         RankerOptions { item_table_bytes: self.item_table_bytes, reduced_precision: self.reduced_precision }
+    }
+
+    /// Candidates that may be under way on this kind of device.
+    pub(super) fn candidates_on(&self, device: &candle_core::Device) -> usize {
+        let default = if device.is_cpu() { 131_072 } else { self.budget_on(device).saturating_mul(4) };
+        self.max_queued_candidates.unwrap_or(default)
     }
 
     /// The budget of a batch on this kind of device.

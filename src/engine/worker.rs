@@ -16,6 +16,7 @@ use super::{
     cores::Cores,
     order::order,
     pace::Pace,
+    progress::Progress,
     queue::Queue,
     user_cache::UserCache,
 };
@@ -58,6 +59,9 @@ pub(super) struct Worker {
     pub(super) cache: Arc<UserCache>,
     pub(super) slot: Arc<ModelSlot>,
     pub(super) pace: Arc<Pace>,
+    pub(super) progress: Arc<Progress>,
+    /// Which of the device threads this is.
+    pub(super) number: usize,
     pub(super) cores: Arc<Cores>,
     pub(super) limits: BatchLimits,
     pub(super) max_explained: usize,
@@ -79,10 +83,13 @@ impl Worker {
     pub(super) fn run(self) {
         let mut live: ModelVersion = self.slot.live().info.version.clone();
         let lane = self.cores.lane();
+        let place = self.progress.place(self.number);
         while let Some(batch) = self.queue.next_batch(&self.limits, &self.cache) {
             let started = Instant::now();
             let candidates = batch.size().candidates;
+            place.begins();
             lane.compute(|| self.compute(batch, started));
+            place.idles();
             self.pace.record(started.elapsed(), candidates);
             let now_live = self.slot.live();
             if now_live.info.version != live {
@@ -131,7 +138,6 @@ impl Worker {
             .map(|encoded| ScoreRequest { state: &encoded.state, items: &encoded.member.entry.job.items })
             .collect();
         let scores = self.score(&*model.ranker, &requests);
-        self.metrics.device_time(Stage::Score, score_started.elapsed());
         // Explaining is more work on the device: nobody who asked for scores only waits for it.
         let answers = encoded.into_iter().zip(scores);
         let (plain, explained): (Vec<_>, Vec<_>) =
@@ -139,6 +145,7 @@ impl Worker {
         for (encoded, scores) in plain.into_iter().chain(explained) {
             self.answer(&*model.ranker, encoded, scores, score_started);
         }
+        self.metrics.device_time(Stage::Score, score_started.elapsed());
     }
 
     /// Encodes the batch's users and remembers them. If that fails, one by one: a user that the model can't encode fails

@@ -92,9 +92,17 @@ pub enum StoreError {
     /// A value that can't be read.
     #[error("history store: corrupt value: {0}")]
     Corrupt(String),
-    /// A URL or directory that can't be opened.
+    /// A URL or directory that can't be opened, or not any more.
     #[error("history store: {0}")]
     Config(String),
+}
+
+impl StoreError {
+    /// Whether the store is away, whatever keeps it: nothing is wrong with what it was asked, and a copy may answer for it. A
+    /// store that was open and refuses the password now is away until someone has corrected one of the two.
+    pub fn is_outage(&self) -> bool {
+        matches!(self, Self::Unavailable(_) | Self::Config(_))
+    }
 }
 
 /// Keeps users' histories.

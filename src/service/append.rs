@@ -145,13 +145,39 @@ impl EventStream {
         batch
     }
 
+    /// Appends when it is this stream's turn: the events of many fast ones would keep a store busy for longer than anybody
+    /// else's call may take. It is not read meanwhile, so that its caller is held back.
+    async fn append(
+        &self,
+        events: &[Event],
+        deadline: Deadline,
+    ) -> Result<Vec<Result<Appended, ServiceError>>, ServiceError> {
+        if events.is_empty() {
+            return Ok(vec![]);
+        }
+        // A window may be larger than what all streams have together: alone, then.
+        let places = events.len().min(self.shared.options.concurrency.stream_events) as u32;
+        let _places = tokio::select! {
+            biased;
+            places = self.shared.stream_events.acquire_many(places) => places.map_err(|_| ServiceError::Internal)?,
+            () = self.shared.draining.cancelled() => return Err(ServiceError::Draining),
+            () = sleep_until(deadline.instant()) => return Err(ServiceError::DeadlineExceeded),
+        };
+        Ok(self.shared.append(events, deadline).await)
+    }
+
     /// Hands a batch to the store and notes its acknowledgements, up to the first event that the store failed on: an
     /// acknowledgement says that everything before it is acknowledged too.
     async fn store(&mut self, batch: Vec<Result<Event, v1::AppendEventResponse>>) {
         let events: Vec<Event> = batch.iter().filter_map(|entry| entry.as_ref().ok().cloned()).collect();
         let deadline = self.deadline.unwrap_or_else(|| Deadline::after(Duration::MAX));
-        let mut results =
-            if events.is_empty() { vec![] } else { self.shared.append(&events, deadline).await }.into_iter();
+        let mut results = match self.append(&events, deadline).await {
+            Ok(results) => results.into_iter(),
+            Err(error) => {
+                self.end = Some(Err(error.into()));
+                return;
+            }
+        };
         for entry in batch {
             let acknowledgement = match entry {
                 Err(invalid) => Ok(invalid),

@@ -90,7 +90,7 @@ impl ServiceError {
             E::Store(StoreError::Deadline) => Row(Code::DeadlineExceeded, "STORE_DEADLINE", None),
             E::Store(StoreError::NewerSchema { .. }) => Row(Code::FailedPrecondition, "STORE_NEWER_SCHEMA", None),
             E::Store(StoreError::Corrupt(_)) => Row(Code::DataLoss, "STORE_CORRUPT", None),
-            E::Store(StoreError::Config(_)) => Row(Code::Internal, "STORE_CONFIGURATION", None),
+            E::Store(StoreError::Config(_)) => Row(Code::Unavailable, "STORE_CONFIGURATION", Some(STORE_RETRY)),
             E::Engine(EngineError::Overloaded(_), retry) => Row(Code::ResourceExhausted, "OVERLOADED", Some(*retry)),
             E::Engine(EngineError::DeadlineExceeded, _) => Row(Code::DeadlineExceeded, "DEADLINE_EXCEEDED", None),
             E::Engine(EngineError::ShuttingDown, _) => Row(Code::Unavailable, "SHUTTING_DOWN", Some(DRAIN_RETRY)),
@@ -111,12 +111,10 @@ impl ServiceError {
     /// What callers read. Addresses and paths of the store stay in the log.
     fn message(&self) -> String {
         match self {
-            Self::Store(StoreError::Unavailable(_)) => {
+            Self::Store(error) if error.is_outage() => {
                 "the history store is unavailable; what was not acknowledged may be repeated".into()
             }
-            Self::Store(StoreError::Corrupt(_) | StoreError::Config(_)) => {
-                "the history store failed; the server's log has the details".into()
-            }
+            Self::Store(StoreError::Corrupt(_)) => "the history store failed; the server's log has the details".into(),
             Self::Engine(EngineError::Model(_), _) => "the model failed; the server's log has the details".into(),
             error => error.to_string(),
         }
@@ -184,6 +182,7 @@ mod tests {
         let table = [
             (Violations::of("user_id", "must not be empty").into(), Code::InvalidArgument, None),
             (store(StoreError::Unavailable("redis://secret".into())), Code::Unavailable, Some(STORE_RETRY)),
+            (store(StoreError::Config("redis://secret".into())), Code::Unavailable, Some(STORE_RETRY)),
             (store(StoreError::Deadline), Code::DeadlineExceeded, None),
             (store(StoreError::NewerSchema { found: 9, supported: 1 }), Code::FailedPrecondition, None),
             (store(StoreError::Corrupt("redis://secret".into())), Code::DataLoss, None),

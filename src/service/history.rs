@@ -1,5 +1,7 @@
 //! GetHistory and DeleteHistory.
 
+use tokio::sync::SemaphorePermit;
+
 use super::{
     ServiceError, Violations, convert,
     present::SeenHistory,
@@ -9,7 +11,7 @@ use crate::{
     domain::{Deadline, HistoryVersion, UserId},
     history::HistoryToken,
     proto::v1,
-    telemetry::StoreOperation,
+    telemetry::{Rejection, StoreOperation},
 };
 
 /// What the live model would see for a user now.
@@ -18,6 +20,7 @@ pub(super) async fn get(
     request: v1::GetHistoryRequest,
     deadline: Deadline,
 ) -> Result<v1::GetHistoryResponse, ServiceError> {
+    let _place = shared.place_for_history()?;
     let (user, at_least) = convert::history_question(&request)?;
     let stored = shared.history(&user, at_least, deadline).await?;
     let model = shared.slot.live();
@@ -37,6 +40,16 @@ pub(super) async fn get(
     })
 }
 
+impl Shared {
+    /// Refused at once where there is none: an answer has a whole history, and the store's connections are the Ranks', too.
+    fn place_for_history(&self) -> Result<SemaphorePermit<'_>, ServiceError> {
+        self.histories.try_acquire().map_err(|_| {
+            self.metrics.rejected(Rejection::Histories);
+            ServiceError::Busy("too many histories are read or erased")
+        })
+    }
+}
+
 fn count(n: usize) -> u32 {
     u32::try_from(n).unwrap_or(u32::MAX)
 }
@@ -48,6 +61,7 @@ pub(super) async fn delete(
     request: v1::DeleteHistoryRequest,
     deadline: Deadline,
 ) -> Result<v1::DeleteHistoryResponse, ServiceError> {
+    let _place = shared.place_for_history()?;
     let user = UserId::new(&request.user_id).map_err(|error| Violations::of("user_id", error))?;
     let erase = shared.store.delete(&user, shared.store_deadline(deadline));
     let version = shared.store_call(StoreOperation::Delete, deadline, erase).await?;

@@ -53,6 +53,10 @@ pub struct Concurrency {
     pub streams: usize,
     /// Events of one stream that are on their way to the store.
     pub stream_window: usize,
+    /// Events of all streams that are: what a store has before it when it is asked something else.
+    pub stream_events: usize,
+    /// GetHistory and DeleteHistory.
+    pub histories: usize,
 }
 
 /// What Rank answers when the store can't be reached and no history is cached.
@@ -95,7 +99,7 @@ impl Default for Timeouts {
 
 impl Default for Concurrency {
     fn default() -> Self {
-        Self { appends: 4096, streams: 1024, stream_window: 256 }
+        Self { appends: 4096, streams: 1024, stream_window: 256, stream_events: 4096, histories: 1024 }
     }
 }
 
@@ -122,6 +126,8 @@ pub struct ServerOptions {
     pub drain_notice: Duration,
     /// How often the store is asked whether it works.
     pub ping_interval: Duration,
+    /// How long the device may be at one batch before the replica is not ready.
+    pub device_timeout: Duration,
 }
 
 impl Default for ServerOptions {
@@ -137,6 +143,7 @@ impl Default for ServerOptions {
             drain_timeout: Duration::from_secs(20),
             drain_notice: Duration::ZERO,
             ping_interval: Duration::from_secs(1),
+            device_timeout: Duration::from_secs(10),
         }
     }
 }

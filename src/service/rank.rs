@@ -12,9 +12,9 @@ use crate::{
     data::UserRow,
     domain::{Deadline, HistoryVersion, UserHistoryView, UserId},
     engine::{EngineError, LoadedModel, RankJob, Ranked},
-    history::{HistoryToken, StoreError},
+    history::HistoryToken,
     proto::v1,
-    telemetry::{ItemPlace, rank_log::RankLogLine, trace},
+    telemetry::{ItemPlace, RequestStages, rank_log::RankLogLine, trace},
 };
 
 /// How many scores of an answer go into the metrics, evenly spaced over its order.
@@ -74,41 +74,33 @@ pub(super) async fn rank(
 
     let as_seen = SeenHistory { history, view, seen: &seen, featurizer: &model.featurizer };
     let explanation = ranked.explanation.as_ref().map(|(weights, _)| as_seen.explanation(weights));
-    let stale_history = stored.as_ref().is_some_and(|stored| stored.freshness == Freshness::Stale);
-    let cold_start = seen.features.is_cold();
     let mut response = v1::RankResponse {
         items: present::ranked_items(resolved.ids, &ranked),
         history_token: view.map(|view| HistoryToken::new(view.version).encode()).unwrap_or_default(),
         model_version: model.info.version.to_string(),
-        cold_start,
-        stale_history,
+        cold_start: seen.features.is_cold(),
+        stale_history: stored.as_ref().is_some_and(|stored| stored.freshness == Freshness::Stale),
         unknown_item_ids: resolved.unknown,
         timings: None,
         explanation,
     };
     let stages = present::stages(ranked.timings, history_time, arrival.elapsed());
     response.timings = Some(present::timings(&stages));
-    shared.metrics.rank_stages(&stages);
+    note_stages(&stages, history_started, queued);
+    shared.count_answer(&response, &stages, seen.features.user);
+    if let Some(log) = &shared.options.rank_log {
+        log.offer(|| logged(&user, &response));
+    }
+    Ok(response)
+}
+
+/// The stages as spans of the caller's trace.
+fn note_stages(stages: &RequestStages, history_started: Instant, queued: Instant) {
     let encoding = queued + stages.queue;
     trace::note("history", history_started, stages.history);
     trace::note("queue", queued, stages.queue);
     trace::note("encode", encoding, stages.encode);
     trace::note("score", encoding + stages.encode, stages.score);
-    let step = ranked.items.len().div_ceil(OBSERVED_SCORES).max(1);
-    shared.metrics.scores(ranked.items.iter().step_by(step).map(|item| item.score));
-    if seen.features.user == UserRow::Mean {
-        shared.metrics.unknown_user();
-    }
-    if cold_start {
-        shared.metrics.cold_start();
-    }
-    if stale_history {
-        shared.metrics.stale_answer();
-    }
-    if let Some(log) = &shared.options.rank_log {
-        log.offer(|| logged(&user, &response));
-    }
-    Ok(response)
 }
 
 fn logged(user: &UserId, response: &v1::RankResponse) -> RankLogLine {
@@ -138,7 +130,7 @@ impl Shared {
     /// Nothing is cached and the store is away: an empty history, where the operator prefers that to an error and the
     /// request doesn't ask for a certain state.
     fn without_store(&self, error: ServiceError, at_least: HistoryVersion) -> Result<StoredHistory, ServiceError> {
-        let away = matches!(error, ServiceError::Store(StoreError::Unavailable(_)));
+        let away = matches!(&error, ServiceError::Store(error) if error.is_outage());
         let allowed = self.options.on_store_outage == OnStoreOutage::ColdStart && at_least == HistoryVersion::default();
         if away && allowed {
             tracing::warn!(%error, "ranking without history");
@@ -151,6 +143,21 @@ impl Shared {
     pub(super) fn engine_error(&self, error: EngineError) -> ServiceError {
         let retry_after = self.engine.retry_after();
         ServiceError::Engine(error, retry_after)
+    }
+
+    fn count_answer(&self, answer: &v1::RankResponse, stages: &RequestStages, user: UserRow) {
+        self.metrics.rank_stages(stages);
+        let step = answer.items.len().div_ceil(OBSERVED_SCORES).max(1);
+        self.metrics.scores(answer.items.iter().step_by(step).map(|item| item.score));
+        if user == UserRow::Mean {
+            self.metrics.unknown_user();
+        }
+        if answer.cold_start {
+            self.metrics.cold_start();
+        }
+        if answer.stale_history {
+            self.metrics.stale_answer();
+        }
     }
 
     fn count_items(&self, seen: &crate::data::Featurized, resolved: &super::convert::Resolved) {

@@ -103,20 +103,22 @@ impl Server {
             let stop = signals.stop_metrics.clone().cancelled_owned();
             tokio::spawn(telemetry::http::run(listener, shared.metrics.clone(), readiness.watch(), stop))
         });
-        let probe = Probe { shared: shared.clone(), readiness, interval: options.ping_interval };
+        let (interval, device_timeout) = (options.ping_interval, options.device_timeout);
+        let probe = Probe { shared: shared.clone(), readiness, interval, device_timeout };
         let probe = tokio::spawn(probe.run(signals.leaving.clone()));
 
         // A live caller has answered a ping by then.
         let silence = options.keepalive_interval + options.keepalive_timeout;
         let limits = Limits { connections: options.max_connections, silence, age: None };
         let incoming = Connections::new(listener, limits, signals.close_connections.clone()).into_stream();
+        let ranking = RankingServiceServer::new(service).max_decoding_message_size(options.max_message_bytes);
         let router = transport(&options)?
             .layer(ObserveLayer(shared.clone()))
             .layer(AuthorizeLayer::new(&options.security, shared.metrics.clone()))
             .add_service(health_service)
             .add_service(reflection().build_v1()?)
             .add_service(reflection().build_v1alpha()?)
-            .add_service(RankingServiceServer::new(service).max_decoding_message_size(options.max_message_bytes));
+            .add_service(ranking);
         let stop_accepting = signals.stop_accepting.clone().cancelled_owned();
         let mut serving = tokio::spawn(router.serve_with_incoming_shutdown(incoming, stop_accepting));
 
@@ -137,21 +139,10 @@ impl Server {
             }
         };
 
-        // What was acknowledged is stored already; this is for what buffers and threads hold besides.
-        let closing = async {
-            shared.engine.shutdown().await;
-            shared.store.close().await;
-        };
-        if timeout(CLOSING, closing).await.is_err() {
-            tracing::warn!("engine or store did not close in time");
-        }
+        close(&shared).await;
         signals.stop_metrics.cancel();
-        if let Some(mut metrics) = metrics {
-            match timeout(FLUSH, &mut metrics).await {
-                Ok(ended) => ended?.map_err(ServerError::Metrics)?,
-                // A scraper that keeps its connection open.
-                Err(_) => metrics.abort(),
-            }
+        if let Some(metrics) = metrics {
+            finish(metrics).await?;
         }
         health.abort();
         tracing::info!("stopped");
@@ -210,6 +201,8 @@ struct Probe {
     shared: Arc<Shared>,
     readiness: Readiness,
     interval: Duration,
+    /// How long the device may be at one batch.
+    device_timeout: Duration,
 }
 
 impl Probe {
@@ -238,9 +231,13 @@ impl Probe {
         self.readiness.not_ready("draining");
     }
 
-    /// After calls that failed in a row, which may have been the callers' own: ranks one item for nobody.
+    /// Whether the device gets on. After calls that failed in a row, which may have been the callers' own: ranks one item
+    /// for nobody.
     async fn model_works(&self) -> Result<(), String> {
         let Shared { engine, slot, options, .. } = &*self.shared;
+        if engine.stalled() > self.device_timeout {
+            return Err(format!("the device has been at one batch for more than {:?}", self.device_timeout));
+        }
         if engine.failures_in_a_row() < SUSPICIOUS_FAILURES {
             return Ok(());
         }
@@ -256,7 +253,10 @@ impl Probe {
         };
         match engine.rank(job).await {
             Err(EngineError::Model(error)) => Err(format!("the model fails: {error}")),
-            // Busy is not broken.
+            // Busy is not broken, where others were answered meanwhile.
+            Err(error) if engine.failures_in_a_row() >= SUSPICIOUS_FAILURES => {
+                Err(format!("the model has failed and not answered since: {error}"))
+            }
             _ => Ok(()),
         }
     }
@@ -271,6 +271,29 @@ async fn follow(mut readiness: ReadinessWatch, health: HealthReporter) {
         match readiness.changed().await {
             Some(changed) => state = changed,
             None => return,
+        }
+    }
+}
+
+/// What was acknowledged is stored already; this is for what buffers and threads hold besides.
+async fn close(shared: &Shared) {
+    let closing = async {
+        shared.engine.shutdown().await;
+        shared.store.close().await;
+    };
+    if timeout(CLOSING, closing).await.is_err() {
+        tracing::warn!("engine or store did not close in time");
+    }
+}
+
+/// Lets the metrics port's last answers get out.
+async fn finish(mut metrics: JoinHandle<io::Result<()>>) -> Result<(), ServerError> {
+    match timeout(FLUSH, &mut metrics).await {
+        Ok(ended) => ended?.map_err(ServerError::Metrics),
+        // A scraper that keeps its connection open.
+        Err(_) => {
+            metrics.abort();
+            Ok(())
         }
     }
 }

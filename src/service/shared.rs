@@ -49,6 +49,9 @@ pub(super) struct Shared {
     pub(super) store_away: AtomicBool,
     pub(super) appends: Semaphore,
     pub(super) streams: Arc<Semaphore>,
+    /// Places for events of streams on their way to the store.
+    pub(super) stream_events: Semaphore,
+    pub(super) histories: Semaphore,
     /// Cancelled when the server drains: streams stop reading.
     pub(super) draining: CancellationToken,
     /// Requests and streams that run.
@@ -69,6 +72,8 @@ impl RankingServer {
             store_away: AtomicBool::new(false),
             appends: Semaphore::new(options.concurrency.appends),
             streams: Arc::new(Semaphore::new(options.concurrency.streams)),
+            stream_events: Semaphore::new(options.concurrency.stream_events),
+            histories: Semaphore::new(options.concurrency.histories),
             draining: CancellationToken::new(),
             running: TaskTracker::new(),
             store,
@@ -158,7 +163,7 @@ impl Shared {
             let view = match self.store_call_until(StoreOperation::Load, patience, deadline, load).await {
                 Ok(Loaded::Unchanged) => known.map(|known| known.view).unwrap_or_default(),
                 Ok(Loaded::History(view)) => view,
-                Err(ServiceError::Store(error @ StoreError::Unavailable(_))) => {
+                Err(ServiceError::Store(error)) if error.is_outage() => {
                     return match known.filter(usable) {
                         Some(known) => Ok(StoredHistory { view: known.view, freshness: Freshness::Stale }),
                         None => Err(error.into()),

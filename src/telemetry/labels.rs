@@ -60,14 +60,16 @@ label!(
 label!(
     /// Why a request was refused at once.
     Rejection {
-        /// As many requests as may wait are waiting.
+        /// As many Ranks as may be are under way.
         QueuedRequests = "queued_requests",
-        /// As many candidates as may wait are waiting.
+        /// Their candidates are as many as may be.
         QueuedCandidates = "queued_candidates",
         /// As many appends as may run are running.
         Appends = "appends",
         /// As many streams as may be open are open.
         Streams = "streams",
+        /// As many histories as may be are read for callers or erased.
+        Histories = "histories",
         /// No token, or an unknown one.
         Unauthenticated = "unauthenticated",
         /// A token without the right.
@@ -144,7 +146,7 @@ label!(
 label!(
     /// What became of a line of the rank log.
     RankLogOutcome {
-        /// It is in the file.
+        /// It is in the file, or will be within a second.
         Written = "written",
         /// The queue before the file was full.
         Dropped = "dropped",

@@ -106,6 +106,8 @@ pub(super) struct Inner {
     unknown_items: Family<PlaceLabel, Counter>,
     searches: Counter,
     unknown_searches: Counter,
+    admitted_requests: Gauge,
+    admitted_candidates: Gauge,
     queued_requests: Gauge,
     queued_candidates: Gauge,
     abandoned: Family<AbandonedLabels, Counter>,
@@ -163,7 +165,9 @@ impl Metrics {
             unknown_items: add(r, "items_unknown", "Items that the model's catalogue does not have, by place. A rise is the first sign of an old model or a broken pipeline: train anew", Family::default()),
             searches: add(r, "searches_seen", "Searches in the histories of ranked requests: what sesrec_searches_unknown_total is a share of", Counter::default()),
             unknown_searches: add(r, "searches_unknown", "Searches of which the model knows neither the query nor any word. A rise: another language, another tokenizer, or a model too old for the queries", Counter::default()),
-            queued_requests: add(r, "engine_queued_requests", "Ranks waiting for the device now. Near its limit, requests are about to be rejected", Gauge::default()),
+            admitted_requests: add(r, "engine_admitted_requests", "Ranks under way: reading their history, waiting for the device or computed. Near --max-queued-requests, requests are about to be rejected; if few of them are queued, it is the store that is slow", Gauge::default()),
+            admitted_candidates: add(r, "engine_admitted_candidates", "Candidates of the Ranks under way, bounded by --max-queued-candidates", Gauge::default()),
+            queued_requests: add(r, "engine_queued_requests", "Ranks waiting for the device now. Growth: the device is too slow for the load", Gauge::default()),
             queued_candidates: add(r, "engine_queued_candidates", "Candidates of the waiting Ranks", Gauge::default()),
             abandoned: add(r, "engine_abandoned", "Ranks that nobody waited for any more, by reason and phase. Those of phase queued cost no model time; many of phase computing mean deadlines near the model's own time", Family::default()),
             batch_requests: add(r, "engine_batch_requests", "Requests per batch on the device. Always 1 under load: the batch budget is too small for your requests", Histogram::new(COUNTS)),
@@ -171,7 +175,7 @@ impl Metrics {
             batch_candidates: add(r, "engine_batch_candidates", "Candidates per batch", Histogram::new(CANDIDATES)),
             tokens: add(r, "engine_encoded_events", "History events encoded", Counter::default()),
             padding: add(r, "engine_padding_events", "Positions computed only because histories of a batch differ in length. padding / (padding + encoded) above a half: lower the batch budget", Counter::default()),
-            device_seconds: add(r, "engine_device_seconds", "Time that device threads spent in the model, by stage. Its rate divided by the number of threads is the utilisation; near 1, add replicas", Family::default()),
+            device_seconds: add(r, "engine_device_seconds", "Time that device threads spent on batches, by stage; score with the explanations that were asked for. Its rate divided by the number of threads is the utilisation; near 1, add replicas", Family::default()),
             model_failures: add(r, "engine_model_failures", "Calls of the model that failed or panicked. Anything but zero: see the log for the shapes, and the bundle", Counter::default()),
             cache_hits: add(r, "user_cache_hits", "Ranks whose user was encoded already", Counter::default()),
             cache_misses: add(r, "user_cache_misses", "Ranks whose user had to be encoded. A low share of hits at the byte limit: raise --user-cache-bytes", Counter::default()),
@@ -335,6 +339,12 @@ impl Metrics {
     pub(crate) fn queued(&self, requests: usize, candidates: usize) {
         self.0.queued_requests.set(requests as i64);
         self.0.queued_candidates.set(candidates as i64);
+    }
+
+    /// So much is under way.
+    pub(crate) fn admitted(&self, requests: usize, candidates: usize) {
+        self.0.admitted_requests.set(requests as i64);
+        self.0.admitted_candidates.set(candidates as i64);
     }
 
     /// Nobody waits for a Rank any more.

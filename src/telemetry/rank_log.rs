@@ -13,7 +13,7 @@ use std::{
         mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
     },
     thread::JoinHandle,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use serde::{Deserialize, Serialize};
@@ -133,16 +133,24 @@ impl Drop for Shared {
 /// Writes until all handles are gone. A disk that fails loses lines, never requests.
 fn write(mut files: Files, lines: &Receiver<RankLogLine>, metrics: &Metrics) {
     let mut failing = false;
+    // Of the oldest line that is in memory only.
+    let mut flush_at: Option<Instant> = None;
     loop {
-        let result = match lines.recv_timeout(FLUSH_EVERY) {
+        let patience = flush_at.map_or(FLUSH_EVERY, |at| at.saturating_duration_since(Instant::now()));
+        let mut result = match lines.recv_timeout(patience) {
             Ok(line) => {
+                flush_at.get_or_insert_with(|| Instant::now() + FLUSH_EVERY);
                 let result = files.append(&line);
                 metrics.rank_log(if result.is_ok() { RankLogOutcome::Written } else { RankLogOutcome::Failed });
                 result
             }
-            Err(RecvTimeoutError::Timeout) => files.file.flush(),
+            Err(RecvTimeoutError::Timeout) => Ok(()),
             Err(RecvTimeoutError::Disconnected) => break,
         };
+        if flush_at.is_some_and(|at| at <= Instant::now()) {
+            flush_at = None;
+            result = result.and(files.file.flush());
+        }
         // Once per outage, not once per line.
         if let Err(error) = &result
             && !failing
@@ -279,6 +287,22 @@ mod tests {
     }
 
     #[test]
+    fn a_line_reaches_the_file_though_others_follow() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("ranks.ndjson");
+        let log = options(&path, 1.0, u64::MAX).open(&Metrics::new()).expect("opened").expect("wanted");
+        let patience = Instant::now() + 20 * FLUSH_EVERY;
+        for n in 0.. {
+            log.offer(|| line(n));
+            std::thread::sleep(FLUSH_EVERY / 10);
+            if std::fs::metadata(&path).expect("a file").len() > 0 {
+                break;
+            }
+            assert!(Instant::now() < patience, "{n} lines, none in the file");
+        }
+    }
+
+    #[test]
     fn a_sample_is_a_sample() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("ranks.ndjson");
@@ -293,8 +317,8 @@ mod tests {
         }
         drop(log);
         assert!((350..650).contains(&made), "{made} of 5000");
-        let dropped = metrics.encode().contains(r#"sesrec_rank_log_total{outcome="dropped"} 0"#);
-        assert!(!dropped || users(&path).len() == made, "what is not written is counted");
+        let all_queued = metrics.encode().contains(r#"sesrec_rank_log_total{outcome="dropped"} 0"#);
+        assert!(!all_queued || users(&path).len() == made, "what is not written is counted");
         assert!(
             options(&path.join("below"), 0.1, 1).open(&metrics).is_err(),
             "a path that can't be, told at the start"

@@ -106,6 +106,35 @@ async fn a_slow_store_holds_back_a_stream_of_small_events_and_keeps_it() {
     answers.iter().for_each(|answer| assert_eq!(answer.as_ref().unwrap().outcome(), Outcome::Applied));
 }
 
+/// What a store has before it is bounded, however many streams there are: the probe's ping waits behind it.
+#[tokio::test]
+async fn streams_take_turns_at_a_slow_store() {
+    let server = TestServer::with(|setup| {
+        setup.service.concurrency.stream_window = 10;
+        setup.service.concurrency.stream_events = 10;
+    })
+    .await;
+    server.store.fail(Fault::StallAppendsAfter(0));
+    let events = |stream: usize| {
+        (0..10).map(move |n| event(&format!("u{stream}"), &format!("{n}"), n, recommendation("i1"))).collect::<Vec<_>>()
+    };
+    let streams = futures::future::join_all((0..8).map(|n| stream(&server, events(n))));
+    let held_up = async {
+        server.until("held up", || async { server.store.held_up() > 0 }).await;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        // The first events of a stream may go alone.
+        let calls = server.store.append_calls();
+        assert!(calls <= 10, "{calls} calls, of at most ten events in all");
+        assert!(server.http("/readyz").await.starts_with("HTTP/1.1 200"));
+        server.store.fail(Fault::None);
+    };
+    let (answers, ()) = tokio::join!(streams, held_up);
+    for answers in answers {
+        assert_eq!(answers.len(), 10);
+        answers.iter().for_each(|answer| assert_eq!(answer.as_ref().unwrap().outcome(), Outcome::Applied));
+    }
+}
+
 #[tokio::test]
 async fn a_failing_store_ends_the_stream_after_what_is_stored() {
     let server = TestServer::start().await;

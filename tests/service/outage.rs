@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use sesrec::{proto::v1, service::OnStoreOutage};
 use tonic::{Code, Request};
+use tonic_types::StatusExt;
 
 use crate::support::{Client, Fault, PATIENCE, TestServer, event, rank_request, recommendation};
 
@@ -128,4 +129,50 @@ async fn a_replica_whose_model_fails_is_not_ready_until_it_works() {
     server.model.break_down(false);
     server.until("ready", || async { server.http("/readyz").await.starts_with("HTTP/1.1 200") }).await;
     rank(&mut client, "u1", PATIENCE).await.0.unwrap();
+}
+
+/// Neither does one that hangs fail anything.
+#[tokio::test]
+async fn a_replica_whose_device_hangs_is_not_ready_until_it_gets_on() {
+    let server = TestServer::with(|setup| setup.server.device_timeout = Duration::from_millis(100)).await;
+    server.model.hold();
+    let mut client = server.client().await;
+    let hanging = tokio::spawn(async move { rank(&mut client, "u", PATIENCE).await });
+    let stuck = async || server.http("/readyz").await.contains("the device has been at one batch for more than 100ms");
+    server.until("not ready", &stuck).await;
+    server.model.release();
+    server.until("ready", || async { server.http("/readyz").await.starts_with("HTTP/1.1 200") }).await;
+    assert!(hanging.await.unwrap().0.is_ok());
+}
+
+/// A password that was changed under a running replica is the operator's fault, not that of events or Ranks.
+#[tokio::test]
+async fn a_store_that_refuses_the_login_is_away() {
+    let (server, mut client) = with_a_copy().await;
+    server.store.fail(Fault::Refused);
+    assert!(rank(&mut client, "u", PATIENCE).await.0.unwrap().stale_history);
+    let status = client.append_event(event("u", "f", 2, recommendation("i2"))).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable);
+    assert!(status.get_details_retry_info().is_some() && !status.message().contains("password"), "{status}");
+}
+
+#[tokio::test]
+async fn histories_beyond_the_limit_are_refused_at_once() {
+    let server = TestServer::with(|setup| setup.service.concurrency.histories = 1).await;
+    server.store.fail(Fault::Stalled);
+    let mut client = server.client().await;
+    let mut other = client.clone();
+    let get = || v1::GetHistoryRequest { user_id: "u".into(), ..Default::default() };
+    let waiting = tokio::spawn(async move { other.get_history(get()).await });
+    server.until("waiting for the store", || async { server.store.load_calls() == 1 }).await;
+    assert_eq!(client.get_history(get()).await.unwrap_err().code(), Code::ResourceExhausted);
+    let erase = v1::DeleteHistoryRequest { user_id: "u".into() };
+    let status = client.delete_history(erase.clone()).await.unwrap_err();
+    assert_eq!(status.code(), Code::ResourceExhausted);
+    assert!(status.get_details_retry_info().is_some());
+    assert_eq!(server.metric(r#"sesrec_requests_rejected_total{reason="histories"}"#), 2.0);
+
+    server.store.fail(Fault::None);
+    assert!(waiting.await.unwrap().is_ok());
+    client.delete_history(erase).await.unwrap();
 }

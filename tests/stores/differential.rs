@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -14,7 +14,7 @@ use proptest::{
 };
 use sesrec::{
     domain::{Event, HistoryVersion},
-    history::{EmbeddedStore, HistoryOptions, HistoryStore, MemoryStore, RedisOptions, RedisStore},
+    history::{Clock, EmbeddedStore, HistoryOptions, HistoryStore, Loaded, MemoryStore, RedisOptions, RedisStore},
 };
 
 use crate::{fixture::*, redis_server::RedisServer};
@@ -132,6 +132,9 @@ async fn compare(tested: &Tested, life: &[Step], name: &str) {
             Step::Advance(micros) => clock.advance(*micros),
         }
     }
+    let history = model.load(&user, None, soon()).await.unwrap();
+    let left = Left { user: name.into(), micros: clock.now().nanos() / 1000, history };
+    tested.left.lock().unwrap().push(left);
 }
 
 struct Tested {
@@ -140,9 +143,23 @@ struct Tested {
     options: HistoryOptions,
     /// How often each outcome came.
     seen: [AtomicUsize; 4],
+    /// What each user was left with, and when.
+    left: Mutex<Vec<Left>>,
 }
 
-fn run(stores: Vec<Tested>, cases: u32) {
+struct Left {
+    user: String,
+    micros: u64,
+    history: Loaded,
+}
+
+impl Tested {
+    fn new(store: Arc<dyn HistoryStore>, clock: Arc<TestClock>, options: HistoryOptions) -> Self {
+        Self { store, clock, options, seen: Default::default(), left: Mutex::default() }
+    }
+}
+
+fn run(stores: &[Tested], cases: u32) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let users = AtomicUsize::new(0);
     let mut runner = TestRunner::new(Config { cases, failure_persistence: None, ..Config::default() });
@@ -155,7 +172,7 @@ fn run(stores: Vec<Tested>, cases: u32) {
         panic!("{error}");
     }
     // Or the lives were not lively enough to say anything.
-    for store in &stores {
+    for store in stores {
         let seen = store.seen.each_ref().map(|count| count.load(Ordering::Relaxed));
         println!("{seen:?} applied, duplicate, too old, conflict");
         assert!(seen.iter().all(|&count| count > cases as usize / 100), "{seen:?}");
@@ -184,18 +201,45 @@ fn redis_lives_like_memory() {
         let clock = TestClock::at(START_MICROS);
         let redis = RedisOptions { prefix: format!("test{n}:"), clock: Some(clock.clone()), ..RedisOptions::default() };
         let store = runtime.block_on(RedisStore::connect(&server.url(), redis, options)).unwrap();
-        Tested { store: Arc::new(store), clock, options, seen: Default::default() }
+        Tested::new(Arc::new(store), clock, options)
     });
-    run(stores.collect(), 1500);
+    run(&stores.collect::<Vec<_>>(), 1500);
 }
 
 #[test]
 fn embedded_lives_like_memory() {
     let directory = tempfile::tempdir().unwrap();
+    let path = |n: usize| directory.path().join(n.to_string());
     let stores = bounds().into_iter().enumerate().map(|(n, options)| {
         let clock = TestClock::at(START_MICROS);
-        let store = EmbeddedStore::open(&directory.path().join(n.to_string()), options, clock.clone()).unwrap();
-        Tested { store: Arc::new(store), clock, options, seen: Default::default() }
+        let store = EmbeddedStore::open(&path(n), options, clock.clone()).unwrap();
+        Tested::new(Arc::new(store), clock, options)
     });
-    run(stores.collect(), 300);
+    let stores: Vec<Tested> = stores.collect();
+    run(&stores, 300);
+
+    // So far answers came from memory. What lies in the directory is all of it and nothing else: under wide bounds, what
+    // the narrow ones dropped would come back if it was still there.
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    for (n, Tested { store, clock, left, .. }) in stores.into_iter().enumerate() {
+        runtime.block_on(store.close());
+        drop(store);
+        let wide = HistoryOptions {
+            max_recommendations: 1000,
+            max_searches: 1000,
+            max_clicks: 1000,
+            max_pending_clicks: 1000,
+            time_to_live: None,
+        };
+        let store = EmbeddedStore::open(&path(n), wide, clock.clone()).unwrap();
+        for Left { user: name, micros, history } in left.into_inner().unwrap() {
+            clock.set(micros);
+            assert_eq!(
+                runtime.block_on(store.load(&user(&name), None, soon())).unwrap(),
+                history,
+                "bounds {n}, {name}"
+            );
+        }
+        runtime.block_on(store.close());
+    }
 }

@@ -19,6 +19,8 @@ pub enum Fault {
     None,
     /// Calls fail at once.
     Unavailable,
+    /// So they do, as by a Redis whose password was changed.
+    Refused,
     /// Calls don't end before the fault does.
     Stalled,
     /// Nor do appends that would make it more than so many events in the store's life.
@@ -74,6 +76,7 @@ impl FaultyStore {
     async fn broken(&self) -> Result<(), StoreError> {
         match self.once(|fault| fault != Fault::Stalled).await {
             Fault::Unavailable => Err(StoreError::Unavailable("broken by the test".into())),
+            Fault::Refused => Err(StoreError::Config("the test refuses the user or password".into())),
             _ => Ok(()),
         }
     }

@@ -79,14 +79,20 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     report.finish(args.json.as_deref())
 }
 
-/// Appends for the duration and reports acknowledged events; how many those were.
+/// Acknowledged events, and how long they took, those under way at the end included.
+pub(super) struct Acknowledged {
+    pub(super) events: u64,
+    pub(super) elapsed: Duration,
+}
+
+/// Appends for the duration and reports what was acknowledged.
 pub(super) async fn measure(
     channels: &[Transport],
     workload: &Workload,
     options: &LoadOptions,
     name: &str,
     report: &mut Report,
-) -> anyhow::Result<u64> {
+) -> anyhow::Result<Acknowledged> {
     let LoadOptions { streams, window, visit, .. } = *options;
     ensure!(streams > 0 && window > 0 && visit > 0, "--streams, --window and --visit must be above 0");
     // Another run must not be a replay of this one.
@@ -108,8 +114,9 @@ pub(super) async fn measure(
         }
     }
     let name = format!("{name}: {streams} streams, window {window}");
-    report.closed(&name, &latency, errors, started.elapsed());
-    Ok(latency.len())
+    let elapsed = started.elapsed();
+    report.closed(&name, &latency, errors, elapsed);
+    Ok(Acknowledged { events: latency.len(), elapsed })
 }
 
 /// Gives every user of a workload its history; repeating it changes nothing.

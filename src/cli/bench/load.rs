@@ -166,7 +166,7 @@ fn lock(measured: &Mutex<Measured>) -> std::sync::MutexGuard<'_, Measured> {
 }
 
 /// Searches the highest sustained rate: doubles until a run fails, then halves the interval until it is within 5 %.
-/// Returns every run, the best sustained one last; none sustained: the first run alone.
+/// Returns every run, the best sustained one last, if there is one.
 pub(super) async fn find_max<R>(first: f64, bound: Duration, mut run: impl FnMut(f64) -> R) -> Vec<Measured>
 where
     R: Future<Output = Measured>,

@@ -138,13 +138,13 @@ async fn measure(
     let options = append::LoadOptions { duration: args.duration, ..args.append.clone() };
     let before = Spent::now(replicas, redis).await?;
     let name = format!("append, {} replicas", replicas.len());
-    let events = append::measure(channels, appended, &options, &name, report).await?;
-    let event = before.until_now(replicas, redis).await?.each(events);
+    let acknowledged = append::measure(channels, appended, &options, &name, report).await?;
+    let event = before.until_now(replicas, redis).await?.each(acknowledged.events);
     let resident = replicas.iter().map(Replica::resident).sum::<Option<u64>>();
     Ok(Costs {
         replicas: replicas.len(),
         ranks_per_second: best.unwrap_or(rate),
-        events_per_second: events as f64 / args.duration.as_secs_f64(),
+        events_per_second: acknowledged.events as f64 / acknowledged.elapsed.as_secs_f64(),
         rank,
         event,
         resident_bytes: resident.map(|bytes| bytes / replicas.len() as u64),

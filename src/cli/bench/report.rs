@@ -86,8 +86,13 @@ impl Report {
                 model.name, model.architecture, model.device, model.items, model.version
             );
         }
-        let command = std::env::args().skip(1).fold("sesrec".to_owned(), |line, word| line + " " + &word);
-        Self { date: jiff::Timestamp::now().to_string(), command, model, runs: vec![], costs: vec![] }
+        Self {
+            date: jiff::Timestamp::now().to_string(),
+            command: command_line(std::env::args().skip(1)),
+            model,
+            runs: vec![],
+            costs: vec![],
+        }
     }
 
     /// Adds a run of an open loop and prints its line.
@@ -172,6 +177,35 @@ impl Report {
     }
 }
 
+/// This process's command line without what must not be in a report: tokens, and passwords in URLs.
+fn command_line(words: impl Iterator<Item = String>) -> String {
+    let mut line = "sesrec".to_owned();
+    let mut secret = false;
+    for word in words {
+        let said = match word.split_once('=') {
+            _ if std::mem::take(&mut secret) => without_secret(&word),
+            Some(("--token", value)) => format!("--token={}", without_secret(value)),
+            _ => without_password(&word),
+        };
+        secret = word == "--token";
+        line = line + " " + &said;
+    }
+    line
+}
+
+/// A token's value; the name of a file that has it is none.
+fn without_secret(value: &str) -> String {
+    if value.starts_with('@') { value.to_owned() } else { "***".into() }
+}
+
+/// A word with what stands between a URL's scheme and its host blotted out.
+fn without_password(word: &str) -> String {
+    match word.split_once("://").and_then(|(scheme, rest)| Some((scheme, rest.rsplit_once('@')?))) {
+        Some((scheme, (_, host))) => format!("{scheme}://***@{host}"),
+        None => word.to_owned(),
+    }
+}
+
 impl Costs {
     fn row(&self) -> String {
         let pair = |(servers, redis): (f64, f64)| format!("{servers:.0}, {redis:.0}");
@@ -229,5 +263,22 @@ impl Run {
             line += &format!("  not sent: {}", self.not_sent);
         }
         line
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_has_no_secrets() {
+        let line = |words: &[&str]| command_line(words.iter().map(|word| (*word).to_owned()));
+        let server = ["bench", "rank", "--server", "https://host:1", "--rate", "5"];
+        assert_eq!(line(&server), "sesrec bench rank --server https://host:1 --rate 5");
+        assert_eq!(line(&["bench", "--token", "pass", "rank"]), "sesrec bench --token *** rank");
+        assert_eq!(line(&["bench", "--token=pass"]), "sesrec bench --token=***");
+        assert_eq!(line(&["bench", "--token", "@file", "--token=@file"]), "sesrec bench --token @file --token=@file");
+        let redis = ["--redis=redis://user:p@ss@host:6379/1", "--redis", "redis://:pass@host"];
+        assert_eq!(line(&redis), "sesrec --redis=redis://***@host:6379/1 --redis redis://***@host");
     }
 }

@@ -1,11 +1,6 @@
 //! The store: which commands are sent for what, and tried again how long.
 
-use std::{
-    collections::{HashMap, HashSet},
-    fmt,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use futures::{StreamExt, stream};
@@ -13,22 +8,23 @@ use redis::{Pipeline, RedisError, RedisResult, Value};
 use tokio::time::Instant;
 
 use super::{
-    super::{
-        Appended, Clock, HistoryOptions, HistoryStore, Loaded, Outcome, StoreError,
-        timeline::{Row, UserTimeline},
-        user_key::UserKey,
-    },
+    super::{Appended, Clock, HistoryOptions, HistoryStore, Loaded, StoreError, timeline::Row, user_key::UserKey},
+    answers::{appended, loaded, only, version},
+    delivery::{Delivery, Verdict},
     element,
     link::Link,
     scripts::{Call, Scripts},
     url::{Kind, Target},
 };
-use crate::domain::{Deadline, Event, EventTime, HistoryVersion, UserId};
+use crate::domain::{Deadline, Event, HistoryVersion, UserId};
 
 /// Appends that are sent before the answer to the first is awaited.
 const PIPELINE: usize = 128;
 /// Groups of users that one `append` has under way at a time.
 const CONCURRENT_GROUPS: usize = 64;
+/// Before what failed for the moment is sent again.
+const FIRST_PAUSE: Duration = Duration::from_millis(5);
+const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
 /// How Redis is used.
 #[derive(Clone)]
@@ -157,83 +153,42 @@ impl RedisStore {
         deadline: Deadline,
     ) -> Vec<Result<Value, StoreError>> {
         let wait = access == Access::Change && self.wait > 0;
-        let link = if wait { &self.waiting_links } else { &self.links };
-        let link = &link[self.link(user)];
-        // Of calls that were carried out, but that too few replicas have: repeated, they may have another answer.
-        let mut first: Vec<Option<Value>> = calls.iter().map(|_| None).collect();
+        let links = if wait { &self.waiting_links } else { &self.links };
+        let link = &links[self.link(user)];
         let give_up = deadline.instant().min(Instant::now() + self.retry_for);
-        let mut answers: Vec<Option<Result<Value, StoreError>>> = calls.iter().map(|_| None).collect();
-        let mut last: Vec<StoreError> = calls.iter().map(|_| StoreError::Deadline).collect();
-        let mut pause = Duration::from_millis(5);
-        // A server that has forgotten the script may be taught it by another connection in the middle of this pipeline:
-        // a user's first event would be refused and tried again after the second. The text costs 10 kB and a hash of it.
-        let mut by_text_first = repeats_a_user(calls);
-        let mut width = usize::MAX;
-        loop {
-            let waiting: Vec<usize> = (0..calls.len()).filter(|&n| answers[n].is_none()).take(width).collect();
-            if waiting.is_empty() {
-                break;
-            }
-            let mut pipeline = Pipeline::with_capacity(waiting.len());
-            for (place, &n) in waiting.iter().enumerate() {
-                // The first teaches the server the script, the others follow on the same connection.
-                let by_text = by_text_first && place == 0;
-                pipeline.add_command(if by_text { calls[n].by_text() } else { calls[n].by_hash() });
-            }
+        let mut delivery = Delivery::of(calls);
+        let mut pause = FIRST_PAUSE;
+        while let Some((sent, mut pipeline)) = delivery.next_pipeline() {
             if wait {
                 self.add_wait(&mut pipeline, user, give_up);
             }
             pipeline.ignore_errors();
-            let sent = tokio::time::timeout_at(deadline.instant(), link.send(&pipeline)).await;
-            // What is worth sending again at once; to learn that a script is unknown is, but only the first time.
-            let mut progress = false;
-            match sent {
+            let progress = match tokio::time::timeout_at(deadline.instant(), link.send(&pipeline)).await {
                 // The answers that came before stand; the others are unknown.
                 Err(_) => break,
-                Ok(Err(error)) => match self.judge(&error) {
-                    Verdict::Final(error) => waiting.iter().for_each(|&n| answers[n] = Some(Err(error.clone()))),
-                    Verdict::Again(error) => waiting.iter().for_each(|&n| last[n] = error.clone()),
-                    Verdict::SendText => progress = !std::mem::replace(&mut by_text_first, true),
-                },
+                Ok(Err(error)) => delivery.failed(&sent, &self.judge(&error)),
                 Ok(Ok(mut received)) => {
-                    let replicated = !wait || self.replicated(&mut received);
-                    for (&n, answer) in waiting.iter().zip(received) {
-                        match answer.map_err(|error| self.judge(&error)) {
-                            Ok(value) if replicated => {
-                                (answers[n], progress) = (Some(Ok(first[n].take().unwrap_or(value))), true);
-                            }
-                            Ok(value) => {
-                                first[n].get_or_insert(value);
-                                last[n] = self.not_replicated();
-                            }
-                            Err(Verdict::Final(error)) => (answers[n], progress) = (Some(Err(error)), true),
-                            Err(Verdict::Again(error)) => last[n] = error,
-                            Err(Verdict::SendText) => {
-                                if !replicated {
-                                    last[n] = self.not_replicated();
-                                }
-                                progress |= !std::mem::replace(&mut by_text_first, true);
-                            }
-                        }
-                    }
+                    let replicated = if wait { self.replicated(&mut received) } else { Ok(()) };
+                    let received = received.into_iter().map(|answer| answer.map_err(|error| self.judge(&error)));
+                    delivery.received(&sent, received, &replicated)
                 }
-            }
-            if answers.iter().all(Option::is_some) {
+            };
+            if delivery.is_done() {
                 break;
             }
             // A slot that is moving answers single commands best.
             if matches!(self.grouping, Grouping::ByUser) && !progress {
-                width = 1;
+                delivery.one_by_one();
             }
             if !progress || Instant::now() >= give_up {
                 if Instant::now() + pause >= give_up {
                     break;
                 }
                 tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(Duration::from_millis(100));
+                pause = (pause * 2).min(LONGEST_PAUSE);
             }
         }
-        answers.into_iter().zip(last).map(|(answer, last)| answer.unwrap_or(Err(last))).collect()
+        delivery.answers()
     }
 
     /// Asks how many replicas have what went before on this connection. A write of its own stands before the question: a
@@ -245,15 +200,17 @@ impl RedisStore {
         pipeline.cmd("WAIT").arg(self.wait).arg(patience.to_string());
     }
 
-    /// Takes the two answers to [`add_wait`](Self::add_wait) off.
-    fn replicated(&self, received: &mut Vec<RedisResult<Value>>) -> bool {
+    /// Takes the two answers to [`add_wait`](Self::add_wait) off: whether enough replicas have what stood before.
+    fn replicated(&self, received: &mut Vec<RedisResult<Value>>) -> Result<(), StoreError> {
         let replicas = received.pop();
         received.pop();
-        matches!(replicas, Some(Ok(Value::Int(replicas))) if replicas >= i64::from(self.wait))
-    }
-
-    fn not_replicated(&self) -> StoreError {
-        StoreError::Unavailable(format!("Redis at {}: fewer than {} replicas have it", self.name, self.wait))
+        match replicas {
+            Some(Ok(Value::Int(replicas))) if replicas >= i64::from(self.wait) => Ok(()),
+            _ => {
+                let why = format!("Redis at {}: fewer than {} replicas have it", self.name, self.wait);
+                Err(StoreError::Unavailable(why))
+            }
+        }
     }
 
     /// What an error means for a call that may be repeated.
@@ -298,12 +255,6 @@ impl RedisStore {
 }
 
 type Answer = Result<Appended, StoreError>;
-
-enum Verdict {
-    Final(StoreError),
-    Again(StoreError),
-    SendText,
-}
 
 #[async_trait]
 impl HistoryStore for RedisStore {
@@ -357,11 +308,6 @@ impl HistoryStore for RedisStore {
     }
 }
 
-fn repeats_a_user(calls: &[Call<'_>]) -> bool {
-    let mut users = HashSet::with_capacity(calls.len());
-    calls.len() > 1 && !calls.iter().all(|call| users.insert(call.user()))
-}
-
 fn side_key(row: &Row) -> &'static str {
     use super::super::timeline::Side;
     match row.side() {
@@ -369,63 +315,4 @@ fn side_key(row: &Row) -> &'static str {
         Side::Searches => "3",
         Side::Clicks => "4",
     }
-}
-
-fn only(answers: Vec<Result<Value, StoreError>>) -> Result<Value, StoreError> {
-    answers.into_iter().next().unwrap_or(Err(StoreError::Deadline))
-}
-
-fn appended(row: &Row, answer: Value) -> Answer {
-    let Value::Array(parts) = answer else { return Err(unexpected("append")) };
-    let [outcome, at, rest @ ..] = parts.as_slice() else { return Err(unexpected("append")) };
-    let outcome = match (bytes(outcome)?, rest) {
-        (b"APPLIED", _) => Outcome::Applied,
-        (b"DUPLICATE", _) => Outcome::Duplicate,
-        (b"TOO_OLD", _) => Outcome::TooOld,
-        // The bytes differ; an older schema may have written the same event otherwise.
-        (b"CONFLICT", [stored]) if element::decode(bytes(stored)?)? == *row => Outcome::Duplicate,
-        (b"CONFLICT", _) => Outcome::Conflict,
-        _ => return Err(unexpected("append")),
-    };
-    Ok(Appended { outcome, version: version(at)? })
-}
-
-fn loaded(answer: Value) -> Result<Loaded, StoreError> {
-    let Value::Array(parts) = answer else { return Err(unexpected("load")) };
-    match parts.as_slice() {
-        [_] => Ok(Loaded::Unchanged),
-        [at, erased, lists @ ..] if lists.len() == 3 => {
-            let erased = match bytes(erased)? {
-                b"" => EventTime::default(),
-                time => element::decode_time(time)?,
-            };
-            let mut rows = vec![];
-            for list in lists {
-                let Value::Array(elements) = list else { return Err(unexpected("load")) };
-                for element in elements {
-                    rows.push(element::decode(bytes(element)?)?);
-                }
-            }
-            Ok(Loaded::History(Arc::new(UserTimeline::restore(rows, version(at)?, erased).view())))
-        }
-        _ => Err(unexpected("load")),
-    }
-}
-
-fn version(value: &Value) -> Result<HistoryVersion, StoreError> {
-    let digits = std::str::from_utf8(bytes(value)?).ok().and_then(|digits| digits.parse().ok());
-    digits.map(HistoryVersion).ok_or_else(|| unexpected("version"))
-}
-
-fn bytes(value: &Value) -> Result<&[u8], StoreError> {
-    match value {
-        Value::BulkString(bytes) => Ok(bytes),
-        _ => Err(unexpected("value")),
-    }
-}
-
-fn unexpected(what: &str) -> StoreError {
-    StoreError::Corrupt(format!(
-        "Redis answered with an unexpected {what}: is the key prefix shared with something else?"
-    ))
 }
