@@ -5,6 +5,8 @@
 
 #[path = "support/device.rs"]
 mod device;
+#[path = "support/skip.rs"]
+mod skip;
 #[path = "support/golden.rs"]
 mod support;
 

@@ -19,6 +19,8 @@ mod redis_faults;
 mod redis_server;
 #[path = "stores/schema.rs"]
 mod schema;
+#[path = "support/skip.rs"]
+mod skip;
 
 /// Every test of the contract, for every store.
 macro_rules! contract {

@@ -6,7 +6,7 @@ use indicatif::HumanCount;
 use rand::{SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 
-use super::{AnalysisError, box_summary, events::sesrec, measures::mean, roc_auc};
+use super::{AnalysisError, box_summary, events::sesrec, measures::mean};
 use crate::{
     data::Dataset,
     model::{Bundle, sesrec::Network},
@@ -38,7 +38,8 @@ pub struct Pairs {
     pub strangers: Vec<u32>,
 }
 
-/// Cosine similarities of one model, parallel to its [`Pairs`]; pairs with a vector of zeros have none and are left out.
+/// Cosine similarities of one model, in the order of its [`Pairs`]. Queries of which one of the two has none, for a vector of
+/// zeros, are left out.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Cosines {
     /// Of queries and clicked items.
@@ -96,21 +97,22 @@ impl Alignment {
         let queries = |rows: &[u32]| network.embeddings().catalogue_queries(rows);
         let projected = |rows: &[u32]| network.alignment().project(&queries(rows)?);
         let both = |embed: &dyn Fn(&[u32]) -> TensorResult<Tensor>| {
-            Ok::<_, AnalysisError>(Cosines {
-                clicked: cosines(network, embed, &pairs.queries, &pairs.clicked)?,
-                strangers: cosines(network, embed, &pairs.queries, &pairs.strangers)?,
-            })
+            let clicked = cosines(network, embed, &pairs.queries, &pairs.clicked)?;
+            let strangers = cosines(network, embed, &pairs.queries, &pairs.strangers)?;
+            let (clicked, strangers) = clicked.into_iter().zip(strangers).filter_map(|(a, b)| a.zip(b)).unzip();
+            Ok::<_, AnalysisError>(Cosines { clicked, strangers })
         };
         Ok(Self { name: bundle.name.clone(), embeddings: both(&queries)?, projected: both(&projected)? })
     }
 }
 
 impl Cosines {
-    /// The probability that a query lies nearer to an item clicked for it than to a stranger.
+    /// How many queries lie nearer to the item clicked for them than to their stranger, ties counting half.
     pub fn separation(&self) -> Option<f64> {
-        let scored =
-            |values: &[f64], clicked: bool| values.iter().map(move |&value| (value, clicked)).collect::<Vec<_>>();
-        roc_auc(scored(&self.clicked, true).into_iter().chain(scored(&self.strangers, false)))
+        let nearer = self.clicked.iter().zip(&self.strangers).map(|(clicked, stranger)| {
+            0.5 + 0.5 * clicked.partial_cmp(stranger).map_or(0.0, |order| f64::from(order as i8))
+        });
+        (!self.clicked.is_empty()).then(|| mean(nearer))
     }
 }
 
@@ -119,15 +121,15 @@ fn cosines(
     embed: &dyn Fn(&[u32]) -> TensorResult<Tensor>,
     queries: &[u32],
     items: &[u32],
-) -> Result<Vec<f64>, AnalysisError> {
+) -> Result<Vec<Option<f64>>, AnalysisError> {
     let mut cosines = Vec::with_capacity(queries.len());
     for (queries, items) in queries.chunks(CHUNK).zip(items.chunks(CHUNK)) {
         let (q, i) = (embed(queries)?, network.embeddings().project_items(items)?);
         let products = [(&q, &i), (&q, &q), (&i, &i)].map(|(a, b)| (a * b)?.sum(1)?.to_vec1::<f32>());
         let [dot, query, item] = products.map(|products: TensorResult<Vec<f32>>| products);
         let norms = query?.into_iter().zip(item?).map(|(query, item)| f64::from(query).sqrt() * f64::from(item).sqrt());
-        let pairs = dot?.into_iter().zip(norms).filter(|(_, norm)| *norm > 0.0);
-        cosines.extend(pairs.map(|(dot, norm)| (f64::from(dot) / norm).clamp(-1.0, 1.0)));
+        let pairs = dot?.into_iter().zip(norms);
+        cosines.extend(pairs.map(|(dot, norm)| (norm > 0.0).then(|| (f64::from(dot) / norm).clamp(-1.0, 1.0))));
     }
     Ok(cosines)
 }

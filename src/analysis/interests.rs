@@ -142,11 +142,12 @@ impl InterestDivergences {
         note
     }
 
-    /// Among users with both, and without a tie: how many have the smaller divergence between similar interests.
+    /// Among users with both, and without a tie (but for roundings): how many have the smaller divergence between similar
+    /// interests.
     pub fn less_for_similar(&self) -> Option<f64> {
         let both = self.model.iter().filter_map(|user| Some((user.similar?, user.dissimilar?)));
         let decided: Vec<bool> =
-            both.filter(|(a, b)| a != b).map(|(similar, dissimilar)| similar < dissimilar).collect();
+            both.filter(|(a, b)| (a - b).abs() > 1e-9).map(|(similar, dissimilar)| similar < dissimilar).collect();
         (!decided.is_empty()).then(|| mean(decided.iter().map(|&less| f64::from(u8::from(less)))))
     }
 

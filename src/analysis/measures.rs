@@ -17,9 +17,12 @@ pub fn jensen_shannon<K: Hash + Eq>(a: &HashMap<K, f64>, b: &HashMap<K, f64>) ->
     // The entropy of the mixture less the mean entropy, term by term.
     let term = |p: f64, q: f64| if p > 0.0 { 0.5 * p * (2.0 * p / (p + q)).log2() } else { 0.0 };
     let share = |counts: &HashMap<K, f64>, total: f64, key: &K| counts.get(key).map_or(0.0, |count| count / total);
-    let from_a: f64 = a.iter().map(|(key, count)| term(count / total_a, share(b, total_b, key))).sum();
-    let from_b: f64 = b.iter().map(|(key, count)| term(count / total_b, share(a, total_a, key))).sum();
-    Some((from_a + from_b).clamp(0.0, 1.0))
+    let from_a = a.iter().map(|(key, count)| term(count / total_a, share(b, total_b, key)));
+    let from_b = b.iter().map(|(key, count)| term(count / total_b, share(a, total_a, key)));
+    // In an order of their own: that of a hash map is another one in every process, and the sum with it, by a rounding.
+    let mut terms: Vec<f64> = from_a.chain(from_b).collect();
+    terms.sort_unstable_by(f64::total_cmp);
+    Some(terms.into_iter().sum::<f64>().clamp(0.0, 1.0))
 }
 
 /// The area under the ROC curve: the probability that a positive scores higher than a negative, ties counting half.

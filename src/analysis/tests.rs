@@ -24,6 +24,11 @@ fn jensen_shannon_by_hand() {
     assert_eq!(jensen_shannon(&a, &b), jensen_shannon(&b, &a));
     assert_eq!(jensen_shannon(&a, &counts(&[(1, 6.0), (2, 2.0)])), Some(0.0));
     assert_eq!(jensen_shannon(&a, &counts(&[(7, 2.0)])), Some(1.0));
+    // Hash maps of the same counts have orders of their own.
+    let sevenths = |first: u32| (first..first + 7).map(|key| (key, 1.0)).collect::<Vec<_>>();
+    let apart = || jensen_shannon(&counts(&sevenths(0)), &counts(&sevenths(7))).unwrap();
+    let once = apart();
+    assert!((once - 1.0).abs() < 1e-12 && (0..20).all(|_| apart() == once));
     assert_eq!(jensen_shannon(&a, &counts(&[])), None);
     assert_eq!(jensen_shannon(&counts(&[(1, 0.0)]), &a), None);
 }
@@ -41,6 +46,14 @@ fn roc_auc_by_hand_with_ties() {
     assert_eq!(roc_auc([positive(0.4), positive(0.5)]), None);
     assert_eq!(roc_auc([negative(0.4)]), None);
     assert_eq!(roc_auc([]), None);
+}
+
+#[test]
+fn separation_compares_each_query_with_its_own_stranger() {
+    // The second query is far from everything: over all pairs at once, half of the comparisons would be lost.
+    let cosines = Cosines { clicked: vec![0.9, 0.2, 0.5, 0.1], strangers: vec![0.8, 0.1, 0.5, 0.4] };
+    assert_eq!(cosines.separation(), Some(2.5 / 4.0));
+    assert_eq!(Cosines { clicked: vec![], strangers: vec![] }.separation(), None);
 }
 
 #[test]

@@ -27,7 +27,8 @@ use crate::{
 /// Options of `sesrec evaluate`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Bundle directory. With --via-server only to make sure that it is the one that is served.
+    /// Bundle directory. With --via-server to make sure that it is the one that is served, and to know what it has learned
+    /// from.
     #[arg(long, value_name = "BUNDLE", required_unless_present_any = ["via_server", "rank_log"])]
     model: Option<PathBuf>,
     /// Data set directory. Ids are matched with the bundle's, so any import of the logs will do.
@@ -85,6 +86,8 @@ struct EvaluationReport {
     via_server: Option<String>,
     data_checksum: String,
     split: EvaluationSplit,
+    /// Whether the model has learned the interactions that it is evaluated on, as far as that is known.
+    learned: bool,
     negatives: String,
     metrics: Metrics,
     popularity: Option<Metrics>,
@@ -147,8 +150,13 @@ fn offline(args: &Args, inputs: &Inputs) -> anyhow::Result<Evaluated> {
         evaluator = evaluator.with_progress("evaluating");
     }
     let ranks = evaluator.ranks(&*model, &inputs.targets)?;
-    let refitted = bundle.metrics.as_ref().is_some_and(|metrics| metrics["recipe"]["refit"] == true);
+    let refitted = refitted(&bundle);
     Ok(Evaluated { model: bundle.name.clone(), version: bundle.version.to_string(), refitted, ranks })
+}
+
+/// Whether a bundle has learned from validation interactions, too.
+fn refitted(bundle: &Bundle) -> bool {
+    bundle.metrics.as_ref().is_some_and(|metrics| metrics["recipe"]["refit"] == true)
 }
 
 async fn via_server(args: &Args, server: &str, inputs: &Inputs) -> anyhow::Result<Evaluated> {
@@ -156,6 +164,7 @@ async fn via_server(args: &Args, server: &str, inputs: &Inputs) -> anyhow::Resul
     let server = ServerArgs { connection, timeout: args.timeout };
     let mut client = server.connect().await?;
     let model = model_info(&server, &mut client).await?;
+    let mut learned_validation = false;
     if let Some(path) = args.model.clone() {
         let bundle = tokio::task::spawn_blocking(move || Bundle::read(&path)).await??;
         let (served, ours) = (&model.version, bundle.version.to_string());
@@ -165,12 +174,13 @@ async fn via_server(args: &Args, server: &str, inputs: &Inputs) -> anyhow::Resul
             server.connection.server,
             model.name
         );
+        learned_validation = refitted(&bundle);
     }
     let progress = if args.quiet { ProgressBar::hidden() } else { progress_bar("replaying") };
     let Inputs { dataset, negatives, targets } = inputs;
     let replay = Replay { dataset, negatives, server: &server, model: &model, progress };
     let ranks = replay.ranks(&client, targets).await?;
-    Ok(Evaluated { model: model.name.clone(), version: model.version.clone(), refitted: false, ranks })
+    Ok(Evaluated { model: model.name.clone(), version: model.version.clone(), refitted: learned_validation, ranks })
 }
 
 fn report(args: &Args, inputs: &Inputs, evaluated: Evaluated) -> anyhow::Result<()> {
@@ -186,6 +196,13 @@ fn report(args: &Args, inputs: &Inputs, evaluated: Evaluated) -> anyhow::Result<
         rows.push(MetricsRow { name: "popularity".into(), metrics });
     }
     print!("{}", metrics_table(&rows));
+    let learned = refitted && args.split == EvaluationSplit::Validation;
+    if learned {
+        eprintln!(
+            "warning: this bundle has learned the validation interactions (--refit): these figures say how well it \
+             remembers them"
+        );
+    }
     let Some(path) = &args.json else { return Ok(()) };
     let user_id = |user| dataset.catalogue.users.id(user).unwrap_or_default().to_owned();
     let report = EvaluationReport {
@@ -195,6 +212,7 @@ fn report(args: &Args, inputs: &Inputs, evaluated: Evaluated) -> anyhow::Result<
         via_server: args.via_server.clone(),
         data_checksum: dataset.checksum.clone(),
         split: args.split,
+        learned,
         negatives: args.negatives.description(),
         metrics,
         popularity,

@@ -6,13 +6,16 @@ use std::{
 };
 
 use super::{Metrics, Rank};
-use crate::{domain::EventTime, telemetry::rank_log::RankLogLine};
+use crate::{data::Vocabulary, domain::EventTime, telemetry::rank_log::RankLogLine};
 
 /// Logged answers by user, waiting for events.
 #[derive(Debug)]
 pub struct LiveJoin {
     window: Duration,
     shown: HashMap<String, Vec<Shown>>,
+    /// Of items and of model versions, which are numbers from here on: an answer may have a thousand items.
+    items: Vocabulary,
+    models: Vocabulary,
     events: u64,
     unattributed: u64,
 }
@@ -20,8 +23,8 @@ pub struct LiveJoin {
 #[derive(Debug)]
 struct Shown {
     at: EventTime,
-    model: String,
-    items: Vec<String>,
+    model: u32,
+    items: Box<[u32]>,
     /// Places that were clicked.
     clicked: Vec<u32>,
 }
@@ -52,14 +55,16 @@ pub struct LiveReport {
 impl LiveJoin {
     /// An event belongs to the user's latest logged answer that had its item, at most `window` before it.
     pub fn new(window: Duration) -> Self {
-        Self { window, shown: HashMap::new(), events: 0, unattributed: 0 }
+        let (items, models) = Default::default();
+        Self { window, shown: HashMap::new(), items, models, events: 0, unattributed: 0 }
     }
 
     /// Takes a line of the rank log in.
     pub fn answer(&mut self, line: RankLogLine) {
         let nanos = u64::try_from(line.time.as_nanosecond()).unwrap_or_default();
         let at = EventTime::from_nanos(nanos).unwrap_or_default();
-        let shown = Shown { at, model: line.model_version, items: line.items, clicked: vec![] };
+        let items = line.items.iter().map(|item| self.items.insert(item)).collect();
+        let shown = Shown { at, model: self.models.insert(&line.model_version), items, clicked: vec![] };
         self.shown.entry(line.user_id).or_default().push(shown);
     }
 
@@ -75,7 +80,9 @@ impl LiveJoin {
         let shown = self.shown.get_mut(user).map(Vec::as_mut_slice).unwrap_or_default();
         let later = shown.partition_point(|shown| shown.at <= at);
         let mut in_time = shown[..later].iter_mut().rev().take_while(|shown| shown.at >= oldest);
-        let found = in_time.find_map(|shown| Some((shown.items.iter().position(|shown| shown == item)?, shown)));
+        let item = self.items.get(item);
+        let place = |shown: &Shown| shown.items.iter().position(|&shown| Some(shown) == item);
+        let found = in_time.find_map(|shown| Some((place(shown)?, shown)));
         match found {
             // A second click on the same item is not a second success.
             Some((place, shown)) if !shown.clicked.contains(&(place as u32)) => shown.clicked.push(place as u32),
@@ -86,7 +93,7 @@ impl LiveJoin {
 
     /// Sums up.
     pub fn report(self) -> LiveReport {
-        let mut by_model: BTreeMap<String, (LiveMetrics, Vec<Rank>)> = BTreeMap::new();
+        let mut by_model: BTreeMap<u32, (LiveMetrics, Vec<Rank>)> = BTreeMap::new();
         for shown in self.shown.into_values().flatten() {
             let (metrics, ranks) = by_model.entry(shown.model).or_default();
             metrics.answers += 1;
@@ -95,7 +102,7 @@ impl LiveJoin {
         }
         let models = by_model.into_iter().map(|(model, (live, ranks))| {
             let metrics = Metrics::of(ranks);
-            (model, LiveMetrics { metrics, ..live })
+            (self.models.name(model).unwrap_or_default().to_owned(), LiveMetrics { metrics, ..live })
         });
         LiveReport { models: models.collect(), events: self.events, unattributed: self.unattributed }
     }

@@ -96,6 +96,10 @@ fn a_grid_is_every_combination() {
         variants.iter().map(|v| (v.model.kind(), v.recipe.dropout)).collect::<Vec<_>>(),
         [("stamp", 0.0), ("sesrec", 0.1)]
     );
+    // A row by that name would be trained by the recipe's rate.
+    let refused = Grid::parse("[model]\ndropout = [0.1, 0.5]").unwrap();
+    let error = with_base(vec![], |base| refused.variants(base)).unwrap_err().to_string();
+    assert!(error.contains("belongs to [recipe]"), "{error}");
     assert!(Grid::parse(&format!("[recipe]\nepochs = {:?}", (1..=10_001).collect::<Vec<_>>())).is_err());
     assert_eq!(Grid::parse("").unwrap().len(), 1);
 }

@@ -49,6 +49,10 @@ impl Base<'_> {
     /// Names the setting that there is none of, or whose value can't be.
     pub fn variant(&self, name: &str, kind: ModelKind, changes: &Changes) -> Result<Variant, ExperimentError> {
         let failed = |source| ExperimentError::Variant { variant: name.to_owned(), source };
+        if changes.model.iter().any(|setting| setting.name == "dropout") {
+            let message = format!("{name}: model: dropout: the recipe's rate counts, so it belongs to [recipe]");
+            return Err(ExperimentError::Declaration(message));
+        }
         let config = kind.config(self.inputs.clone(), self.heads);
         let common = (self.settings)(kind).into_iter().filter(|setting| config.setting(&setting.name).is_some());
         let settings: Vec<Setting> = common.chain(changes.model.iter().cloned()).collect();

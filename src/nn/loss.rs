@@ -17,11 +17,22 @@ pub fn softplus(x: &Tensor) -> Result<Tensor> {
     x.relu()? + ((x.abs()?.neg()?.exp()? + 1.0)?.log())?
 }
 
+/// Where `(row, column)` of a matrix `[rows, columns]` are in it as one column.
+///
+/// # Errors
+/// If it has more elements than a `u32` counts: the places would be wrong ones.
+pub fn flat_places(places: impl Iterator<Item = (usize, u32)>, (rows, columns): (usize, usize)) -> Result<Vec<u32>> {
+    if u32::try_from(rows * columns).is_err() {
+        candle_core::bail!("{rows} x {columns} scores are more than 2^32: make the batches smaller");
+    }
+    Ok(places.map(|(row, column)| (row * columns) as u32 + column).collect())
+}
+
 /// Softmax cross-entropy of `logits [B, I]`, of which `labels[b]` is right: the mean over B.
 pub fn cross_entropy(logits: &Tensor, labels: &[u32]) -> Result<Tensor> {
     let (rows, classes) = logits.dims2()?;
     // One column, so that a gather of rows finds the labels' logits.
-    let places: Vec<u32> = labels.iter().enumerate().map(|(row, &label)| (row * classes) as u32 + label).collect();
+    let places = flat_places(labels.iter().copied().enumerate(), (rows, classes))?;
     let right = gather_rows(&logits.reshape((rows * classes, 1))?, &places, RowZero::Learns)?.mean_all()?;
     let max = logits.max_keepdim(D::Minus1)?.detach();
     let sums = logits.broadcast_sub(&max)?.exp()?.sum_keepdim(D::Minus1)?.log()?;

@@ -66,7 +66,7 @@ pub struct Recipe {
     pub order: Order,
     /// Which of a user's own clicks are never drawn as negatives.
     pub own_clicks: OwnClicks,
-    /// Users that each epoch is validated on, the same ones every time; 0 for all.
+    /// Users that each epoch is validated on, drawn by the seed and the same ones every time; 0 for all.
     pub validation_users: usize,
 }
 

@@ -14,7 +14,10 @@ use sesrec::{
     nn::{Dropout, RowZero, gather_rows},
 };
 
-use crate::fixture::{Fixture, root};
+use crate::{
+    fixture::{Fixture, root},
+    skip::skipped,
+};
 
 const ITEMS: usize = 12_101;
 const USERS: usize = 22_363;
@@ -99,7 +102,7 @@ fn the_release_reproduces_its_published_metrics() {
     let logs = std::env::var_os("SESREC_BEAUTY")
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data/beauty"), Into::into);
     if !logs.is_dir() {
-        println!("skipped: {} is not there (set SESREC_BEAUTY)", logs.display());
+        skipped(&format!("{} is not there (set SESREC_BEAUTY)", logs.display()));
         return;
     }
     let dir = tempfile::tempdir().unwrap();

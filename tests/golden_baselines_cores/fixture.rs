@@ -9,6 +9,8 @@ use std::{
 use candle_core::{D, DType, Device, Tensor, Var, backprop::GradStore};
 use sesrec::model::{ModelError, Parameter, ParameterList, Role, Weights};
 
+use crate::skip::skipped;
+
 /// Where the golden values are: `SESREC_GOLDEN_BASELINES`, or `../shared/golden_baselines` where that exists; nothing,
 /// said aloud, where it doesn't.
 pub fn root() -> Option<PathBuf> {
@@ -17,7 +19,7 @@ pub fn root() -> Option<PathBuf> {
     }
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/golden_baselines");
     if !root.exists() {
-        println!("skipped: no golden values at {} (set SESREC_GOLDEN_BASELINES)", root.display());
+        skipped(&format!("no golden values at {} (set SESREC_GOLDEN_BASELINES)", root.display()));
         return None;
     }
     Some(root)

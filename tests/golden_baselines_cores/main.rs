@@ -14,6 +14,8 @@ mod nrhub;
 mod query_seqrec;
 mod sasrec;
 mod sizes;
+#[path = "../support/skip.rs"]
+mod skip;
 mod srjgraph;
 mod stamp;
 mod towers;

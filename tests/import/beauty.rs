@@ -4,14 +4,14 @@ use std::path::{Path, PathBuf};
 
 use sesrec::data::{Dataset, Existing, Split};
 
-use crate::fixtures::*;
+use crate::{fixtures::*, skip::skipped};
 
 /// `../shared/data/beauty`, or where `SESREC_BEAUTY` says.
 fn beauty() -> Option<PathBuf> {
     let dir = std::env::var_os("SESREC_BEAUTY")
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data/beauty"), PathBuf::from);
     if !dir.is_dir() {
-        println!("skipped: {} is not there (set SESREC_BEAUTY)", dir.display());
+        skipped(&format!("{} is not there (set SESREC_BEAUTY)", dir.display()));
         return None;
     }
     Some(dir)

@@ -5,5 +5,7 @@ mod commands;
 mod fixtures;
 mod kept;
 mod refused;
+#[path = "../support/skip.rs"]
+mod skip;
 mod synthetic;
 mod visible;

@@ -91,6 +91,29 @@ fn missing_files_and_columns_are_named() {
     assert!(refusal(dir.path(), &ImportOptions::default()).contains("no clicked recommendation and no search"));
 }
 
+/// Two that nobody closes look like the text between them: it is told where, since nobody counts what they have swallowed.
+#[test]
+fn rows_between_two_open_quotes_are_told() {
+    let dir = changed(REC, |text| {
+        let more = (0..7).map(|n| format!("i2,u2,1.5,{n},1\n")).collect::<String>();
+        text.to_owned() + "i1,u1,\"1,8000,1\n" + &more + "i1,u2,\",9000,1\n"
+    });
+    let report = kuaisar::read(dir.path(), &ImportOptions::default()).unwrap().report;
+    assert_eq!((report.spread_rows.rows, report.spread_rows.further_lines), (1, 8));
+    let told = report.to_string();
+    assert!(told.contains("1 rows go on over several lines") && told.contains("8 further lines"), "{told}");
+    assert!(told.contains("rec_inter.csv:") && told.contains("a quote (\") is open there"), "{told}");
+}
+
+#[test]
+fn searches_without_a_source_are_counted() {
+    let dir = changed(SRC, |text| text.replacen("SHOES,RELATED", "SHOES,", 1));
+    let before = kuaisar::read(changed(SRC, str::to_owned).path(), &ImportOptions::default()).unwrap().report;
+    let report = kuaisar::read(dir.path(), &ImportOptions::default()).unwrap().report;
+    assert_eq!(report.searches_without_source, before.searches_without_source + 1);
+    assert!(report.to_string().contains("searches have no search_source"), "{report}");
+}
+
 /// A quote that nobody closes takes the rest of the file with it: that is not one bad row.
 #[test]
 fn a_row_that_swallows_others_is_never_skipped() {
@@ -113,7 +136,8 @@ fn a_row_that_swallows_others_is_never_skipped() {
     assert!(refusal(dir.path(), &skip).contains("rec_inter.csv: line 2: "));
     // Text of several lines is fine where nothing is wrong with it.
     let dir = changed(REC, |text| text.replacen("u1,1.5,1000", "u1,\"1\n2\r\n3\",1000", 1));
-    assert_eq!(kuaisar::read(dir.path(), &skip).unwrap().report.bad_rows, 0);
+    let report = kuaisar::read(dir.path(), &skip).unwrap().report;
+    assert_eq!((report.bad_rows, report.spread_rows.rows, report.spread_rows.further_lines), (0, 1, 2));
     let dir = changed(REC, |text| text.replace('\n', "\n\n\n"));
     assert_eq!(kuaisar::read(dir.path(), &skip).unwrap().report.bad_rows, 0, "nor are blank lines");
 }

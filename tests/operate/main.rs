@@ -15,6 +15,8 @@ mod rank_log;
 #[path = "../support/redis.rs"]
 mod redis_server;
 mod replicas;
+#[path = "../support/skip.rs"]
+mod skip;
 #[path = "../support/mod.rs"]
 mod support;
 mod traces;

@@ -13,7 +13,10 @@ use sesrec::{
     telemetry::{Metrics, ModelLabels},
 };
 
-use crate::support::{TestServer, event, rank_request, recommendation};
+use crate::{
+    skip::skipped,
+    support::{TestServer, event, rank_request, recommendation},
+};
 
 /// Made by `deploy/observe/prometheus-adapter.yaml`, not by the server.
 const DERIVED: &str = "sesrec_rank_queue_seconds_mean";
@@ -109,7 +112,7 @@ async fn promtool_accepts_the_metrics() {
     let mut promtool = match started {
         Ok(promtool) => promtool,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            println!("skipped: no promtool (apt-get install prometheus)");
+            skipped("no promtool (apt-get install prometheus)");
             return;
         }
         Err(error) => panic!("promtool: {error}"),

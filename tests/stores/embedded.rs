@@ -14,7 +14,7 @@ use sesrec::{
     history::{EmbeddedStore, HistoryOptions, HistoryStore, Outcome, StoreError, SystemClock},
 };
 
-use crate::fixture::*;
+use crate::{fixture::*, skip::skipped};
 
 fn open(directory: &Path, options: HistoryOptions) -> Result<EmbeddedStore, StoreError> {
     EmbeddedStore::open(directory, options, Arc::new(SystemClock))
@@ -201,7 +201,7 @@ impl SmallDisk {
         if mounted.is_ok_and(|output| output.status.success()) {
             return Some(Self(directory));
         }
-        println!("skipped: mounting a small file system needs root");
+        skipped("mounting a small file system needs root");
         None
     }
 }

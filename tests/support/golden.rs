@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::skip::skipped;
+
 /// The folders of golden values: of `SESREC_GOLDEN`, or of `../shared/golden` where that exists; none, said aloud, where
 /// it doesn't.
 pub fn folders() -> Vec<PathBuf> {
@@ -10,7 +12,7 @@ pub fn folders() -> Vec<PathBuf> {
         None => {
             let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/golden");
             if !root.exists() {
-                println!("skipped: no golden values at {} (set SESREC_GOLDEN)", root.display());
+                skipped(&format!("no golden values at {} (set SESREC_GOLDEN)", root.display()));
                 return vec![];
             }
             folders_in(&root)

@@ -12,8 +12,8 @@ use crate::{
 
 const NOTE: &str = "Cosine similarity of queries and items: as they are embedded (Q, E), and as the alignment loss \
 compares them (Q W, E). Clicked: distinct pairs of a query and an item clicked for it. Strangers: the same items among \
-other queries. Clicked nearer: the probability that a query lies nearer to an item clicked for it than to a stranger; one \
-half knows nothing. The figure shows clicked pairs as the loss compares them.";
+other queries. Clicked nearer: how many queries lie nearer to the item clicked for them than to their stranger; one half \
+knows nothing. The figure shows clicked pairs as the loss compares them.";
 
 /// Options of `sesrec analyze alignment`.
 #[derive(Debug, clap::Args)]

@@ -40,10 +40,10 @@ pub struct RecipeArgs {
 pub struct WeightsArgs {
     #[command(flatten)]
     study: StudyFlags,
-    /// Weights α of the query-item alignment, with β at its default (0.001).
+    /// Weights α of the query-item alignment, with β at the recipe's value (0.001).
     #[arg(long, value_delimiter = ',', default_values_t = [0.001, 0.01, 0.1, 0.5, 1.0], value_name = "WEIGHTS")]
     alphas: Vec<f64>,
-    /// Weights β of the contrast of interests, with α at its default (0.1).
+    /// Weights β of the contrast of interests, with α at the recipe's value (0.1; best 0.05).
     #[arg(long, value_delimiter = ',', default_values_t = [0.0001, 0.001, 0.01, 0.1, 1.0], value_name = "WEIGHTS")]
     betas: Vec<f64>,
 }

@@ -1,5 +1,7 @@
 //! The model's architecture as flags.
 
+use anyhow::bail;
+
 use super::{RecipeName, size_flags::SizeFlags};
 use crate::{
     data::Catalogue,
@@ -71,6 +73,14 @@ pub enum Loss {
     Own,
 }
 
+/// A model's dropout is its recipe's.
+pub(crate) fn refuse_dropout(set: &[Setting]) -> anyhow::Result<()> {
+    match set.iter().find(|setting| setting.name == "dropout") {
+        Some(setting) => bail!("--set {setting}: the recipe's rate counts, which --dropout sets"),
+        None => Ok(()),
+    }
+}
+
 impl ModelFlags {
     /// Which model.
     pub(super) fn kind(&self) -> ModelKind {
@@ -91,6 +101,10 @@ impl ModelFlags {
     ) -> anyhow::Result<ModelConfig> {
         let (inputs, heads) = self.sizes.inputs(catalogue, recipe)?;
         let config = self.model.config(inputs, heads);
+        if let Some(setting) = self.set.iter().find(|setting| setting.name == "loss") {
+            bail!("--set {setting}: say --loss, which the recipe follows");
+        }
+        refuse_dropout(&self.set)?;
         let mut settings = self.sizes.settings(recipe, self.model);
         settings.extend(self.settings()?);
         if config.setting("dropout").is_some() {

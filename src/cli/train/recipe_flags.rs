@@ -147,7 +147,8 @@ pub struct RecipeFlags {
     /// Which of a user's own clicks are never drawn as negatives. [default: earlier; best training]
     #[arg(long, value_enum)]
     own_clicks: Option<OwnClicks>,
-    /// Validate each epoch on this many users, always the same ones; 0 for all. Fewer make epochs shorter.
+    /// Validate each epoch on this many users, drawn by the seed and the same ones in every epoch; 0 for all. Fewer make
+    /// epochs shorter.
     #[arg(long, default_value_t = 0, value_name = "USERS")]
     validation_users: usize,
 }

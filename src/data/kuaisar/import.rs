@@ -9,13 +9,13 @@ use std::{
 use super::{
     Report,
     attributes::{ItemColumn, ItemFeatures, UserFeatures, read_items, read_users},
-    interactions::{NO_SOURCE, Names, Recommendations, Searches, read_recommendations, read_searches, used},
+    interactions::{Click, NO_SOURCE, Names, Recommendations, Searches, read_recommendations, read_searches, used},
     log::BadRows,
 };
 use crate::data::{
     Catalogue, Dataset, DatasetError, EntityTable, Existing, LogNames, Progress, StagedDirectory, Tokenizer,
     Vocabulary, WordLists,
-    dataset_io::{DATASET_MANIFEST, UserRows},
+    dataset_io::{AttributeValues, DATASET_MANIFEST, UserRows},
 };
 
 /// What a search that led to no click counts as.
@@ -94,6 +94,7 @@ pub fn read(dir: &Path, options: &ImportOptions) -> Result<Imported, DatasetErro
         users_without_actions: user_features.other_users,
         bad_rows: bad.count,
         bad_row_examples: bad.examples,
+        spread_rows: bad.spread,
         ..Report::default()
     };
     let searches = Kept::new(searches, options.unclicked_searches, &mut report);
@@ -183,33 +184,20 @@ impl Assembly {
         let clicks = &mut recommendations.clicks;
         // Stable: clicks of one time stay in file order.
         clicks.sort_by_key(|click| (click.user, click.time));
-        let Names { users, items, queries, sources, search_ids } = self.names;
-
-        let mut marks = Marks::new(&users, &items, &queries, &sources);
-        for click in &*clicks {
-            used(&mut marks.users, click.user);
-            used(&mut marks.items, click.item);
-        }
-        let mut source_counts = vec![0u64; sources.len()];
-        for &number in &kept.order {
-            let search = &kept.found.searches[number as usize];
-            used(&mut marks.users, search.user);
-            used(&mut marks.queries, search.query);
-            if search.source != NO_SOURCE {
-                used(&mut marks.sources, search.source);
-                source_counts[search.source as usize] += 1;
-            }
-            for &item in kept.clicks(number) {
-                used(&mut marks.items, item);
-            }
-        }
+        let mut marks = Marks::of(&self.names, clicks, &kept);
+        report.searches_without_source = kept.order.len() as u64 - marks.source_counts.iter().sum::<u64>();
         report.items_acted_upon = count(&marks.items);
         // The others can be ranked, too: every item with features is in the catalogue.
         marks.items[..self.items_with_features].fill(true);
         report.items_without_features = count(&marks.items[self.items_with_features..]);
         let without_row = marks.users.iter().zip(&self.user_features.known).filter(|&(&used, &known)| used && !known);
         report.users_without_features = without_row.count() as u64;
+        self.number(&marks)?.lay_out(clicks, &kept)
+    }
 
+    /// The catalogue of what is marked.
+    fn number(self, marks: &Marks) -> Result<Numbered, String> {
+        let Names { users, items, queries, sources, search_ids } = self.names;
         let mut item_table = EntityTable::padded();
         let mut user_table = EntityTable::default();
         let mut attributes = vec![];
@@ -223,54 +211,71 @@ impl Assembly {
             user_table.attributes.push(attribute);
             attributes.push(values);
         }
-        let user_rows = Numbering::new(users, &marks.users, 0);
-        let item_rows = Numbering::new(items, &marks.items, 1);
-        let query_rows = Numbering::new(queries, &marks.queries, 1);
-        let mut source_rows = Numbering::new(sources, &marks.sources, 0);
-        user_table.ids = user_rows.ids;
-        item_table.ids = item_rows.ids;
+        let (user_ids, users) = numbered(users, &marks.users, 0);
+        let (item_ids, items) = numbered(items, &marks.items, 1);
+        let (query_ids, queries) = numbered(queries, &marks.queries, 1);
+        let (mut source_ids, sources) = numbered(sources, &marks.sources, 0);
+        (user_table.ids, item_table.ids) = (user_ids, item_ids);
         // The most frequent source stands for one that is not named, here and in the service.
-        let default_source = (0..source_counts.len())
-            .filter(|&source| source_counts[source] > 0)
-            .max_by_key(|&source| (source_counts[source], std::cmp::Reverse(source)))
-            .map_or(0, |source| source_rows.rows[source]);
-        if source_rows.ids.is_empty() {
-            source_rows.ids.insert("unknown");
+        let counts = &marks.source_counts;
+        let default_source = (0..counts.len())
+            .filter(|&source| counts[source] > 0)
+            .max_by_key(|&source| (counts[source], std::cmp::Reverse(source)))
+            .map_or(0, |source| sources[source]);
+        if source_ids.is_empty() {
+            source_ids.insert("unknown");
         }
-
-        let (mut words, query_words) = words(&query_rows.ids);
-        let query_table = EntityTable { ids: query_rows.ids, words: query_words, ..EntityTable::padded() };
+        let (mut words, query_words) = words(&query_ids);
+        let query_table = EntityTable { ids: query_ids, words: query_words, ..EntityTable::padded() };
         item_table.words = self.item_features.captions.finish(&marks.items, &mut words)?;
         let catalogue = Catalogue {
             items: item_table,
             users: user_table,
             queries: query_table,
             words,
-            sources: EntityTable { ids: source_rows.ids, ..EntityTable::default() },
+            sources: EntityTable { ids: source_ids, ..EntityTable::default() },
             default_source,
             tokenizer: self.tokenizer,
         };
+        Ok(Numbered { catalogue, users, items, queries, sources, search_ids, attributes })
+    }
+}
 
-        let users = catalogue.users.ids.len();
+/// A catalogue, and in which of its rows is what the logs mention, by the number that reading gave it.
+struct Numbered {
+    catalogue: Catalogue,
+    users: Vec<u32>,
+    items: Vec<u32>,
+    queries: Vec<u32>,
+    sources: Vec<u32>,
+    search_ids: Vocabulary,
+    attributes: Vec<AttributeValues>,
+}
+
+impl Numbered {
+    /// Interactions, which are sorted, in columns.
+    fn lay_out(self, clicks: &[Click], kept: &Kept) -> Result<(Dataset, LogNames), String> {
+        let Self { catalogue, users, items, queries, sources, search_ids, attributes } = self;
+        let (user_count, default_source) = (catalogue.users.ids.len(), catalogue.default_source);
         let mut dataset = Dataset::empty(Arc::new(catalogue));
         let columns = Arc::make_mut(&mut dataset.columns);
-        let mut rows = UserRows::new(users);
-        for click in &*clicks {
-            rows.push(user_rows.rows[click.user as usize], click.time)?;
-            columns.rec_items.push(item_rows.rows[click.item as usize]);
+        let mut rows = UserRows::new(user_count);
+        for click in clicks {
+            rows.push(users[click.user as usize], click.time)?;
+            columns.rec_items.push(items[click.item as usize]);
             columns.rec_times.push(click.time);
         }
         columns.rec_ends = rows.finish();
-        let mut rows = UserRows::new(users);
+        let mut rows = UserRows::new(user_count);
         let mut names = LogNames { search_ids, by_search: Vec::with_capacity(kept.order.len()), attributes };
         for &number in &kept.order {
             let search = &kept.found.searches[number as usize];
-            rows.push(user_rows.rows[search.user as usize], search.time)?;
+            rows.push(users[search.user as usize], search.time)?;
             columns.src_times.push(search.time);
-            columns.src_queries.push(query_rows.rows[search.query as usize]);
-            let named = (search.source != NO_SOURCE).then(|| source_rows.rows[search.source as usize]);
+            columns.src_queries.push(queries[search.query as usize]);
+            let named = (search.source != NO_SOURCE).then(|| sources[search.source as usize]);
             columns.src_sources.push(named.unwrap_or(default_source));
-            columns.clicks.extend(kept.clicks(number).iter().map(|&item| item_rows.rows[item as usize]));
+            columns.clicks.extend(kept.clicks(number).iter().map(|&item| items[item as usize]));
             columns.click_ends.push(columns.clicks.len() as u64);
             names.by_search.push(search.id);
         }
@@ -286,43 +291,57 @@ struct Marks {
     items: Vec<bool>,
     queries: Vec<bool>,
     sources: Vec<bool>,
+    /// Searches by source.
+    source_counts: Vec<u64>,
 }
 
 impl Marks {
-    fn new(users: &Vocabulary, items: &Vocabulary, queries: &Vocabulary, sources: &Vocabulary) -> Self {
-        Self {
-            users: vec![false; users.len()],
-            items: vec![false; items.len()],
-            queries: vec![false; queries.len()],
-            sources: vec![false; sources.len()],
-        }
-    }
-}
-
-/// From numbers in the logs' order of mention to rows of the catalogue, which has only what is used.
-struct Numbering {
-    ids: Vocabulary,
-    rows: Vec<u32>,
-}
-
-impl Numbering {
-    fn new(names: Vocabulary, used: &[bool], first_row: u32) -> Self {
-        let mut next = first_row;
-        let rows = used
-            .iter()
-            .map(|&used| {
-                let row = next;
-                next += u32::from(used);
-                row
-            })
-            .collect();
-        let ids = if used.iter().all(|&used| used) {
-            names
-        } else {
-            names.iter().zip(used).filter(|&(_, &used)| used).map(|(name, _)| name).collect()
+    fn of(names: &Names, clicks: &[Click], kept: &Kept) -> Self {
+        let none = |names: &Vocabulary| vec![false; names.len()];
+        let mut marks = Self {
+            users: none(&names.users),
+            items: none(&names.items),
+            queries: none(&names.queries),
+            sources: none(&names.sources),
+            source_counts: vec![0; names.sources.len()],
         };
-        Self { ids, rows }
+        for click in clicks {
+            used(&mut marks.users, click.user);
+            used(&mut marks.items, click.item);
+        }
+        for &number in &kept.order {
+            let search = &kept.found.searches[number as usize];
+            used(&mut marks.users, search.user);
+            used(&mut marks.queries, search.query);
+            if search.source != NO_SOURCE {
+                used(&mut marks.sources, search.source);
+                marks.source_counts[search.source as usize] += 1;
+            }
+            for &item in kept.clicks(number) {
+                used(&mut marks.items, item);
+            }
+        }
+        marks
     }
+}
+
+/// The ids that are used, and from numbers in the logs' order of mention to their rows of the catalogue.
+fn numbered(names: Vocabulary, used: &[bool], first_row: u32) -> (Vocabulary, Vec<u32>) {
+    let mut next = first_row;
+    let rows = used
+        .iter()
+        .map(|&used| {
+            let row = next;
+            next += u32::from(used);
+            row
+        })
+        .collect();
+    let ids = if used.iter().all(|&used| used) {
+        names
+    } else {
+        names.iter().zip(used).filter(|&(_, &used)| used).map(|(name, _)| name).collect()
+    };
+    (ids, rows)
 }
 
 /// The words of all queries, which are canonical text: words joined by a blank.

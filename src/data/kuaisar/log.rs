@@ -35,17 +35,43 @@ pub(in crate::data) struct Fault {
     pub message: String,
 }
 
-/// Rows that can't be used: how many there may be, and what they were.
+/// Rows that can't be used: how many there may be, and what they were. Beside them those that can, and go on over several
+/// lines: what an open quote has swallowed looks like one of them.
 #[derive(Debug)]
 pub(in crate::data) struct BadRows {
     allowed: u64,
     pub count: u64,
     pub examples: Vec<String>,
+    pub spread: SpreadRows,
+}
+
+/// Rows on more than one line.
+#[derive(Debug, Clone, Default, PartialEq, serde::Serialize)]
+pub struct SpreadRows {
+    /// How many.
+    pub rows: u64,
+    /// Their lines besides the first.
+    pub further_lines: u64,
+    /// Where the longest begins, as `file:line`.
+    pub longest: Option<String>,
+    #[serde(skip)]
+    longest_lines: usize,
+}
+
+impl SpreadRows {
+    fn note(&mut self, path: &Path, line: u64, further_lines: usize) {
+        self.rows += 1;
+        self.further_lines += further_lines as u64;
+        if further_lines > self.longest_lines {
+            let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
+            (self.longest, self.longest_lines) = (Some(format!("{name}:{line}")), further_lines);
+        }
+    }
 }
 
 impl BadRows {
     pub fn new(allowed: u64) -> Self {
-        Self { allowed, count: 0, examples: vec![] }
+        Self { allowed, count: 0, examples: vec![], spread: SpreadRows::default() }
     }
 
     /// Notes a bad row, or gives it back as an error when there have been too many.
@@ -182,6 +208,8 @@ impl Log {
                     return Err(DatasetError::format(&self.path, message));
                 }
                 bad.tolerate(DatasetError::Row { path: self.path.clone(), line, column, message })?;
+            } else if further_lines > 0 {
+                bad.spread.note(&self.path, line, further_lines);
             }
         }
         self.bar.finish_and_clear();

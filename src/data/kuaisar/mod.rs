@@ -25,4 +25,5 @@ mod report;
 
 pub use attributes::ItemColumn;
 pub use import::{ImportOptions, Imported, UnclickedSearches, read};
+pub use log::SpreadRows;
 pub use report::Report;

@@ -5,6 +5,7 @@ use std::fmt;
 use indicatif::{HumanCount, HumanFloatCount};
 use serde::Serialize;
 
+use super::log::SpreadRows;
 use crate::data::Statistics;
 
 /// Counts of an import. Shown as the paper's Table 1 row and a list of what was left out; recorded in `dataset.json`.
@@ -35,6 +36,10 @@ pub struct Report {
     pub users_without_features: u64,
     /// Rows of `user_features.csv` whose users have no action: left out.
     pub users_without_actions: u64,
+    /// Searches without a `search_source`: they count as the most frequent one, as in the service.
+    pub searches_without_source: u64,
+    /// Rows on more than one line: where nobody writes text of several lines, an open quote has swallowed rows.
+    pub spread_rows: SpreadRows,
     /// Rows that could not be used.
     pub bad_rows: u64,
     /// The first of them: file, line, column and what is wrong.
@@ -73,15 +78,25 @@ impl fmt::Display for Report {
             (self.unclicked_searches, "searches had no click (see --unclicked-searches)"),
             (self.dropped_searches, "of them were left out"),
             (self.disagreeing_search_rows, "search rows disagree with their session's first row on keyword or time"),
+            (self.searches_without_source, "searches have no search_source: they count as the most frequent one"),
             (self.items_without_features, "clicked items are not in item_features.csv: attributes unknown"),
             (self.users_without_features, "users are not in user_features.csv: attributes unknown"),
             (self.users_without_actions, "rows of user_features.csv belong to users without any action: left out"),
+            (self.spread_rows.rows, "rows go on over several lines"),
             (self.bad_rows, "bad rows were skipped"),
         ]
         .map(|(count, what)| (count, HumanCount(count).to_string(), what));
         let width = left_out.iter().map(|(_, text, _)| text.len()).max().unwrap_or(0);
         for (_, count, what) in left_out.iter().filter(|(count, ..)| *count > 0) {
             writeln!(f, "  {count:>width$} {what}")?;
+        }
+        if let Some(longest) = &self.spread_rows.longest {
+            let lines = HumanCount(self.spread_rows.further_lines);
+            writeln!(
+                f,
+                "    {lines} further lines in all, most of one row at {longest}: if they are rows of their own, a quote \
+                 (\") is open there"
+            )?;
         }
         for example in &self.bad_row_examples {
             writeln!(f, "    {example}")?;

@@ -9,8 +9,8 @@ use crate::{
     data::HistoryLimits,
     model::{BatchPlan, Extras, HistoryVectors, InputConfig, Losses, ModelError, ParameterList, TableConfig, Weights},
     nn::{
-        Dropout, Initial, Linear, Mask, Mlp, RowZero, batch_matmul, binary_cross_entropy, gather_rows, gather_rows_as,
-        masked_softmax, project,
+        Dropout, Initial, Linear, Mask, Mlp, RowZero, batch_matmul, binary_cross_entropy, flat_places, gather_rows,
+        gather_rows_as, masked_softmax, project,
     },
 };
 
@@ -287,9 +287,10 @@ impl ItemWords {
     pub fn surprise(likelihoods: &Tensor, words: &[Option<u32>]) -> Result<Tensor> {
         let (items, vocabulary) = likelihoods.dims2()?;
         let length = words.len() / items.max(1);
-        let places = words.iter().enumerate().map(|(n, word)| (n / length * vocabulary) as u32 + word.unwrap_or(0));
+        let places = words.iter().enumerate().map(|(n, word)| (n / length, word.unwrap_or(0)));
+        let places = flat_places(places, (items, vocabulary))?;
         let flat = likelihoods.reshape((items * vocabulary, 1))?;
-        let of_words = gather_rows(&flat, &places.collect::<Vec<_>>(), RowZero::Learns)?.reshape((items, length))?;
+        let of_words = gather_rows(&flat, &places, RowZero::Learns)?.reshape((items, length))?;
         let real = Mask::new(words.iter().map(Option::is_some).collect(), length).tensor(likelihoods.device())?;
         ((of_words + EPSILON)?.log()?.neg()? * real)?.sum(1)
     }
