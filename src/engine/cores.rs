@@ -3,38 +3,45 @@
 //! A call on all cores is the quickest answer, but threads that work on one call wait for each other at its beginning and
 //! its end, the more of them the longer. So several threads may call the model (`--device-threads`): each has its share of
 //! the cores, and all of them while others call seldom.
+//!
+//! No call runs in the pool of the process: a model that is loaded meanwhile fills its tables there, and calls would wait
+//! for all of it.
 
 use std::{
     num::NonZeroUsize,
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 /// The cores, and how many calls are computed on them.
 pub(super) struct Cores {
+    /// Cores of a call, unless it spreads.
+    share: usize,
     /// `None`: there is nothing to divide.
     shared: Option<Shared>,
 }
 
 struct Shared {
-    /// Threads on all cores, for calls that spread.
+    /// Threads on all cores, for a call that spreads.
     all: ThreadPool,
-    /// Cores of a call that doesn't.
-    share: usize,
     calls: AtomicUsize,
+    /// Whether one does. No second one may meanwhile: a thread of a pool that waits at the end of one call would begin with
+    /// the other, and answer the first after it.
+    spread: AtomicBool,
 }
 
 /// A thread that calls the model.
 pub(super) struct Lane<'a> {
+    share: usize,
     shared: Option<&'a Shared>,
     /// Loops on this thread keep to this pool, whose first thread it is.
-    _own: Option<ThreadPool>,
+    _own: ThreadPool,
 }
 
 impl Cores {
-    /// Divided into so many shares, one for each thread that calls the model. A single one, as where the device is a GPU, is
-    /// no division: everything runs where it pleases.
+    /// Divided into so many shares, one for each thread that calls the model; into a single one where the device is a GPU,
+    /// which the threads beside it use in turns.
     ///
     /// # Panics
     /// If the system starts no more threads.
@@ -46,9 +53,9 @@ impl Cores {
         let shared = (shares.get() > 1).then(|| {
             let all = ThreadPoolBuilder::new().num_threads(cores).thread_name(|number| format!("compute-{number}"));
             let all = all.build().expect("the system starts threads");
-            Shared { all, share: (cores / shares).max(1), calls: AtomicUsize::new(0) }
+            Shared { all, calls: AtomicUsize::new(0), spread: AtomicBool::new(false) }
         });
-        Self { shared }
+        Self { share: (cores / shares).max(1), shared }
     }
 
     /// Of the current thread, which has to be one that ends with it (rayon keeps what it knows of such a thread: some
@@ -57,12 +64,10 @@ impl Cores {
     /// # Panics
     /// If the system starts no more threads.
     pub(super) fn lane(&self) -> Lane<'_> {
-        let shared = self.shared.as_ref();
-        let own = shared.map(|shared| {
-            let pool = ThreadPoolBuilder::new().num_threads(shared.share).use_current_thread();
-            pool.build().expect("a new thread is in no pool, and the system starts threads")
-        });
-        Lane { shared, _own: own }
+        let own = ThreadPoolBuilder::new().num_threads(self.share).use_current_thread();
+        let own = own.thread_name(|number| format!("lane-{number}")).build();
+        let own = own.expect("a new thread is in no pool, and the system starts threads");
+        Lane { share: self.share, shared: self.shared.as_ref(), _own: own }
     }
 }
 
@@ -71,8 +76,10 @@ impl Lane<'_> {
     pub(super) fn compute(&self, compute: impl FnOnce() + Send) {
         let Some(shared) = self.shared else { return compute() };
         let calls = shared.calls.fetch_add(1, Ordering::Relaxed) + 1;
-        if 2 * calls * shared.share <= shared.all.current_num_threads() {
+        let few = 2 * calls * self.share <= shared.all.current_num_threads();
+        if few && !shared.spread.swap(true, Ordering::Acquire) {
             shared.all.install(compute);
+            shared.spread.store(false, Ordering::Release);
         } else {
             compute();
         }
@@ -82,7 +89,12 @@ impl Lane<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Barrier;
+    use std::{
+        sync::{Arc, Barrier},
+        time::Duration,
+    };
+
+    use rayon::prelude::*;
 
     use super::*;
 
@@ -101,15 +113,27 @@ mod tests {
     }
 
     #[test]
-    fn few_calls_spread_and_many_keep_to_their_share() {
+    fn one_of_few_calls_spreads_and_many_keep_to_their_share() {
         for (shares, share) in [(8, 1), (4, 2)] {
             let cores = of(8, shares);
-            let most_that_spread = 8 / share / 2;
-            let begun = Barrier::new(most_that_spread + 1);
-            let done = Barrier::new(most_that_spread + 1);
             assert_eq!(cores_of_a_call(&cores), 8);
+            let (begun, done) = (Barrier::new(2), Barrier::new(2));
             std::thread::scope(|scope| {
-                for _ in 0..most_that_spread {
+                scope.spawn(|| {
+                    cores.lane().compute(|| {
+                        begun.wait();
+                        done.wait();
+                    })
+                });
+                begun.wait();
+                assert_eq!(cores_of_a_call(&cores), share, "beside one that has spread");
+                done.wait();
+            });
+            assert_eq!(cores_of_a_call(&cores), 8, "the other has gone");
+            let many = 8 / share / 2;
+            let (begun, done) = (Barrier::new(many + 1), Barrier::new(many + 1));
+            std::thread::scope(|scope| {
+                for _ in 0..many {
                     scope.spawn(|| {
                         cores.lane().compute(|| {
                             begun.wait();
@@ -121,7 +145,6 @@ mod tests {
                 assert_eq!(cores_of_a_call(&cores), share);
                 done.wait();
             });
-            assert_eq!(cores_of_a_call(&cores), 8, "the others have gone");
         }
     }
 
@@ -131,8 +154,33 @@ mod tests {
     }
 
     #[test]
-    fn a_single_share_is_the_pool_of_the_process() {
-        assert_eq!(cores_of_a_call(&of(4, 1)), rayon::current_num_threads());
+    fn a_single_share_is_all_cores() {
+        assert_eq!(cores_of_a_call(&of(4, 1)), 4);
         assert_eq!(cores_of_a_call(&Cores::divided(NonZeroUsize::MIN)), rayon::current_num_threads());
+    }
+
+    /// As a model that is loaded does for seconds.
+    #[test]
+    fn what_runs_in_the_pool_of_the_process_holds_no_call_up() {
+        let threads = rayon::current_num_threads();
+        let busy = Arc::new(Barrier::new(threads + 1));
+        let release = Arc::new(Barrier::new(threads + 1));
+        for _ in 0..threads {
+            let (busy, release) = (busy.clone(), release.clone());
+            rayon::spawn(move || {
+                busy.wait();
+                release.wait();
+            });
+        }
+        busy.wait();
+        let (done, answered) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let cores = of(2, 1);
+            cores.lane().compute(|| (0..64).into_par_iter().for_each(|_| std::thread::yield_now()));
+            let _ = done.send(());
+        });
+        let answer = answered.recv_timeout(Duration::from_secs(20));
+        release.wait();
+        answer.expect("a call that waits for nobody");
     }
 }

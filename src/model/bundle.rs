@@ -141,6 +141,7 @@ impl Bundle {
         config.check_catalogue(&catalogue).map_err(BundleError::model(path))?;
         config.check_weights(&tensors).map_err(BundleError::model(dir.join(WEIGHTS)))?;
         let metrics = if manifest.contains(METRICS) { Some(read_json(&dir.join(METRICS))?) } else { None };
+        manifest.confirm(dir)?;
         let version = manifest.version();
         Ok(Self { name: name_of(dir), version, config, catalogue: Arc::new(catalogue), tensors, metrics })
     }

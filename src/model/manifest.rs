@@ -40,9 +40,7 @@ impl Manifest {
     /// Reads it and checks every file against it but for `unread`, which is for [`check`](Self::check).
     pub(super) fn read(dir: &Path, unread: &str) -> Result<Self, BundleError> {
         let path = dir.join(Self::FILE);
-        let text = fs::read(&path).map_err(BundleError::io(&path))?;
-        let manifest: Self = serde_json::from_slice(&text)
-            .map_err(|error| BundleError::Format { path: path.clone(), message: error.to_string() })?;
+        let manifest = Self::parse(&path)?;
         if manifest.format_version != FORMAT_VERSION {
             let message = format!(
                 "format version {} where this program reads {FORMAT_VERSION}; use a matching sesrec",
@@ -61,6 +59,23 @@ impl Manifest {
             }
         }
         Ok(manifest)
+    }
+
+    fn parse(path: &Path) -> Result<Self, BundleError> {
+        let text = fs::read(path).map_err(BundleError::io(path))?;
+        serde_json::from_slice(&text)
+            .map_err(|error| BundleError::Format { path: path.to_owned(), message: error.to_string() })
+    }
+
+    /// When all files have been read, which was not at the moment that they were summed up: that the directory still is the
+    /// same bundle's, and not another one's half.
+    pub(super) fn confirm(&self, dir: &Path) -> Result<(), BundleError> {
+        let path = dir.join(Self::FILE);
+        if Self::parse(&path)? == *self {
+            return Ok(());
+        }
+        let message = "the bundle was replaced while it was read: load it again".into();
+        Err(BundleError::Format { path, message })
     }
 
     /// Checks a file that was read and summed up. What could not be read is not worth reporting where the file is damaged.

@@ -333,6 +333,27 @@ fn every_way_to_rank_gives_the_same_scores() {
     }
 }
 
+/// Weights that are finite and too large: what comes of them must not look like a probability.
+#[test]
+fn what_is_no_number_is_not_scored() {
+    let config = config();
+    let mut weights = weights(&config);
+    let positions = &weights["rec_pos_emb.pe.weight"];
+    let huge = (0..positions.elem_count()).map(|n| if n % 3 == 0 { -1e30 } else { 1e30 }).collect::<Vec<f32>>();
+    let huge = Tensor::from_vec(huge, positions.shape(), &Device::Cpu).unwrap();
+    weights.insert("rec_pos_emb.pe.weight".into(), huge);
+    let items: Vec<u32> = (1..=ITEMS).collect();
+    let mut rankers = vec![SesRecRanker::of_tensors(config.clone(), catalogue(), &weights, &Device::Cpu).unwrap()];
+    rankers.push(SesRecRanker::new(config.clone(), catalogue(), &weights, &Device::Cpu).unwrap());
+    if !test_device().is_cpu() {
+        rankers.push(SesRecRanker::new(config, catalogue(), &weights, test_device()).unwrap());
+    }
+    for ranker in rankers {
+        let scores = score(&ranker, &[user(UserRow::Known(0), &[1, 2, 3], &[])], &items).remove(0);
+        assert!(scores.iter().all(|score| score.is_nan()), "{scores:?}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 

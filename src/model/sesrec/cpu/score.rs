@@ -69,14 +69,19 @@ impl Head {
     }
 
     /// Every request's scores.
-    pub(super) fn score(
+    pub(super) fn score<'a>(
         &self,
         embeddings: &HostEmbeddings,
         items: &ItemVectors,
-        requests: &[ScoreRequest<'_>],
+        requests: &[ScoreRequest<'a>],
     ) -> Result<Vec<Vec<f32>>> {
-        let prepared: Vec<Prepared<'_>> =
-            requests.iter().map(|request| self.prepare(request.state.get::<HostUser>(), request.items.len())).collect();
+        let alone = rayon::current_num_threads() == 1;
+        let prepare = |request: &ScoreRequest<'a>| self.prepare(request.state.get::<HostUser>(), request.items.len());
+        let prepared: Vec<Prepared<'_>> = if requests.len() < 2 || alone {
+            requests.iter().map(prepare).collect()
+        } else {
+            requests.par_iter().map(prepare).collect()
+        };
         let mut scores: Vec<Vec<f32>> = requests.iter().map(|request| vec![0.0; request.items.len()]).collect();
         let parts = requests.iter().zip(&prepared).zip(&mut scores);
         let tiles: Vec<Tile<'_>> = parts
@@ -87,7 +92,7 @@ impl Head {
             })
             .collect();
         let score = |tile: Tile<'_>| self.tile(embeddings, items, tile);
-        if tiles.len() < 2 || rayon::current_num_threads() == 1 {
+        if tiles.len() < 2 || alone {
             tiles.into_iter().try_for_each(score)?;
         } else {
             tiles.into_par_iter().try_for_each(score)?;
@@ -158,13 +163,13 @@ impl Head {
     }
 }
 
-/// In place, from a column of each row on.
+/// In place, from a column of each row on. What is no number stays none: the engine looks for that in the scores.
 fn relu(values: &mut [f32], stride: usize, column: usize) {
     vector::vectorized(
         #[inline(always)]
         || {
             for row in values.chunks_exact_mut(stride) {
-                row[column..].iter_mut().for_each(|x| *x = x.max(0.0));
+                row[column..].iter_mut().for_each(|x| *x = if *x < 0.0 { 0.0 } else { *x });
             }
         },
     );

@@ -34,6 +34,9 @@ struct Request {
 __device__ __forceinline__ float4 load4(const float* values) { return *reinterpret_cast<const float4*>(values); }
 __device__ __forceinline__ float2 load2(const float* values) { return *reinterpret_cast<const float2*>(values); }
 
+// What is no number stays none, as it would not by fmaxf: the engine looks for that in the scores.
+__device__ __forceinline__ float relu(float x) { return x < 0.f ? 0.f : x; }
+
 // Over the threads that share candidates.
 __device__ __forceinline__ float lanes_max(float x) {
 #pragma unroll
@@ -265,7 +268,7 @@ extern "C" __global__ void first_layer(const Tile* tiles, const Request* request
         const float* item = item_blocks + (u64)items[candidate] * h;
         for (u32 column = threadIdx.x % WARP; column < h; column += WARP) {
             float* value = x + candidate * h + column;
-            *value = fmaxf(*value + user_block[column] + item[column], 0.f);
+            *value = relu(*value + user_block[column] + item[column]);
         }
     }
 }
@@ -273,7 +276,7 @@ extern "C" __global__ void first_layer(const Tile* tiles, const Request* request
 // A layer between: x [C, h] becomes relu(x + bias).
 extern "C" __global__ void bias_relu(const float* bias, u32 h, u64 values, float* x) {
     const u64 at = (u64)blockIdx.x * blockDim.x + threadIdx.x;
-    if (at < values) x[at] = fmaxf(x[at] + bias[at % h], 0.f);
+    if (at < values) x[at] = relu(x[at] + bias[at % h]);
 }
 
 // The last layer: scores [C] from x [C, h], which still lacks its own layer's bias and ReLU where `bias` is not null,
@@ -286,7 +289,7 @@ extern "C" __global__ void last_layer(const float* x, const float* bias, const f
     float logit = 0.f;
     for (u32 column = lane; column < h; column += WARP) {
         float value = x[(u64)candidate * h + column];
-        if (bias) value = fmaxf(value + bias[column], 0.f);
+        if (bias) value = relu(value + bias[column]);
         logit = fmaf(value, weights[column], logit);
     }
 #pragma unroll
