@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use clap::{
     Arg, ArgAction, Command, CommandFactory, FromArgMatches,
     builder::BoolishValueParser,
-    error::{ContextKind, ContextValue},
+    error::{ContextKind, ContextValue, ErrorKind},
+    parser::ValueSource,
 };
 
 use crate::cli::Cli;
@@ -42,10 +43,16 @@ pub fn parse(args: impl IntoIterator<Item = String>) -> Result<Cli, ConfigError>
     if let Some(path) = file_argument(&args).or_else(|| std::env::var_os("SESREC_CONFIG").map(PathBuf::from)) {
         let text = std::fs::read_to_string(&path).map_err(|error| ConfigError::Read(path.clone(), error))?;
         let settings = text.parse::<toml::Table>().map_err(|error| ConfigError::Parse(path.clone(), error))?;
-        command = with_file(command, &settings, &path)?;
+        command = with_file(command, "", &settings, &path)?;
         file = Some((path, settings));
     }
-    let matches = command.try_get_matches_from_mut(&args);
+    let mut matches = command.try_get_matches_from_mut(&args);
+    if let (Err(error), Some((_, settings))) = (&matches, &file)
+        && error.kind() == ErrorKind::MissingRequiredArgument
+    {
+        // Defaults don't count where one flag stands for another that is required: those of the file are as if typed, then.
+        matches = command.try_get_matches_from_mut(typed_in(&command, settings, &args));
+    }
     let matches = matches.map_err(|error| with_source(error, &command, &args, file.as_ref()))?;
     Ok(Cli::from_arg_matches(&matches)?)
 }
@@ -148,41 +155,73 @@ fn file_argument(args: &[String]) -> Option<PathBuf> {
     }
 }
 
-/// Turns the file's values into defaults, which flags and environment override.
-fn with_file(mut command: Command, settings: &toml::Table, path: &Path) -> Result<Command, ConfigError> {
+/// The arguments with the file's values for flags that neither they nor the environment have.
+fn typed_in(command: &Command, settings: &toml::Table, args: &[String]) -> Vec<String> {
+    let (mut called, mut table, mut at) = (command, Some(settings), 0);
+    let Ok(matches) = command.clone().ignore_errors(true).try_get_matches_from(args) else { return args.to_vec() };
+    let mut matches = &matches;
+    for (place, word) in args.iter().enumerate() {
+        if let (Some(subcommand), Some(inner)) = (called.find_subcommand(word), matches.subcommand_matches(word)) {
+            (called, matches, at) = (subcommand, inner, place + 1);
+            table = table.and_then(|table| table.get(word)?.as_table());
+        }
+    }
+    let mut args = args.to_vec();
+    for (key, value) in table.into_iter().flatten() {
+        let flag = key.replace('_', "-");
+        let Some(arg) = called.get_arguments().find(|arg| arg.get_long() == Some(&*flag)) else { continue };
+        let given = matches.value_source(arg.get_id().as_str());
+        if matches!(given, Some(ValueSource::CommandLine | ValueSource::EnvVariable))
+            || !arg.get_action().takes_values()
+        {
+            continue;
+        }
+        let values = texts(value).unwrap_or_default().into_iter().map(|text| format!("--{flag}={text}"));
+        args.splice(at..at, values);
+    }
+    args
+}
+
+/// Turns the file's values into defaults, which flags and environment override. `above` is the path to `command` in the file.
+fn with_file(mut command: Command, above: &str, settings: &toml::Table, path: &Path) -> Result<Command, ConfigError> {
     for (name, value) in settings {
         let key_error = |message: String| ConfigError::Key(path.to_owned(), message);
+        let here = if above.is_empty() { name.clone() } else { format!("{above}.{name}") };
         if command.find_subcommand(name).is_none() {
-            return Err(key_error(format!("[{name}]: there is no such subcommand")));
+            return Err(key_error(format!("[{here}]: there is no such subcommand")));
         }
         let toml::Value::Table(table) = value else {
-            return Err(key_error(format!("{name}: must be a table, as in [{name}]")));
+            return Err(key_error(format!("{here}: must be a table, as in [{here}]")));
         };
         for (key, value) in table {
             let subcommand = command.find_subcommand(name).expect("checked above");
             if let (toml::Value::Table(_), Some(_)) = (value, subcommand.find_subcommand(key)) {
                 let nested = toml::Table::from_iter([(key.clone(), value.clone())]);
                 let mut inner = Ok(Command::new(""));
-                command =
-                    command.mut_subcommand(name, |subcommand| match with_file(subcommand.clone(), &nested, path) {
+                command = command.mut_subcommand(name, |subcommand| {
+                    match with_file(subcommand.clone(), &here, &nested, path) {
                         Ok(done) => done,
                         Err(error) => {
                             inner = Err(error);
                             subcommand
                         }
-                    });
+                    }
+                });
                 inner?;
                 continue;
             }
             let flag = key.replace('_', "-");
             let arg = subcommand.get_arguments().find(|arg| arg.get_long() == Some(&*flag));
             let Some(id) = arg.map(|arg| arg.get_id().clone()) else {
-                return Err(key_error(format!("[{name}] {key}: `sesrec {name}` has no flag --{flag}")));
+                return Err(key_error(format!(
+                    "[{here}] {key}: `sesrec {}` has no flag --{flag}",
+                    here.replace('.', " ")
+                )));
             };
             let many = arg.is_some_and(takes_many);
-            let values = texts(value).ok_or_else(|| key_error(format!("[{name}] {key}: tables are no values here")))?;
+            let values = texts(value).ok_or_else(|| key_error(format!("[{here}] {key}: tables are no values here")))?;
             if values.len() != 1 && !many {
-                return Err(key_error(format!("[{name}] {key}: is one value, not a list of {}", values.len())));
+                return Err(key_error(format!("[{here}] {key}: is one value, not a list of {}", values.len())));
             }
             command = command.mut_subcommand(name, |subcommand| {
                 subcommand.mut_arg(id, |arg| arg.default_values(values).required(false))

@@ -14,7 +14,16 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     keep_candle_off_its_barrier_pool();
-    let cli = match config::parse(std::env::args()) {
+    end_where_nobody_reads();
+    let args: Result<Vec<String>, _> = std::env::args_os().map(|arg| arg.into_string()).collect();
+    let args = match args {
+        Ok(args) => args,
+        Err(arg) => {
+            eprintln!("error: the argument {arg:?} is not UTF-8");
+            return ExitCode::from(2);
+        }
+    };
+    let cli = match config::parse(args) {
         Ok(cli) => cli,
         Err(ConfigError::Usage(error)) => error.exit(),
         Err(error) => {
@@ -39,6 +48,23 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Standard output that can't be written to, which `println!` panics for: a reader who has had enough (`| head`) is the end,
+/// and nobody's fault; a full disk is an error like any other.
+fn end_where_nobody_reads() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let message = panic.payload().downcast_ref::<String>().map(String::as_str).unwrap_or_default();
+        match message.strip_prefix("failed printing to stdout: ") {
+            Some(reason) if reason.starts_with("Broken pipe") => std::process::exit(0),
+            Some(reason) => {
+                eprintln!("error: standard output: {reason}");
+                std::process::exit(1);
+            }
+            None => report(panic),
+        }
+    }));
 }
 
 /// candle runs large element-wise operations on a pool whose threads wait for each other by spinning, behind one lock for

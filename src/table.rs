@@ -1,6 +1,7 @@
 //! Tables of results, as Markdown for people and as CSV for programs.
 
 use std::{
+    borrow::Cow,
     fmt::Write,
     fs, io,
     path::{Path, PathBuf},
@@ -69,10 +70,11 @@ impl Table {
         text
     }
 
-    /// As CSV with a header.
+    /// As CSV with a header: numbers without separators, what is not known is empty.
     pub fn csv(&self) -> String {
         let mut writer = csv::Writer::from_writer(vec![]);
         for row in std::iter::once(&self.columns).chain(&self.rows) {
+            let row = row.iter().map(|cell| plain(cell).into_owned());
             writer.write_record(row).expect("memory takes everything, and rows are of one length");
         }
         let bytes = writer.into_inner().expect("memory takes everything");
@@ -94,6 +96,21 @@ impl Table {
         fs::write(&markdown, self.markdown() + &note).map_err(failed(&markdown))?;
         fs::write(&csv, self.csv()).map_err(failed(&csv))?;
         Ok([markdown, csv])
+    }
+}
+
+/// A cell as programs read it.
+fn plain(cell: &str) -> Cow<'_, str> {
+    let groups: Vec<&str> = cell.split(',').collect();
+    let digits = |group: &&str| group.bytes().all(|byte| byte.is_ascii_digit());
+    let counted = groups.len() > 1
+        && groups.iter().all(digits)
+        && (1..=3).contains(&groups[0].len())
+        && groups[1..].iter().all(|group| group.len() == 3);
+    match cell {
+        "–" => "".into(),
+        _ if counted => groups.concat().into(),
+        _ => cell.into(),
     }
 }
 
@@ -133,7 +150,8 @@ mod tests {
         let [markdown, csv] = table().write(&dir.path().join("new"), "scores", "As said.").unwrap();
         assert_eq!(fs::read_to_string(markdown).unwrap(), table().markdown() + "\nAs said.\n");
         let csv = fs::read_to_string(csv).unwrap();
-        assert_eq!(csv, "model,NDCG@10,share\n\"a|b, \"\"c\"\"\",0.4054 ± 0.0012,57.0 %\nd,–,8.5 %\n");
+        assert_eq!(csv, "model,NDCG@10,share\n\"a|b, \"\"c\"\"\",0.4054 ± 0.0012,57.0 %\nd,,8.5 %\n");
+        assert_eq!(["1,234,567", "1,23", "a,bc", "12"].map(plain), ["1234567", "1,23", "a,bc", "12"]);
         fs::write(dir.path().join("file"), "").unwrap();
         let error = table().write(&dir.path().join("file"), "scores", "").unwrap_err();
         assert!(error.to_string().contains("file"), "{error}");

@@ -36,6 +36,23 @@ pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
     number.checked_mul(1 << shift).ok_or_else(|| format!("{text} is too large"))
 }
 
+/// A number of things, at least one.
+pub(crate) fn parse_count(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("must be at least 1".to_owned()),
+        Ok(count) => Ok(count),
+        Err(error) => Err(format!("{error}")),
+    }
+}
+
+/// As [`parse_duration`], for what takes some time.
+pub(crate) fn parse_time(text: &str) -> Result<Duration, String> {
+    match parse_duration(text)? {
+        Duration::ZERO => Err("must be longer than nothing".to_owned()),
+        time => Ok(time),
+    }
+}
+
 /// A number from 0 to 1.
 pub(crate) fn parse_share(text: &str) -> Result<f64, String> {
     let share: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
@@ -60,6 +77,8 @@ mod tests {
         for bad in ["", "5", "-1s", "soon", "d", "-1d", "1.5d", "99999999999999999999d", "200000000000000d"] {
             assert!(parse_duration(bad).is_err(), "{bad}");
         }
+        assert_eq!((parse_time("1s"), parse_count("7")), (Ok(Duration::from_secs(1)), Ok(7)));
+        assert!(parse_time("0s").is_err() && parse_count("0").is_err() && parse_count("-1").is_err());
         assert_eq!(parse_share("0.25"), Ok(0.25));
         for wrong in ["-0.1", "1.1", "NaN", "x"] {
             assert!(parse_share(wrong).is_err(), "{wrong}");

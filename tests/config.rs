@@ -99,6 +99,77 @@ fn a_refused_value_names_who_set_it() {
     assert!(message.contains("[bench.local] users: invalid value 'many'"), "{message}");
 }
 
+/// Also where one flag is required unless there is another one.
+#[test]
+fn what_is_required_may_be_in_the_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("sesrec.toml");
+    let told = |text: &str, args: &[&str], variables: &[(&str, &str)]| {
+        fs::write(&file, text).unwrap();
+        let all = [&["--config", file.to_str().unwrap()], args].concat();
+        let output = sesrec(&all, variables);
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let evaluate = "[evaluate]\nmodel = 'no-bundle'\ndata = 'no-data'\nquiet = true";
+    for (text, args, missing) in [
+        (evaluate, &["evaluate"][..], "no-data"),
+        (evaluate, &["evaluate", "--data", "other"], "other"),
+        ("[evaluate]\nrank_log = ['no-log']\nevents = ['no-events']", &["evaluate"], "no-log"),
+        ("[bench.rank]\nitems = 'no-items'", &["bench", "rank"], "no-items"),
+    ] {
+        let (code, message) = told(text, args, &[]);
+        assert!(code == Some(1) && message.contains(missing), "{text}: {message}");
+    }
+    let (_, message) = told(evaluate, &["evaluate"], &[("SESREC_EVALUATE_DATA", "of-a-variable")]);
+    assert!(message.contains("of-a-variable"), "{message}");
+    let (code, message) = told("[evaluate]\nmodel = 'm'", &["evaluate"], &[]);
+    assert!(code == Some(2) && message.contains("--data <DATASET>"), "{message}");
+    let (code, message) = told("[experiment.table2]\nmodls = 'm'", &["evaluate"], &[]);
+    assert!(code == Some(2) && message.contains("[experiment.table2] modls"), "{message}");
+}
+
+#[test]
+fn who_has_read_enough_is_no_error() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_sesrec"))
+        .args(["synth", "--help"])
+        .env("COLUMNS", "80")
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    assert!(!String::from_utf8(child.wait_with_output().unwrap().stderr).unwrap().contains("panicked"));
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("logs");
+    let synth = |stdout: std::process::Stdio| {
+        let args = ["synth", "--users", "10", "--items", "100", "--force", "--out", out.to_str().unwrap()];
+        let mut child = Command::new(env!("CARGO_BIN_EXE_sesrec"))
+            .args(args)
+            .stdout(stdout)
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        drop(child.stdout.take());
+        let output = child.wait_with_output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    assert_eq!(synth(std::process::Stdio::piped()), (Some(0), String::new()));
+    if let Ok(full) = fs::OpenOptions::new().write(true).open("/dev/full") {
+        let (code, message) = synth(full.into());
+        assert!(code == Some(1) && message.starts_with("error: standard output: No space left"), "{message}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn an_argument_that_is_no_text_is_an_error() {
+    use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_sesrec")).arg("rank").arg(OsStr::from_bytes(b"\xff")).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8(output.stderr).unwrap().contains("is not UTF-8"));
+}
+
 #[test]
 fn tables_of_nested_subcommands() {
     let dir = tempfile::tempdir().unwrap();

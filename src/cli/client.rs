@@ -56,6 +56,12 @@ pub fn describe(status: &Status) -> anyhow::Error {
     if let Some(delay) = retry_delay(status) {
         text.push_str(&format!("\n  try again in {delay:?}"));
     }
+    if std::error::Error::source(status).is_some_and(|source| source.is::<tonic::transport::Error>()) {
+        text.push_str(
+            "\n  nothing was understood there: https:// where the server has TLS, http:// where it has none; --ca FILE if \
+             its authority is not the system's, --client-certificate FILE if it asks for one",
+        );
+    }
     match status.code() {
         Code::Unimplemented => text.push_str("\n  is that a sesrec server?"),
         Code::Unauthenticated => text.push_str("\n  --token says who you are"),

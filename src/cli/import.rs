@@ -90,6 +90,7 @@ fn kuaisar(args: &KuaisarArgs) -> anyhow::Result<()> {
     })?;
     imported.write(&args.out, existing)?;
     println!("{}", imported.report);
+    imported.report.doubts().iter().for_each(|doubt| eprintln!("warning: {doubt}"));
     println!("Data set: {}", args.out.display());
     println!("Next:     sesrec train --data {} --out BUNDLE", args.out.display());
     Ok(())

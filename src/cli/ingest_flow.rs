@@ -14,7 +14,7 @@ use tonic::{Code, Status};
 use super::{
     client::Client,
     ingest_rejects::{DeadLetters, Rejected},
-    ingest_source::{Checkpoint, Input, Line, Position},
+    ingest_source::{Checkpoint, Input, Line, MAX_LINE_BYTES, Position},
 };
 use crate::proto::v1::{self, Outcome};
 
@@ -195,7 +195,7 @@ impl Flow {
                 }
                 Err(error) => (text, format!("not a proto3 JSON sesrec.v1.Event: {error}")),
             },
-            Line::TooLong => (vec![], "longer than any event can be".into()),
+            Line::TooLong => (vec![], format!("longer than {MAX_LINE_BYTES} bytes, which no event is")),
             Line::Unusable(reason) => (vec![], reason),
         };
         self.reject(&position, "INVALID", &reason, String::from_utf8_lossy(&text).trim())?;

@@ -29,6 +29,12 @@ const MAX_LINE_BYTES: u64 = 64 << 20;
 
 /// Options of `sesrec score`.
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "One proto3 JSON sesrec.v1.RankRequest per line on standard input, with its history, each side oldest first:
+  {\"userId\":\"u42\",\"candidateItemIds\":[\"i1\",\"i2\"],\"history\":{\"recommendations\":[{\"itemId\":\"i7\"}],\"searches\":[]}}
+and one RankResponse per line on standard output, in the same order. Ends at the first line that is none, which it names; the
+answers before it are out."
+)]
 pub struct Args {
     /// The bundle.
     #[arg(long, value_name = "DIR")]

@@ -11,7 +11,7 @@ use crate::{
     nn::DeviceChoice,
     service::{Concurrency, OnStoreOutage, ServerOptions, ServiceOptions, Timeouts},
     telemetry::{logging::LogOptions, rank_log::RankLogOptions, trace::TraceOptions},
-    units::{parse_bytes, parse_duration},
+    units::{parse_bytes, parse_count, parse_duration, parse_time},
 };
 
 /// Options of `sesrec serve`.
@@ -77,13 +77,13 @@ impl std::str::FromStr for MetricsListen {
 #[derive(Debug, Args)]
 pub(super) struct RequestArgs {
     /// Most candidates of one Rank; more are INVALID_ARGUMENT.
-    #[arg(long, default_value_t = ServiceOptions::default().max_candidates, value_name = "N")]
+    #[arg(long, default_value_t = ServiceOptions::default().max_candidates, value_parser = parse_count, value_name = "N")]
     max_candidates: usize,
     /// Deadline of unary requests whose caller sets none.
-    #[arg(long, default_value = "2s", value_parser = parse_duration, value_name = "DURATION")]
+    #[arg(long, default_value = "2s", value_parser = parse_time, value_name = "DURATION")]
     default_timeout: Duration,
     /// Longest deadline that a unary request gets, whatever its caller sets.
-    #[arg(long, default_value = "60s", value_parser = parse_duration, value_name = "DURATION")]
+    #[arg(long, default_value = "60s", value_parser = parse_time, value_name = "DURATION")]
     max_timeout: Duration,
     /// How long a Rank waits for the history to reach the state of its history_token.
     #[arg(long, default_value = "100ms", value_parser = parse_duration, value_name = "DURATION")]
@@ -94,23 +94,23 @@ pub(super) struct RequestArgs {
     max_event_lead: Duration,
     /// How long the device may be at one batch before this replica is no longer ready: one that hangs answers nothing, and
     /// fails nothing either.
-    #[arg(long, default_value = "10s", value_parser = parse_duration, value_name = "DURATION")]
+    #[arg(long, default_value = "10s", value_parser = parse_time, value_name = "DURATION")]
     device_timeout: Duration,
     /// Unary appends at once; more are RESOURCE_EXHAUSTED.
-    #[arg(long, default_value_t = Concurrency::default().appends, value_name = "N")]
+    #[arg(long, default_value_t = Concurrency::default().appends, value_parser = parse_count, value_name = "N")]
     max_appends: usize,
     /// AppendEvents streams at once; more are RESOURCE_EXHAUSTED.
-    #[arg(long, default_value_t = Concurrency::default().streams, value_name = "N")]
+    #[arg(long, default_value_t = Concurrency::default().streams, value_parser = parse_count, value_name = "N")]
     max_streams: usize,
     /// Events of one stream that go to the store in one call, at most.
     #[arg(long, default_value_t = 256, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     stream_window: u32,
     /// Events of all streams that go to the store at once: streams take turns, and are not read meanwhile. As many as the
     /// store takes within a fraction of --store-timeout, since whatever else it is asked waits behind them.
-    #[arg(long, default_value_t = Concurrency::default().stream_events, value_name = "N")]
+    #[arg(long, default_value_t = Concurrency::default().stream_events, value_parser = parse_count, value_name = "N")]
     max_stream_events: usize,
     /// GetHistory and DeleteHistory at once; more are RESOURCE_EXHAUSTED.
-    #[arg(long, default_value_t = Concurrency::default().histories, value_name = "N")]
+    #[arg(long, default_value_t = Concurrency::default().histories, value_parser = parse_count, value_name = "N")]
     max_history_calls: usize,
 }
 
@@ -132,10 +132,10 @@ pub(super) struct HistoryArgs {
     #[arg(long, default_value = "365d", value_parser = parse_duration, value_name = "DURATION")]
     time_to_live: Duration,
     /// How long the store may take for a call before it counts as unavailable.
-    #[arg(long, default_value = "500ms", value_parser = parse_duration, value_name = "DURATION")]
+    #[arg(long, default_value = "500ms", value_parser = parse_time, value_name = "DURATION")]
     store_timeout: Duration,
     /// How often the store is asked whether it works; readiness follows.
-    #[arg(long, default_value = "1s", value_parser = parse_duration, value_name = "DURATION")]
+    #[arg(long, default_value = "1s", value_parser = parse_time, value_name = "DURATION")]
     store_ping: Duration,
     /// What Rank answers while the store is away and this replica has no copy of the history.
     #[arg(long, value_enum, default_value_t, value_name = "ANSWER")]
@@ -152,23 +152,24 @@ pub(super) struct HistoryArgs {
 #[derive(Debug, Args)]
 pub(super) struct ConnectionArgs {
     /// Connections at once; more wait to be accepted.
-    #[arg(long, default_value_t = ServerOptions::default().max_connections, value_name = "N")]
+    #[arg(long, default_value_t = ServerOptions::default().max_connections, value_parser = parse_count, value_name = "N")]
     max_connections: usize,
     /// Requests and streams at once on one connection.
-    #[arg(long, default_value_t = ServerOptions::default().max_concurrent_streams, value_name = "N")]
+    #[arg(long, default_value_t = ServerOptions::default().max_concurrent_streams, value_name = "N",
+          value_parser = clap::value_parser!(u32).range(1..))]
     max_concurrent_streams: u32,
     /// Largest request message.
     #[arg(long, default_value = "8MiB", value_parser = parse_bytes, value_name = "BYTES")]
     max_message_bytes: u64,
     /// HTTP/2 pings on silent connections, which find half-open ones.
-    #[arg(long, default_value = "30s", value_parser = parse_duration, value_name = "DURATION")]
+    #[arg(long, default_value = "30s", value_parser = parse_time, value_name = "DURATION")]
     keepalive_interval: Duration,
     /// How long the answer to such a ping may take.
-    #[arg(long, default_value = "10s", value_parser = parse_duration, value_name = "DURATION")]
+    #[arg(long, default_value = "10s", value_parser = parse_time, value_name = "DURATION")]
     keepalive_timeout: Duration,
     /// After which connections are asked to reconnect and AppendEvents streams end (UNAVAILABLE with RetryInfo, after the
     /// acknowledgement of what was read), so that new replicas get traffic. Default: never.
-    #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
+    #[arg(long, value_parser = parse_time, value_name = "DURATION")]
     max_connection_age: Option<Duration>,
     /// How long running requests and streams may take to end after SIGTERM.
     #[arg(long, default_value = "20s", value_parser = parse_duration, value_name = "DURATION")]
@@ -253,7 +254,7 @@ impl ServeArgs {
                     appends: requests.max_appends,
                     streams: requests.max_streams,
                     stream_window: requests.stream_window as usize,
-                    stream_events: requests.max_stream_events.max(1),
+                    stream_events: requests.max_stream_events,
                     histories: requests.max_history_calls,
                 },
                 on_store_outage: histories.on_store_outage,

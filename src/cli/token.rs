@@ -35,14 +35,15 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     };
     let token = NewToken::generate(&args.name, args.rights.iter().copied()).map_err(named)?;
     let added = token.added_to(&text).map_err(named)?;
+    // Before it counts: what is written below can't be read back as the token.
+    println!("{}", token.secret());
     // Appended, so that a server which reads it meanwhile finds the old tokens in any case.
     std::fs::OpenOptions::new()
         .create(true)
         .append(true)
         .open(&args.file)
         .and_then(|mut file| file.write_all(&added.as_bytes()[text.len()..]))
-        .with_context(|| args.file.display().to_string())?;
-    println!("{}", token.secret());
+        .with_context(|| format!("{}: the token above does not count", args.file.display()))?;
     eprintln!("added to {}; the token itself is stored nowhere else", args.file.display());
     Ok(())
 }

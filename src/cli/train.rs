@@ -82,7 +82,7 @@ pub struct NegativesFlags {
     #[arg(long, value_name = "FILE")]
     negatives: Option<PathBuf>,
     /// Without a file: rank among this many items from outside the user's sequence, all equally likely.
-    #[arg(long, value_name = "N", default_value_t = 99)]
+    #[arg(long, value_name = "N", default_value = "99", value_parser = crate::units::parse_count)]
     sampled_negatives: usize,
     /// Without a file: the seed that they are sampled by.
     #[arg(long, value_name = "SEED", default_value_t = 1)]

@@ -49,6 +49,7 @@ impl StagedDirectory {
     /// Makes the temporary directory.
     pub fn begin(target: &Path, marker: &'static str, existing: Existing) -> Result<Self, DatasetError> {
         Self::check(target, marker, existing)?;
+        let target = &resolved(target)?;
         let temporary = sibling(target, "partial")?;
         if let Some(parent) = temporary.parent() {
             fs::create_dir_all(parent).map_err(DatasetError::io(parent))?;
@@ -101,6 +102,18 @@ impl Drop for StagedDirectory {
     }
 }
 
+/// The directory that is meant, without links and `..` on the way: what is renamed may be part of the way, and what a link
+/// points to may lie on another disk.
+fn resolved(target: &Path) -> Result<PathBuf, DatasetError> {
+    if target.exists() {
+        return target.canonicalize().map_err(DatasetError::io(target));
+    }
+    let parent = parent(target);
+    fs::create_dir_all(parent).map_err(DatasetError::io(parent))?;
+    let parent = parent.canonicalize().map_err(DatasetError::io(parent))?;
+    Ok(target.file_name().map_or_else(|| target.to_owned(), |name| parent.join(name)))
+}
+
 /// A hidden name beside `target`, on the same file system, so that renaming is atomic.
 fn sibling(target: &Path, purpose: &str) -> Result<PathBuf, DatasetError> {
     let Some(name) = target.file_name() else {
@@ -151,5 +164,20 @@ mod tests {
         drop(staged);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
         assert!(write(Path::new("/"), Existing::Replace).is_err());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_way_through_itself_or_a_link_leads_to_the_same_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("data");
+        write(&target, Existing::Refuse).unwrap();
+        write(&target.join("../data"), Existing::Replace).unwrap();
+        assert!(target.join("marker").is_file());
+        let (disk, link) = (dir.path().join("disk"), dir.path().join("link"));
+        fs::create_dir(&disk).unwrap();
+        std::os::unix::fs::symlink(&disk, &link).unwrap();
+        write(&link, Existing::Refuse).unwrap();
+        assert!(link.is_symlink() && disk.join("marker").is_file());
     }
 }

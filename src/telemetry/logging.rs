@@ -2,7 +2,9 @@
 
 use std::{io::IsTerminal, sync::OnceLock};
 
-use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, layer::SubscriberExt, reload, util::SubscriberInitExt};
+use tracing_subscriber::{
+    EnvFilter, Layer, Registry, filter::LevelFilter, fmt, layer::SubscriberExt, reload, util::SubscriberInitExt,
+};
 
 /// `--log-format`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -36,6 +38,11 @@ pub enum LoggingError {
     /// Nothing logs whose filter could be changed.
     #[error("this process has no log of its own")]
     NotStarted,
+    /// A word without a level.
+    #[error(
+        "log filter: {0:?} is no level (error, warn, info, debug, trace, off); a part of the program's is PART=LEVEL"
+    )]
+    NoLevel(String),
     /// Something logs already.
     #[error("logging is set up already: {0}")]
     Twice(Box<dyn std::error::Error + Send + Sync>),
@@ -58,6 +65,12 @@ pub fn init(options: &LogOptions) -> Result<(), LoggingError> {
 }
 
 fn parse(directives: &str) -> Result<EnvFilter, LoggingError> {
+    // A word that is no level is the name of a part of the program, whether there is one or not: a slip of the pen would
+    // switch everything off.
+    let is_level = |word: &str| word.parse::<LevelFilter>().is_ok();
+    if let Some(word) = directives.split(',').map(str::trim).find(|word| !word.contains('=') && !is_level(word)) {
+        return Err(LoggingError::NoLevel(word.into()));
+    }
     EnvFilter::try_new(directives).map_err(|error| LoggingError::Filter(directives.into(), error))
 }
 
@@ -69,10 +82,11 @@ pub fn directives() -> Option<String> {
 /// Logs by other directives from now on.
 pub fn change(directives: &str) -> Result<(), LoggingError> {
     let filter = parse(directives.trim())?;
-    FILTER.get().ok_or(LoggingError::NotStarted)?.reload(filter).map_err(|_| LoggingError::NotStarted)?;
-    // At a level that any filter but `off` lets through: whoever reads the log has to know why it changes.
-    tracing::error!(directives = directives.trim(), "the log level was changed");
-    Ok(())
+    let handle = FILTER.get().ok_or(LoggingError::NotStarted)?;
+    // By the filter that has been, and at a level that any but `off` lets through: whoever reads the log has to know why it
+    // changes.
+    tracing::error!(directives = directives.trim(), "the log level is changed");
+    handle.reload(filter).map_err(|_| LoggingError::NotStarted)
 }
 
 #[cfg(test)]
@@ -84,5 +98,11 @@ mod tests {
         let options = LogOptions { log_format: LogFormat::Text, log: "info,=??=".into() };
         let error = init(&options).unwrap_err().to_string();
         assert!(error.contains("info,=??="), "{error}");
+        for slip in ["dbug", "", "info,inof", "foo bar"] {
+            assert!(parse(slip).unwrap_err().to_string().contains("is no level"), "{slip}");
+        }
+        for fine in ["off", "debug", "INFO", "info,fjall=warn", "sesrec::service=debug,warn", "sesrec[rank]=trace"] {
+            parse(fine).unwrap();
+        }
     }
 }

@@ -127,7 +127,7 @@ impl Recipe {
         ];
         for (field, value, least, bound) in bounded {
             if !(least..bound).contains(&value) {
-                let message = format!("is {value}, must be at least {least:e} and less than {bound:e}");
+                let message = format!("is {value}, must be at least {least} and less than {bound}");
                 return Err(RecipeError { field, message });
             }
         }

@@ -10,6 +10,55 @@ use sesrec::data::{
 
 use crate::fixtures::*;
 
+/// Where files were joined that overlap, the newest click would be in the history before itself.
+#[test]
+fn a_click_that_is_there_twice_counts_once() {
+    let whole = import(write_logs(&LOGS).path());
+    let doubled = changed(REC, |text| {
+        text.to_owned() + &text.lines().skip(1).map(|line| format!("{line}\n")).collect::<String>()
+    });
+    let imported = import(doubled.path());
+    let clicks = whole.dataset.statistics.actions_recommendation;
+    assert_eq!(imported.dataset.statistics, whole.dataset.statistics);
+    assert_eq!((imported.report.repeated_clicks, whole.report.repeated_clicks), (clicks, 0));
+    assert_eq!(items(&imported.dataset, "u1"), items(&whole.dataset, "u1"));
+    assert!(imported.report.to_string().contains("clicks were there twice"), "{}", imported.report);
+}
+
+#[test]
+fn times_that_are_hardly_meant_are_doubted() {
+    // The fixtures' are of the year 1970.
+    let now = |text: &str, scale: i64| {
+        let mut lines = text.lines();
+        let header = lines.next().unwrap().to_owned();
+        let lines = lines.enumerate().map(|(n, line)| {
+            let mut fields: Vec<String> = line.split(',').map(Into::into).collect();
+            fields[3] = ((1_700_000_000_000 + 1000 * n as i64) / scale).to_string();
+            fields.join(",") + "\n"
+        });
+        header + "\n" + &lines.collect::<String>()
+    };
+    let doubts = |clicks: i64| {
+        let dir = changed(REC, |text| now(text, clicks));
+        let text = fs::read_to_string(dir.path().join(SRC)).unwrap();
+        fs::write(
+            dir.path().join(SRC),
+            text.replace(",1900,", ",1700000001900,")
+                .replace(",1000,", ",1700000001000,")
+                .replace(",1500,", ",1700000001500,")
+                .replace(",1200,", ",1700000001200,"),
+        )
+        .unwrap();
+        import(dir.path()).report.doubts()
+    };
+    assert_eq!(doubts(1), Vec::<String>::new());
+    let seconds = doubts(1000);
+    assert!(
+        seconds.len() == 2 && seconds[0].contains("rec_inter.csv") && seconds[0].contains("seconds"),
+        "{seconds:?}"
+    );
+}
+
 /// A column that a log has beside KuaiSAR's is an attribute of items where it is named, once and by a name of its own.
 #[test]
 fn further_columns_become_attributes() {

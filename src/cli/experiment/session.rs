@@ -84,6 +84,9 @@ impl<'a> Session<'a> {
     ) -> anyhow::Result<()> {
         let StudyFlags { out, quiet, .. } = self.flags;
         let seeds = if self.flags.seeds.is_empty() { seeds.unwrap_or(&SEEDS) } else { &self.flags.seeds };
+        if seeds.is_empty() {
+            bail!("seeds: the list has no value");
+        }
         if (1..seeds.len()).any(|n| seeds[..n].contains(&seeds[n])) {
             bail!("--seeds: a seed stands twice: the deviation would be too small");
         }

@@ -33,8 +33,8 @@ pub struct ModelFlags {
     /// only. [default: bce]
     #[arg(long, value_enum, value_name = "bce|own")]
     loss: Option<Loss>,
-    /// Any other setting of the model, by its name in the bundle's config.json: --set hidden_dim=64, --set
-    /// positions=right, --set instruments=3. May be repeated.
+    /// Any other setting of the model, by its name in the bundle's config.json: --set coattention=aligned (sesrec), --set
+    /// item_projection=false (sasrec, fmlp). May be repeated.
     #[arg(long, value_name = "NAME=VALUE")]
     set: Vec<Setting>,
     /// sesrec, din, dien, iv4rec: sizes of the hidden layers of the prediction network. [default: 200,80]

@@ -85,7 +85,10 @@ pub fn read(dir: &Path, options: &ImportOptions) -> Result<Imported, DatasetErro
     let searches = read_searches(dir, &mut names, tokenizer, &mut bad, progress)?;
     let user_features = read_users(dir, &names.users, &mut bad, progress)?;
 
+    let times = |times: &mut dyn Iterator<Item = i64>| times.map(|time| (time, time)).reduce(spanned);
     let mut report = Report {
+        recommendation_times: times(&mut recommendations.clicks.iter().map(|click| click.time)),
+        search_times: times(&mut searches.searches.iter().map(|search| search.time)),
         recommendation_rows: recommendations.rows,
         unclicked_recommendations: recommendations.unclicked,
         search_rows: searches.rows,
@@ -108,6 +111,10 @@ pub fn read(dir: &Path, options: &ImportOptions) -> Result<Imported, DatasetErro
     report.statistics = dataset.statistics;
     report.seconds = started.elapsed().max(Duration::from_millis(1)).as_secs_f64();
     Ok(Imported { dataset, names, report })
+}
+
+fn spanned((first, last): (i64, i64), (time, _): (i64, i64)) -> (i64, i64) {
+    (first.min(time), last.max(time))
 }
 
 /// The searches that count, with their clicks.
@@ -184,6 +191,7 @@ impl Assembly {
         let clicks = &mut recommendations.clicks;
         // Stable: clicks of one time stay in file order.
         clicks.sort_by_key(|click| (click.user, click.time));
+        report.repeated_clicks = drop_repeated(clicks);
         let mut marks = Marks::of(&self.names, clicks, &kept);
         report.searches_without_source = kept.order.len() as u64 - marks.source_counts.iter().sum::<u64>();
         report.items_acted_upon = count(&marks.items);
@@ -323,6 +331,26 @@ impl Marks {
         }
         marks
     }
+}
+
+/// Leaves out rows that are there twice, as where files were joined that overlap: the newest click would be in the history
+/// before itself. How many those were. `clicks` are sorted by user and time.
+fn drop_repeated(clicks: &mut Vec<Click>) -> u64 {
+    let before = clicks.len();
+    // Where the clicks of the same user and time begin among those that stay.
+    let (mut start, mut kept) = (0, 0);
+    for n in 0..before {
+        let click = clicks[n];
+        if kept == 0 || (clicks[kept - 1].user, clicks[kept - 1].time) != (click.user, click.time) {
+            start = kept;
+        }
+        if clicks[start..kept].iter().all(|other| other.item != click.item) {
+            clicks[kept] = click;
+            kept += 1;
+        }
+    }
+    clicks.truncate(kept);
+    (before - kept) as u64
 }
 
 /// The ids that are used, and from numbers in the logs' order of mention to their rows of the catalogue.

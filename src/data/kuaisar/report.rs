@@ -16,10 +16,16 @@ pub struct Report {
     /// Items with at least one action: clicked as a recommendation, or clicked in a search (`--unclicked-searches
     /// first-shown` counts the first shown result as clicked). The others are in the catalogue and can be ranked.
     pub items_acted_upon: u64,
+    /// The first and the last click's time, in milliseconds since 1970.
+    pub recommendation_times: Option<(i64, i64)>,
+    /// The first and the last search's.
+    pub search_times: Option<(i64, i64)>,
     /// Rows of `rec_inter.csv`.
     pub recommendation_rows: u64,
     /// Those with `click` = 0: left out.
     pub unclicked_recommendations: u64,
+    /// Clicked ones that were there already, by user, item and time: left out.
+    pub repeated_clicks: u64,
     /// Rows of `src_inter.csv`: shown results.
     pub search_rows: u64,
     /// Those with `click_cnt` = 0: not among their search's clicks.
@@ -48,6 +54,29 @@ pub struct Report {
     pub seconds: f64,
 }
 
+impl Report {
+    /// What is read without a fault and is hardly meant.
+    pub fn doubts(&self) -> Vec<String> {
+        // March 1973, or a time of today in seconds.
+        const FIRST_PLAUSIBLE: i64 = 100_000_000_000;
+        let mut doubts = vec![];
+        for (file, times) in [("rec_inter.csv", self.recommendation_times), ("src_inter.csv", self.search_times)] {
+            if let Some((first, _)) = times.filter(|&(first, _)| first < FIRST_PLAUSIBLE) {
+                doubts.push(format!(
+                    "{file}: times begin with {first}, which is in 1973 or before: are they seconds? Milliseconds are meant"
+                ));
+            }
+        }
+        if let (Some(clicks), Some(searches)) = (self.recommendation_times, self.search_times)
+            && (clicks.1 < searches.0 || searches.1 < clicks.0)
+        {
+            doubts
+                .push("no search was made while recommendations were clicked: are both files of the same time?".into());
+        }
+        doubts
+    }
+}
+
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Statistics { users, items, queries, actions_search, actions_recommendation } = self.statistics;
@@ -72,8 +101,15 @@ impl fmt::Display for Report {
         let rows = self.recommendation_rows + self.search_rows;
         let rate = HumanFloatCount((rows as f64 / self.seconds.max(1e-3)).round());
         writeln!(f, "{} log rows in {:.1} s ({rate} rows/s)", HumanCount(rows), self.seconds)?;
+        let day = |millis: i64| jiff::Timestamp::from_millisecond(millis).map(|time| time.strftime("%F").to_string());
+        for (what, times) in [("clicks", self.recommendation_times), ("searches", self.search_times)] {
+            if let Some((Ok(first), Ok(last))) = times.map(|(first, last)| (day(first), day(last))) {
+                writeln!(f, "{what} from {first} to {last}")?;
+            }
+        }
         let left_out = [
             (self.unclicked_recommendations, "recommendations were shown and not clicked: left out"),
+            (self.repeated_clicks, "clicks were there twice (user, item and time): left out once"),
             (self.unclicked_results, "search results were shown and not clicked: not among their search's clicks"),
             (self.unclicked_searches, "searches had no click (see --unclicked-searches)"),
             (self.dropped_searches, "of them were left out"),
