@@ -10,7 +10,6 @@ use clap::{
     Arg, ArgAction, Command, CommandFactory, FromArgMatches,
     builder::BoolishValueParser,
     error::{ContextKind, ContextValue, ErrorKind},
-    parser::ValueSource,
 };
 
 use crate::cli::Cli;
@@ -158,28 +157,32 @@ fn file_argument(args: &[String]) -> Option<PathBuf> {
 /// The arguments with the file's values for flags that neither they nor the environment have.
 fn typed_in(command: &Command, settings: &toml::Table, args: &[String]) -> Vec<String> {
     let (mut called, mut table, mut at) = (command, Some(settings), 0);
-    let Ok(matches) = command.clone().ignore_errors(true).try_get_matches_from(args) else { return args.to_vec() };
-    let mut matches = &matches;
     for (place, word) in args.iter().enumerate() {
-        if let (Some(subcommand), Some(inner)) = (called.find_subcommand(word), matches.subcommand_matches(word)) {
-            (called, matches, at) = (subcommand, inner, place + 1);
+        if let Some(subcommand) = called.find_subcommand(word) {
             table = table.and_then(|table| table.get(word)?.as_table());
+            (called, at) = (subcommand, place + 1);
         }
     }
-    let mut args = args.to_vec();
+    let is_given = |arg: &Arg| {
+        let long = arg.get_long().map(|long| format!("--{long}")).unwrap_or_default();
+        let named = |word: &String| match word.strip_prefix(&long) {
+            Some(rest) => rest.is_empty() || rest.starts_with('='),
+            None => {
+                !word.starts_with("--") && arg.get_short().is_some_and(|short| word.starts_with(&format!("-{short}")))
+            }
+        };
+        args.iter().any(named) || arg.get_env().is_some_and(|name| std::env::var_os(name).is_some())
+    };
+    let mut typed = args.to_vec();
     for (key, value) in table.into_iter().flatten() {
         let flag = key.replace('_', "-");
-        let Some(arg) = called.get_arguments().find(|arg| arg.get_long() == Some(&*flag)) else { continue };
-        let given = matches.value_source(arg.get_id().as_str());
-        if matches!(given, Some(ValueSource::CommandLine | ValueSource::EnvVariable))
-            || !arg.get_action().takes_values()
-        {
-            continue;
+        let arg = called.get_arguments().find(|arg| arg.get_long() == Some(&*flag));
+        if arg.is_some_and(|arg| arg.get_action().takes_values() && !is_given(arg)) {
+            let values = texts(value).unwrap_or_default().into_iter().map(|text| format!("--{flag}={text}"));
+            typed.splice(at..at, values);
         }
-        let values = texts(value).unwrap_or_default().into_iter().map(|text| format!("--{flag}={text}"));
-        args.splice(at..at, values);
     }
-    args
+    typed
 }
 
 /// Turns the file's values into defaults, which flags and environment override. `above` is the path to `command` in the file.

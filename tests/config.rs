@@ -199,7 +199,7 @@ fn what_no_flag_corresponds_to_is_an_error() {
         ("[synth]\nuser = 20", "[synth] user: `sesrec synth` has no flag --user"),
         ("[synth.users]\nn = 20", "[synth] users: tables are no values here"),
         ("[synth]\nitems = [200, 300]", "[synth] items: is one value, not a list of 2"),
-        ("[import.kuaisar]\nskip = 1", "[kuaisar] skip"),
+        ("[import.kuaisar]\nskip = 1", "[import.kuaisar] skip"),
         ("[import.amazon]\nquiet = true", "[import] amazon"),
         ("[synth]\nusers = \"many\"", "invalid value 'many' for '--users"),
         ("[synth", "sesrec.toml"),

@@ -67,7 +67,7 @@ pub fn init(options: &LogOptions) -> Result<(), LoggingError> {
 fn parse(directives: &str) -> Result<EnvFilter, LoggingError> {
     // A word that is no level is the name of a part of the program, whether there is one or not: a slip of the pen would
     // switch everything off.
-    let is_level = |word: &str| word.parse::<LevelFilter>().is_ok();
+    let is_level = |word: &str| !word.is_empty() && word.parse::<LevelFilter>().is_ok();
     if let Some(word) = directives.split(',').map(str::trim).find(|word| !word.contains('=') && !is_level(word)) {
         return Err(LoggingError::NoLevel(word.into()));
     }

@@ -123,7 +123,7 @@ fn alignment_shows_in_the_model_that_was_trained_for_it() {
     let rows: Vec<Vec<String>> = reader.records().map(|row| row.unwrap().iter().map(str::to_owned).collect()).collect();
     let nearer = |model: &str| number(&rows, &[model, "Q W, E", "clicked"], "clicked nearer");
     assert!(nearer("aligned") > 0.6 && nearer("aligned") > nearer("unaligned") + 0.05, "{rows:?}");
-    assert_eq!(cell(&rows, &["aligned", "Q, E", "strangers"], "clicked nearer"), "–");
+    assert_eq!(cell(&rows, &["aligned", "Q, E", "strangers"], "clicked nearer"), "");
 }
 
 #[test]

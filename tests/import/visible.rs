@@ -1,6 +1,6 @@
 //! What a target sees: never a search at or after its own time, and exactly what a server would have seen.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use proptest::prelude::*;
 use sesrec::{
@@ -132,6 +132,8 @@ proptest! {
         for user in 0..4u8 {
             let mut history: Vec<&RawClick> = clicks.iter().filter(|c| c.user == user && c.click).collect();
             history.sort_by_key(|click| click.time);
+            let mut seen = HashSet::new();
+            history.retain(|click| seen.insert((click.time, click.item)));
             let id = UserId::new(&format!("u{user}")).unwrap();
             for position in 1..history.len() {
                 let target = Target { user: dataset.catalogue.users.row(id.as_str()).unwrap(), position: position as u32 };
