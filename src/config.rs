@@ -71,13 +71,7 @@ fn with_source(
         return error.into();
     };
     let flag = arg.trim_start_matches("--").split(' ').next().unwrap_or_default();
-    let (mut called, mut names) = (command, vec![]);
-    for word in args {
-        if let Some(subcommand) = called.find_subcommand(word) {
-            called = subcommand;
-            names.push(word.as_str());
-        }
-    }
+    let Called { command: called, names, .. } = Called::of(command, args);
     let typed = args.iter().any(|arg| arg == value || arg.split_once('=').is_some_and(|(_, text)| text == value));
     let variable = || {
         let name = called.get_arguments().find(|arg| arg.get_long() == Some(flag))?.get_env()?;
@@ -85,7 +79,7 @@ fn with_source(
     };
     let key = || {
         let (path, settings) = file?;
-        let table = names.iter().try_fold(settings, |table, name| table.get(*name)?.as_table())?;
+        let table = table_of(settings, &names)?;
         let is_value = |set: &toml::Value| texts(set).is_some_and(|texts| texts.iter().any(|text| text == value));
         let (key, _) = table.iter().find(|(key, set)| key.replace('_', "-") == flag && is_value(set))?;
         Some(format!("{}: [{}] {key}", path.display(), names.join(".")))
@@ -100,6 +94,32 @@ fn with_source(
         }
         None => error.into(),
     }
+}
+
+/// The subcommand that arguments call.
+struct Called<'a> {
+    command: &'a Command,
+    names: Vec<&'a str>,
+    /// Where its own arguments begin.
+    end: usize,
+}
+
+impl<'a> Called<'a> {
+    fn of(command: &'a Command, args: &'a [String]) -> Self {
+        let mut called = Self { command, names: vec![], end: 0 };
+        for (place, word) in args.iter().enumerate() {
+            if let Some(subcommand) = called.command.find_subcommand(word) {
+                (called.command, called.end) = (subcommand, place + 1);
+                called.names.push(word);
+            }
+        }
+        called
+    }
+}
+
+/// A subcommand's table in the file.
+fn table_of<'a>(settings: &'a toml::Table, names: &[&str]) -> Option<&'a toml::Table> {
+    names.iter().try_fold(settings, |table, name| table.get(*name)?.as_table())
 }
 
 /// Names an environment variable for every flag.
@@ -156,13 +176,7 @@ fn file_argument(args: &[String]) -> Option<PathBuf> {
 
 /// The arguments with the file's values for flags that neither they nor the environment have.
 fn typed_in(command: &Command, settings: &toml::Table, args: &[String]) -> Vec<String> {
-    let (mut called, mut table, mut at) = (command, Some(settings), 0);
-    for (place, word) in args.iter().enumerate() {
-        if let Some(subcommand) = called.find_subcommand(word) {
-            table = table.and_then(|table| table.get(word)?.as_table());
-            (called, at) = (subcommand, place + 1);
-        }
-    }
+    let Called { command: called, names, end } = Called::of(command, args);
     let is_given = |arg: &Arg| {
         let long = arg.get_long().map(|long| format!("--{long}")).unwrap_or_default();
         let named = |word: &String| match word.strip_prefix(&long) {
@@ -174,12 +188,12 @@ fn typed_in(command: &Command, settings: &toml::Table, args: &[String]) -> Vec<S
         args.iter().any(named) || arg.get_env().is_some_and(|name| std::env::var_os(name).is_some())
     };
     let mut typed = args.to_vec();
-    for (key, value) in table.into_iter().flatten() {
+    for (key, value) in table_of(settings, &names).into_iter().flatten() {
         let flag = key.replace('_', "-");
         let arg = called.get_arguments().find(|arg| arg.get_long() == Some(&*flag));
         if arg.is_some_and(|arg| arg.get_action().takes_values() && !is_given(arg)) {
             let values = texts(value).unwrap_or_default().into_iter().map(|text| format!("--{flag}={text}"));
-            typed.splice(at..at, values);
+            typed.splice(end..end, values);
         }
     }
     typed

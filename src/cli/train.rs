@@ -18,7 +18,6 @@ use serde::Serialize;
 
 pub use model_flags::Loss;
 use model_flags::ModelFlags;
-pub(crate) use model_flags::refuse_dropout;
 pub use recipe_flags::{RecipeFlags, RecipeName};
 pub use size_flags::{Preset, SizeFlags};
 

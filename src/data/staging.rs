@@ -51,9 +51,6 @@ impl StagedDirectory {
         Self::check(target, marker, existing)?;
         let target = &resolved(target)?;
         let temporary = sibling(target, "partial")?;
-        if let Some(parent) = temporary.parent() {
-            fs::create_dir_all(parent).map_err(DatasetError::io(parent))?;
-        }
         if temporary.exists() {
             // By an earlier process of this one's number, as in containers, where numbers begin anew.
             fs::remove_dir_all(&temporary).map_err(DatasetError::io(&temporary))?;
@@ -102,16 +99,16 @@ impl Drop for StagedDirectory {
     }
 }
 
-/// The directory that is meant, without links and `..` on the way: what is renamed may be part of the way, and what a link
+/// The directory that is meant, in one that exists, without links and `..` on the way: what is renamed may be part of the way, and what a link
 /// points to may lie on another disk.
 fn resolved(target: &Path) -> Result<PathBuf, DatasetError> {
     if target.exists() {
         return target.canonicalize().map_err(DatasetError::io(target));
     }
+    let Some(name) = target.file_name() else { return Ok(target.to_owned()) };
     let parent = parent(target);
     fs::create_dir_all(parent).map_err(DatasetError::io(parent))?;
-    let parent = parent.canonicalize().map_err(DatasetError::io(parent))?;
-    Ok(target.file_name().map_or_else(|| target.to_owned(), |name| parent.join(name)))
+    Ok(parent.canonicalize().map_err(DatasetError::io(parent))?.join(name))
 }
 
 /// A hidden name beside `target`, on the same file system, so that renaming is atomic.

@@ -33,8 +33,7 @@ struct Shared {
 
 /// A thread that calls the model.
 pub(super) struct Lane<'a> {
-    share: usize,
-    shared: Option<&'a Shared>,
+    cores: &'a Cores,
     /// Loops on this thread keep to this pool, whose first thread it is.
     _own: ThreadPool,
 }
@@ -67,16 +66,16 @@ impl Cores {
         let own = ThreadPoolBuilder::new().num_threads(self.share).use_current_thread();
         let own = own.thread_name(|number| format!("lane-{number}")).build();
         let own = own.expect("a new thread is in no pool, and the system starts threads");
-        Lane { share: self.share, shared: self.shared.as_ref(), _own: own }
+        Lane { cores: self, _own: own }
     }
 }
 
 impl Lane<'_> {
     /// Calls `compute` on this thread's share of the cores, or on all of them while at least half of them would be idle.
     pub(super) fn compute(&self, compute: impl FnOnce() + Send) {
-        let Some(shared) = self.shared else { return compute() };
+        let Some(shared) = &self.cores.shared else { return compute() };
         let calls = shared.calls.fetch_add(1, Ordering::Relaxed) + 1;
-        let few = 2 * calls * self.share <= shared.all.current_num_threads();
+        let few = 2 * calls * self.cores.share <= shared.all.current_num_threads();
         if few && !shared.spread.swap(true, Ordering::Acquire) {
             shared.all.install(compute);
             shared.spread.store(false, Ordering::Release);

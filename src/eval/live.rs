@@ -55,7 +55,7 @@ pub struct LiveReport {
 impl LiveJoin {
     /// An event belongs to the user's latest logged answer that had its item, at most `window` before it.
     pub fn new(window: Duration) -> Self {
-        let (items, models) = Default::default();
+        let [items, models] = [Vocabulary::new(), Vocabulary::new()];
         Self { window, shown: HashMap::new(), items, models, events: 0, unattributed: 0 }
     }
 

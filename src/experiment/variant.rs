@@ -49,13 +49,13 @@ impl Base<'_> {
     /// Names the setting that there is none of, or whose value can't be.
     pub fn variant(&self, name: &str, kind: ModelKind, changes: &Changes) -> Result<Variant, ExperimentError> {
         let failed = |source| ExperimentError::Variant { variant: name.to_owned(), source };
-        if changes.model.iter().any(|setting| setting.name == "dropout") {
-            let message = format!("{name}: model: dropout: the recipe's rate counts, so it belongs to [recipe]");
-            return Err(ExperimentError::Declaration(message));
-        }
         let config = kind.config(self.inputs.clone(), self.heads);
         let common = (self.settings)(kind).into_iter().filter(|setting| config.setting(&setting.name).is_some());
         let settings: Vec<Setting> = common.chain(changes.model.iter().cloned()).collect();
+        if settings.iter().any(|setting| setting.name == "dropout") {
+            let message = "the model's dropout is its recipe's: it belongs to [recipe], or --dropout sets it";
+            return Err(ExperimentError::Declaration(format!("{name}: {message}")));
+        }
         let config = config.with_settings(&settings).map_err(failed)?;
         let recipe = changes.recipe.iter().try_fold((self.recipe)(kind, &config), |recipe, setting| {
             with_setting(&recipe, setting)

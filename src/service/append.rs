@@ -29,10 +29,7 @@ pub(super) async fn append_event(
     request: v1::AppendEventRequest,
     deadline: Deadline,
 ) -> Result<v1::AppendEventResponse, ServiceError> {
-    let _permit = shared.appends.try_acquire().map_err(|_| {
-        shared.metrics.rejected(Rejection::Appends);
-        ServiceError::Busy("too many appends are running")
-    })?;
+    let _place = shared.place(&shared.appends, Rejection::Appends, "too many appends are running")?;
     let event = shared.parse(request)?;
     let results = shared.append(std::slice::from_ref(&event), deadline).await;
     let appended = results.into_iter().next().ok_or(ServiceError::Internal)??;

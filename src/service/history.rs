@@ -41,12 +41,9 @@ pub(super) async fn get(
 }
 
 impl Shared {
-    /// Refused at once where there is none: an answer has a whole history, and the store's connections are the Ranks', too.
+    /// Bounded: an answer has a whole history, and the store's connections are the Ranks', too.
     fn place_for_history(&self) -> Result<SemaphorePermit<'_>, ServiceError> {
-        self.histories.try_acquire().map_err(|_| {
-            self.metrics.rejected(Rejection::Histories);
-            ServiceError::Busy("too many histories are read or erased")
-        })
+        self.place(&self.histories, Rejection::Histories, "too many histories are read or erased")
     }
 }
 

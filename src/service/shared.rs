@@ -10,7 +10,7 @@ use std::{
 };
 
 use tokio::{
-    sync::Semaphore,
+    sync::{Semaphore, SemaphorePermit},
     time::{Instant, timeout_at},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -25,7 +25,7 @@ use crate::{
     domain::{Deadline, EventTime, HistoryVersion, UserHistoryView, UserId},
     engine::{Engine, ModelSlot},
     history::{HistoryStore, Loaded, StoreError},
-    telemetry::{Metrics, RequestGuard, Rpc, StoreOperation},
+    telemetry::{Metrics, Rejection, RequestGuard, Rpc, StoreOperation},
 };
 
 /// How long a read may take while the probe says that the store is away: enough for a store that has just come back, and
@@ -233,6 +233,19 @@ impl Shared {
         let result = timeout_at(patience.instant(), call).await.unwrap_or(Err(StoreError::Deadline));
         guard.finish(result.as_ref().map(|_| ()).map_err(store_failure));
         result.map_err(|error| self.blame(error, deadline))
+    }
+
+    /// A place for one more call of a kind, or its refusal, at once.
+    pub(super) fn place<'a>(
+        &self,
+        places: &'a Semaphore,
+        reason: Rejection,
+        refusal: &'static str,
+    ) -> Result<SemaphorePermit<'a>, ServiceError> {
+        places.try_acquire().map_err(|_| {
+            self.metrics.rejected(reason);
+            ServiceError::Busy(refusal)
+        })
     }
 
     /// Whose fault a passed deadline is.

@@ -9,7 +9,7 @@ use anyhow::bail;
 
 use super::study_flags::StudyFlags;
 use crate::{
-    cli::train::{Loss, RecipeName, refuse_dropout},
+    cli::train::{Loss, RecipeName},
     data::{Dataset, EvaluationNegatives, Progress},
     experiment::{Base, Columns, Finished, Plan, Report, Row, RunStore, Runner, Variant, protocol},
     model::{ModelConfig, ModelKind, Setting},
@@ -52,7 +52,6 @@ impl<'a> Session<'a> {
         let (inputs, heads) = sizes.inputs(&self.dataset.catalogue, recipe.recipe)?;
         let loss = loss.map(|loss| anyhow::Ok(Setting::new("loss", serde_json::to_value(loss)?))).transpose()?;
         let set = &self.flags.set;
-        refuse_dropout(set)?;
         let has = |kind: &ModelKind, name: &str| kind.config(inputs.clone(), heads).setting(name).is_some();
         if let Some(Setting { name, .. }) =
             set.iter().find(|set| !ModelKind::all().iter().any(|kind| has(kind, &set.name)))

@@ -73,14 +73,6 @@ pub enum Loss {
     Own,
 }
 
-/// A model's dropout is its recipe's.
-pub(crate) fn refuse_dropout(set: &[Setting]) -> anyhow::Result<()> {
-    match set.iter().find(|setting| setting.name == "dropout") {
-        Some(setting) => bail!("--set {setting}: the recipe's rate counts, which --dropout sets"),
-        None => Ok(()),
-    }
-}
-
 impl ModelFlags {
     /// Which model.
     pub(super) fn kind(&self) -> ModelKind {
@@ -101,10 +93,10 @@ impl ModelFlags {
     ) -> anyhow::Result<ModelConfig> {
         let (inputs, heads) = self.sizes.inputs(catalogue, recipe)?;
         let config = self.model.config(inputs, heads);
-        if let Some(setting) = self.set.iter().find(|setting| setting.name == "loss") {
-            bail!("--set {setting}: say --loss, which the recipe follows");
+        // What the recipe is made by, too, has a flag for both.
+        if let Some(setting) = self.set.iter().find(|setting| matches!(&*setting.name, "loss" | "dropout")) {
+            bail!("--set {setting}: say --{}, which the recipe follows", setting.name);
         }
-        refuse_dropout(&self.set)?;
         let mut settings = self.sizes.settings(recipe, self.model);
         settings.extend(self.settings()?);
         if config.setting("dropout").is_some() {

@@ -85,10 +85,9 @@ pub fn read(dir: &Path, options: &ImportOptions) -> Result<Imported, DatasetErro
     let searches = read_searches(dir, &mut names, tokenizer, &mut bad, progress)?;
     let user_features = read_users(dir, &names.users, &mut bad, progress)?;
 
-    let times = |times: &mut dyn Iterator<Item = i64>| times.map(|time| (time, time)).reduce(spanned);
     let mut report = Report {
-        recommendation_times: times(&mut recommendations.clicks.iter().map(|click| click.time)),
-        search_times: times(&mut searches.searches.iter().map(|search| search.time)),
+        recommendation_times: span(recommendations.clicks.iter().map(|click| click.time)),
+        search_times: span(searches.searches.iter().map(|search| search.time)),
         recommendation_rows: recommendations.rows,
         unclicked_recommendations: recommendations.unclicked,
         search_rows: searches.rows,
@@ -113,8 +112,9 @@ pub fn read(dir: &Path, options: &ImportOptions) -> Result<Imported, DatasetErro
     Ok(Imported { dataset, names, report })
 }
 
-fn spanned((first, last): (i64, i64), (time, _): (i64, i64)) -> (i64, i64) {
-    (first.min(time), last.max(time))
+/// The first and the last.
+fn span(times: impl Iterator<Item = i64> + Clone) -> Option<(i64, i64)> {
+    Some((times.clone().min()?, times.max()?))
 }
 
 /// The searches that count, with their clicks.
@@ -337,20 +337,19 @@ impl Marks {
 /// before itself. How many those were. `clicks` are sorted by user and time.
 fn drop_repeated(clicks: &mut Vec<Click>) -> u64 {
     let before = clicks.len();
-    // Where the clicks of the same user and time begin among those that stay.
-    let (mut start, mut kept) = (0, 0);
-    for n in 0..before {
-        let click = clicks[n];
-        if kept == 0 || (clicks[kept - 1].user, clicks[kept - 1].time) != (click.user, click.time) {
-            start = kept;
+    // Items of the user and time that the loop is at.
+    let (mut at, mut items) = (None, vec![]);
+    clicks.retain(|click| {
+        if at.replace((click.user, click.time)) != Some((click.user, click.time)) {
+            items.clear();
         }
-        if clicks[start..kept].iter().all(|other| other.item != click.item) {
-            clicks[kept] = click;
-            kept += 1;
+        let new = !items.contains(&click.item);
+        if new {
+            items.push(click.item);
         }
-    }
-    clicks.truncate(kept);
-    (before - kept) as u64
+        new
+    });
+    (before - clicks.len()) as u64
 }
 
 /// The ids that are used, and from numbers in the logs' order of mention to their rows of the catalogue.
