@@ -46,7 +46,7 @@ impl Ranks {
     fn job(&self, user: usize, features: UserFeatures, cached: bool, items: &[u32]) -> RankJob {
         RankJob {
             model: self.slot.live(),
-            features,
+            features: Arc::new(features),
             cache_key: cached.then(|| (UserId::new(&format!("user{user}")).expect("an id"), HistoryVersion(1))),
             items: items.to_vec(),
             top_k: 100,

@@ -131,7 +131,7 @@ impl Scorer {
     }
 
     fn answer(&self, chunk: Vec<Question>) -> anyhow::Result<Vec<v1::RankResponse>> {
-        let users: Vec<_> = chunk.iter().map(|question| &question.seen.features).collect();
+        let users: Vec<_> = chunk.iter().map(|question| &*question.seen.features).collect();
         let states = self.ranker.encode(&users)?;
         let pairs = chunk.iter().zip(&states);
         let requests: Vec<_> =

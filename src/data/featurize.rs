@@ -103,7 +103,7 @@ pub struct RowSearch<'a> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Featurized {
     /// What the model sees.
-    pub features: UserFeatures,
+    pub features: Arc<UserFeatures>,
     /// Which recommendation events of the history those are (indices, ascending).
     pub recommendation_events: Vec<usize>,
     /// Which search events of the history those are (indices, ascending).
@@ -171,7 +171,7 @@ impl Featurizer {
             })
             .collect();
         Featurized {
-            features: UserFeatures { user: self.user(user), recommendations, searches, as_of: None },
+            features: Arc::new(UserFeatures { user: self.user(user), recommendations, searches, as_of: None }),
             recommendation_events,
             search_events: (first_search..history.searches.len()).collect(),
             items,

@@ -14,7 +14,7 @@ pub struct RankJob {
     /// The model that made `features` and `items`; it will answer, whatever is live by then.
     pub model: Arc<LoadedModel>,
     /// The user as that model sees them.
-    pub features: UserFeatures,
+    pub features: Arc<UserFeatures>,
     /// Under which the encoded user may be cached; `None` for inline histories.
     pub cache_key: Option<(UserId, HistoryVersion)>,
     /// Candidate rows, in request order.

@@ -153,7 +153,7 @@ impl Worker {
     fn encode(&self, batch: &Batch) -> Vec<Result<UserState, EngineError>> {
         let ranker = &*batch.model.ranker;
         let users: Vec<&UserFeatures> =
-            batch.to_encode.iter().map(|&number| &batch.members[number].entry.job.features).collect();
+            batch.to_encode.iter().map(|&number| &*batch.members[number].entry.job.features).collect();
         if users.is_empty() {
             return vec![];
         }

@@ -1,6 +1,9 @@
 //! The histories that this replica saw last: they make unchanged reads cheap, and answer while the store is away.
 
-use std::{cmp::Ordering, sync::Arc};
+use std::{
+    cmp::Ordering,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use quick_cache::{
     Weighter,
@@ -9,7 +12,10 @@ use quick_cache::{
 
 use tokio::time::Instant;
 
-use crate::domain::{HistoryVersion, Query, UserHistoryView, UserId};
+use crate::{
+    data::{Featurized, SearchFeatures},
+    domain::{HistoryVersion, ModelVersion, Query, UserHistoryView, UserId},
+};
 
 /// Bounded in bytes; a clone is a handle on the same cache.
 ///
@@ -25,8 +31,13 @@ struct Kept {
     view: Arc<UserHistoryView>,
     /// When the store vouched for it last.
     confirmed: Instant,
+    /// What the model that was asked last sees of it. Changed in place: a copy must not be away while it is looked up.
+    seen: Arc<Mutex<Option<Seen>>>,
     bytes: u64,
 }
+
+/// What a model sees of a view.
+type Seen = (ModelVersion, Arc<Featurized>);
 
 /// A copy, and when the store vouched for it last.
 #[derive(Clone)]
@@ -58,7 +69,7 @@ impl LastKnown {
     /// Keeps the newer of `view` and what is there: reads overtake each other, also the one that an erasure ends.
     /// `confirmed` is when the read began: an erasure that it missed can't have been acknowledged before.
     pub(super) fn keep(&self, user: &UserId, view: &Arc<UserHistoryView>, confirmed: Instant) {
-        let new = Kept { view: view.clone(), confirmed, bytes: bytes(user, view) };
+        let new = Kept { view: view.clone(), confirmed, seen: Arc::default(), bytes: bytes(user, view) };
         let entry = self.0.entry(user, None, |_, known| match known.view.version.cmp(&view.version) {
             // Not changed in place: only an insert makes room for a history that has grown.
             Ordering::Less => EntryAction::ReplaceWithGuard,
@@ -74,6 +85,25 @@ impl LastKnown {
         }
     }
 
+    /// What a model sees of `view`: as it is remembered, or by `look`, which then is remembered if the view is here.
+    pub(super) fn seen(
+        &self,
+        user: &UserId,
+        view: &UserHistoryView,
+        model: &ModelVersion,
+        look: impl FnOnce() -> Featurized,
+    ) -> Arc<Featurized> {
+        let kept = self.0.get(user).filter(|kept| kept.view.version == view.version);
+        let Some(Kept { seen: place, .. }) = kept else { return Arc::new(look()) };
+        let remembered = place.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some((_, seen)) = remembered.filter(|(by, _)| by == model) {
+            return seen;
+        }
+        let seen = Arc::new(look());
+        *place.lock().unwrap_or_else(PoisonError::into_inner) = Some((model.clone(), seen.clone()));
+        seen
+    }
+
     /// Forgets a user of whom the store has nothing left: the history expired.
     pub(super) fn expired(&self, user: &UserId) {
         self.0.remove(user);
@@ -86,13 +116,15 @@ impl LastKnown {
     }
 }
 
-/// About what a view occupies: structs, text and allocations.
+/// About what a view occupies with what a model sees of it: structs, text, rows and allocations.
 fn bytes(user: &UserId, view: &UserHistoryView) -> u64 {
     const ALLOCATION: usize = 32;
     let text = |text: &str| text.len() + ALLOCATION;
-    let mut bytes = std::mem::size_of::<UserHistoryView>() + text(user.as_str());
+    let mut bytes = size_of::<UserHistoryView>() + text(user.as_str());
+    bytes += size_of::<Featurized>() + 6 * ALLOCATION;
     for (item, event) in view.history.recommendations.iter().zip(&view.recommendation_events) {
         bytes += text(item.as_str()) + text(event.event_id.as_str()) + 48;
+        bytes += size_of::<u32>() + size_of::<usize>();
     }
     for (search, event) in view.history.searches.iter().zip(&view.search_events) {
         let query = match &search.query {
@@ -102,6 +134,9 @@ fn bytes(user: &UserId, view: &UserHistoryView) -> u64 {
         bytes += search.search_id.as_ref().map_or(0, |id| text(id.as_str()));
         bytes += query + search.source.as_deref().map_or(0, text) + text(event.event_id.as_str()) + 128;
         bytes += search.clicked_item_ids.iter().map(|item| text(item.as_str()) + 16).sum::<usize>();
+        // A word has at least a letter and a blank.
+        bytes += size_of::<SearchFeatures>() + size_of::<usize>() + 2 * ALLOCATION;
+        bytes += (query.div_ceil(2) + search.clicked_item_ids.len()) * size_of::<u32>();
     }
     bytes as u64
 }
@@ -109,7 +144,10 @@ fn bytes(user: &UserId, view: &UserHistoryView) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{EventId, EventTime, History, ItemId, TimedEvent};
+    use crate::{
+        data::{Catalogue, Featurizer, HistoryLimits},
+        domain::{EventId, EventTime, History, ItemId, TimedEvent},
+    };
 
     fn view(version: u64) -> Arc<UserHistoryView> {
         Arc::new(UserHistoryView {
@@ -136,6 +174,40 @@ mod tests {
         assert!(cache.get(&user).expect("a tombstone").view.history.is_empty(), "a late read brought the user back");
         cache.keep(&user, &view(7), now);
         assert_eq!(cache.get(&user).expect("kept").view.version, HistoryVersion(7));
+    }
+
+    #[test]
+    fn what_a_model_sees_is_found_once_for_a_state_and_never_outlives_it() {
+        let cache = LastKnown::new(1 << 20);
+        let user = UserId::new("u").expect("an id");
+        let model = |name| ModelVersion::new(name).expect("a version");
+        let featurizer = Featurizer::new(
+            Arc::new(Catalogue::default()),
+            HistoryLimits { recommendations: 9, searches: 9, words: 9, clicks: 9 },
+        );
+        let looks = std::cell::Cell::new(0);
+        let look = |version: u64, by| {
+            let view = view(version);
+            let seen = cache.seen(&user, &view, &model(by), || {
+                looks.set(looks.get() + 1);
+                featurizer.features(&user, &view.history)
+            });
+            assert_eq!(*seen, featurizer.features(&user, &view.history));
+            looks.replace(0)
+        };
+        assert_eq!([look(5, "a"), look(5, "a")], [1, 1], "a view that isn't here is not remembered");
+        assert_eq!(cache.0.len(), 0);
+        cache.keep(&user, &view(5), Instant::now());
+        assert_eq!([look(5, "a"), look(5, "a")], [1, 0]);
+        cache.keep(&user, &view(5), Instant::now());
+        assert_eq!(look(5, "a"), 0, "a confirmation changes nothing");
+        assert_eq!([look(5, "b"), look(5, "b")], [1, 0], "of another model");
+        assert_eq!([look(4, "b"), look(5, "b")], [1, 0], "an older state that was read late");
+        cache.keep(&user, &view(6), Instant::now());
+        assert_eq!(look(6, "b"), 1);
+        cache.erase(&user, HistoryVersion(7));
+        assert_eq!(look(6, "b"), 1);
+        assert!(cache.get(&user).expect("a tombstone").view.history.is_empty(), "a late Rank brought the user back");
     }
 
     #[test]

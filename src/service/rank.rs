@@ -51,7 +51,11 @@ pub(super) async fn rank(
         (_, Some(StoredHistory { view, .. })) => (&view.history, Some(&**view)),
         (HistorySource::Stored { .. }, None) => return Err(ServiceError::Internal),
     };
-    let seen = model.featurizer.features(&user, history);
+    let look = || model.featurizer.features(&user, history);
+    let seen = match view {
+        Some(view) => shared.last_known.seen(&user, view, &model.info.version, look),
+        None => Arc::new(look()),
+    };
     shared.count_items(&seen, &resolved);
 
     let queued = Instant::now();

@@ -243,7 +243,12 @@ impl Probe {
         }
         let model = slot.live();
         let job = RankJob {
-            features: UserFeatures { user: UserRow::Mean, recommendations: vec![], searches: vec![], as_of: None },
+            features: Arc::new(UserFeatures {
+                user: UserRow::Mean,
+                recommendations: vec![],
+                searches: vec![],
+                as_of: None,
+            }),
             cache_key: None,
             items: vec![model.featurizer.catalogue().items.first_row],
             top_k: 0,

@@ -167,7 +167,7 @@ pub fn key(user: usize, version: u64) -> (UserId, HistoryVersion) {
 pub fn job(model: &Arc<LoadedModel>, user: usize, candidates: usize) -> RankJob {
     RankJob {
         model: model.clone(),
-        features: features(user),
+        features: Arc::new(features(user)),
         cache_key: None,
         items: (1..).take(candidates).collect(),
         top_k: 0,
@@ -268,12 +268,12 @@ pub fn sesrec_job(model: &Arc<LoadedModel>, n: usize) -> RankJob {
         place: 0,
     };
     RankJob {
-        features: UserFeatures {
+        features: Arc::new(UserFeatures {
             user: if n.is_multiple_of(3) { UserRow::Mean } else { UserRow::Known((n % 20) as u32) },
             recommendations: (0..n % 16).map(row).collect(),
             searches: (0..(n / 3) % 16).map(search).collect(),
             as_of: None,
-        },
+        }),
         cache_key: (!n.is_multiple_of(3)).then(|| key(n, 1)),
         items: (0..1 + n * 2).map(|k| row(k * 5)).collect(),
         explain: Explain::Yes,

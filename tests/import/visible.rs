@@ -5,7 +5,7 @@ use std::{collections::HashSet, sync::Arc};
 use proptest::prelude::*;
 use sesrec::{
     data::{
-        Dataset, Existing, Featurizer, HistoryLimits, Split, Target,
+        Dataset, Existing, Featurizer, HistoryLimits, Split, Target, UserFeatures,
         kuaisar::{self, ImportOptions, UnclickedSearches},
     },
     domain::{History, HistorySearch, ItemId, Query, UserId},
@@ -143,7 +143,7 @@ proptest! {
                 let visible = &dataset.search_times(target.user)[..dataset.searches_before(target)];
                 prop_assert!(visible.iter().all(|&search| search < i64::from(time)));
                 // A server asks about the present, a data set about the target's time: the rest is the same.
-                let served = featurizer.features(&id, &stored).features.as_of(time.into());
+                let served = UserFeatures::clone(&featurizer.features(&id, &stored).features).as_of(time.into());
                 prop_assert_eq!(dataset.features(target, &featurizer), served);
                 targets += 1;
             }
