@@ -24,8 +24,8 @@ pub(super) async fn get(
     let (user, at_least) = convert::history_question(&request)?;
     let stored = shared.history(&user, at_least, deadline).await?;
     let model = shared.slot.live();
-    let view = &stored.view;
-    let seen = model.featurizer.features(&user, &view.history);
+    let view = &stored.known.view;
+    let seen = stored.seen(&user, &model);
     let seen = SeenHistory { history: &view.history, view: Some(view), seen: &seen, featurizer: &model.featurizer };
     Ok(v1::GetHistoryResponse {
         recommendations: seen.recommendation_events(),

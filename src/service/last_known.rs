@@ -23,35 +23,48 @@ use crate::{
 /// store can't be reached a copy answers by itself, and only as long as it is not too old: another replica may have
 /// erased the user since.
 #[derive(Clone)]
-pub(super) struct LastKnown(Arc<Cache<UserId, Kept, Bytes>>);
+pub(super) struct LastKnown(Arc<Cache<UserId, Known, Bytes>>);
 
-/// A view with its size, which the cache asks for often.
-#[derive(Clone)]
-struct Kept {
-    view: Arc<UserHistoryView>,
-    /// When the store vouched for it last.
-    confirmed: Instant,
-    /// What the model that was asked last sees of it. Changed in place: a copy must not be away while it is looked up.
-    seen: Arc<Mutex<Option<Seen>>>,
+/// A state of a user's history, and what the model that was asked last sees of it.
+#[derive(Default)]
+pub(super) struct KnownHistory {
+    pub(super) view: Arc<UserHistoryView>,
+    seen: Mutex<Option<(ModelVersion, Arc<Featurized>)>>,
+    /// Its size: the cache asks for it often.
     bytes: u64,
 }
-
-/// What a model sees of a view.
-type Seen = (ModelVersion, Arc<Featurized>);
 
 /// A copy, and when the store vouched for it last.
 #[derive(Clone)]
 pub(super) struct Known {
-    pub(super) view: Arc<UserHistoryView>,
+    pub(super) history: Arc<KnownHistory>,
     pub(super) confirmed: Instant,
+}
+
+impl KnownHistory {
+    pub(super) fn new(view: Arc<UserHistoryView>) -> Self {
+        Self { bytes: bytes(&view), view, seen: Mutex::default() }
+    }
+
+    /// What a model sees of it: as it is remembered, or by `look`.
+    pub(super) fn seen(&self, model: &ModelVersion, look: impl FnOnce() -> Featurized) -> Arc<Featurized> {
+        let place = || self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let remembered = place().clone();
+        if let Some((_, seen)) = remembered.filter(|(by, _)| by == model) {
+            return seen;
+        }
+        let seen = Arc::new(look());
+        *place() = Some((model.clone(), seen.clone()));
+        seen
+    }
 }
 
 #[derive(Clone)]
 struct Bytes;
 
-impl Weighter<UserId, Kept> for Bytes {
-    fn weight(&self, _: &UserId, kept: &Kept) -> u64 {
-        kept.bytes
+impl Weighter<UserId, Known> for Bytes {
+    fn weight(&self, user: &UserId, known: &Known) -> u64 {
+        user.as_str().len() as u64 + known.history.bytes
     }
 }
 
@@ -63,14 +76,14 @@ impl LastKnown {
     }
 
     pub(super) fn get(&self, user: &UserId) -> Option<Known> {
-        self.0.get(user).map(|Kept { view, confirmed, .. }| Known { view, confirmed })
+        self.0.get(user)
     }
 
-    /// Keeps the newer of `view` and what is there: reads overtake each other, also the one that an erasure ends.
+    /// Keeps the newer of `history` and what is there: reads overtake each other, also the one that an erasure ends.
     /// `confirmed` is when the read began: an erasure that it missed can't have been acknowledged before.
-    pub(super) fn keep(&self, user: &UserId, view: &Arc<UserHistoryView>, confirmed: Instant) {
-        let new = Kept { view: view.clone(), confirmed, seen: Arc::default(), bytes: bytes(user, view) };
-        let entry = self.0.entry(user, None, |_, known| match known.view.version.cmp(&view.version) {
+    pub(super) fn keep(&self, user: &UserId, history: &Arc<KnownHistory>, confirmed: Instant) {
+        let new = history.view.version;
+        let entry = self.0.entry(user, None, |_, known| match known.history.view.version.cmp(&new) {
             // Not changed in place: only an insert makes room for a history that has grown.
             Ordering::Less => EntryAction::ReplaceWithGuard,
             Ordering::Equal => {
@@ -81,27 +94,8 @@ impl LastKnown {
         });
         if let EntryResult::Vacant(guard) | EntryResult::Replaced(guard, _) = entry {
             // Fails only where the entry was removed meanwhile; then there is nothing to keep.
-            let _ = guard.insert(new);
+            let _ = guard.insert(Known { history: history.clone(), confirmed });
         }
-    }
-
-    /// What a model sees of `view`: as it is remembered, or by `look`, which then is remembered if the view is here.
-    pub(super) fn seen(
-        &self,
-        user: &UserId,
-        view: &UserHistoryView,
-        model: &ModelVersion,
-        look: impl FnOnce() -> Featurized,
-    ) -> Arc<Featurized> {
-        let kept = self.0.get(user).filter(|kept| kept.view.version == view.version);
-        let Some(Kept { seen: place, .. }) = kept else { return Arc::new(look()) };
-        let remembered = place.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some((_, seen)) = remembered.filter(|(by, _)| by == model) {
-            return seen;
-        }
-        let seen = Arc::new(look());
-        *place.lock().unwrap_or_else(PoisonError::into_inner) = Some((model.clone(), seen.clone()));
-        seen
     }
 
     /// Forgets a user of whom the store has nothing left: the history expired.
@@ -112,16 +106,16 @@ impl LastKnown {
     /// Forgets a user whose history was erased at `version`. An empty history of that version takes the place, so that
     /// a read that began before the erasure can't bring the old one back.
     pub(super) fn erase(&self, user: &UserId, version: HistoryVersion) {
-        self.keep(user, &Arc::new(UserHistoryView { version, ..UserHistoryView::default() }), Instant::now());
+        let nothing = UserHistoryView { version, ..UserHistoryView::default() };
+        self.keep(user, &Arc::new(KnownHistory::new(Arc::new(nothing))), Instant::now());
     }
 }
 
 /// About what a view occupies with what a model sees of it: structs, text, rows and allocations.
-fn bytes(user: &UserId, view: &UserHistoryView) -> u64 {
+fn bytes(view: &UserHistoryView) -> u64 {
     const ALLOCATION: usize = 32;
     let text = |text: &str| text.len() + ALLOCATION;
-    let mut bytes = size_of::<UserHistoryView>() + text(user.as_str());
-    bytes += size_of::<Featurized>() + 6 * ALLOCATION;
+    let mut bytes = size_of::<UserHistoryView>() + size_of::<Featurized>() + 7 * ALLOCATION;
     for (item, event) in view.history.recommendations.iter().zip(&view.recommendation_events) {
         bytes += text(item.as_str()) + text(event.event_id.as_str()) + 48;
         bytes += size_of::<u32>() + size_of::<usize>();
@@ -149,8 +143,8 @@ mod tests {
         domain::{EventId, EventTime, History, ItemId, TimedEvent},
     };
 
-    fn view(version: u64) -> Arc<UserHistoryView> {
-        Arc::new(UserHistoryView {
+    fn history(version: u64) -> Arc<KnownHistory> {
+        known(UserHistoryView {
             history: History { recommendations: vec![ItemId::new("item").expect("an id")], searches: vec![] },
             recommendation_events: vec![TimedEvent {
                 event_id: EventId::new("event").expect("an id"),
@@ -161,19 +155,26 @@ mod tests {
         })
     }
 
+    fn known(view: UserHistoryView) -> Arc<KnownHistory> {
+        Arc::new(KnownHistory::new(Arc::new(view)))
+    }
+
     #[test]
     fn the_newest_view_stays_and_erasure_wins() {
         let cache = LastKnown::new(1 << 20);
         let user = UserId::new("u").expect("an id");
         let now = Instant::now();
-        cache.keep(&user, &view(5), now);
-        cache.keep(&user, &view(3), now);
-        assert_eq!(cache.get(&user).expect("kept").view.version, HistoryVersion(5));
+        cache.keep(&user, &history(5), now);
+        cache.keep(&user, &history(3), now);
+        assert_eq!(cache.get(&user).expect("kept").history.view.version, HistoryVersion(5));
         cache.erase(&user, HistoryVersion(6));
-        cache.keep(&user, &view(5), now);
-        assert!(cache.get(&user).expect("a tombstone").view.history.is_empty(), "a late read brought the user back");
-        cache.keep(&user, &view(7), now);
-        assert_eq!(cache.get(&user).expect("kept").view.version, HistoryVersion(7));
+        cache.keep(&user, &history(5), now);
+        assert!(
+            cache.get(&user).expect("a tombstone").history.view.history.is_empty(),
+            "a late read brought the user back"
+        );
+        cache.keep(&user, &history(7), now);
+        assert_eq!(cache.get(&user).expect("kept").history.view.version, HistoryVersion(7));
     }
 
     #[test]
@@ -186,28 +187,31 @@ mod tests {
             HistoryLimits { recommendations: 9, searches: 9, words: 9, clicks: 9 },
         );
         let looks = std::cell::Cell::new(0);
-        let look = |version: u64, by| {
-            let view = view(version);
-            let seen = cache.seen(&user, &view, &model(by), || {
+        // As a Rank does, which has what is known, or what it read.
+        let look = |read: u64, by| {
+            let known = cache.get(&user).filter(|known| known.history.view.version == HistoryVersion(read));
+            let history = known.map_or_else(|| history(read), |known| known.history);
+            let seen = history.seen(&model(by), || {
                 looks.set(looks.get() + 1);
-                featurizer.features(&user, &view.history)
+                featurizer.features(&user, &history.view.history)
             });
-            assert_eq!(*seen, featurizer.features(&user, &view.history));
+            assert_eq!(*seen, featurizer.features(&user, &history.view.history));
             looks.replace(0)
         };
-        assert_eq!([look(5, "a"), look(5, "a")], [1, 1], "a view that isn't here is not remembered");
+        assert_eq!([look(5, "a"), look(5, "a")], [1, 1], "a history that isn't here is not remembered");
         assert_eq!(cache.0.len(), 0);
-        cache.keep(&user, &view(5), Instant::now());
+        cache.keep(&user, &history(5), Instant::now());
         assert_eq!([look(5, "a"), look(5, "a")], [1, 0]);
-        cache.keep(&user, &view(5), Instant::now());
+        cache.keep(&user, &history(5), Instant::now());
         assert_eq!(look(5, "a"), 0, "a confirmation changes nothing");
         assert_eq!([look(5, "b"), look(5, "b")], [1, 0], "of another model");
         assert_eq!([look(4, "b"), look(5, "b")], [1, 0], "an older state that was read late");
-        cache.keep(&user, &view(6), Instant::now());
+        cache.keep(&user, &history(6), Instant::now());
         assert_eq!(look(6, "b"), 1);
         cache.erase(&user, HistoryVersion(7));
         assert_eq!(look(6, "b"), 1);
-        assert!(cache.get(&user).expect("a tombstone").view.history.is_empty(), "a late Rank brought the user back");
+        let left = cache.get(&user).expect("a tombstone").history;
+        assert!(left.view.history.is_empty(), "a late Rank brought the user back");
     }
 
     #[test]
@@ -216,12 +220,12 @@ mod tests {
         let (user, first) = (UserId::new("u").expect("an id"), Instant::now());
         let later = |seconds| first + std::time::Duration::from_secs(seconds);
         let confirmed = || cache.get(&user).expect("kept").confirmed;
-        cache.keep(&user, &view(5), later(1));
-        cache.keep(&user, &view(5), first);
+        cache.keep(&user, &history(5), later(1));
+        cache.keep(&user, &history(5), first);
         assert_eq!(confirmed(), later(1), "reads overtake each other");
-        cache.keep(&user, &view(4), later(2));
+        cache.keep(&user, &history(4), later(2));
         assert_eq!(confirmed(), later(1), "an older state says nothing about this one");
-        cache.keep(&user, &view(5), later(3));
+        cache.keep(&user, &history(5), later(3));
         assert_eq!(confirmed(), later(3));
     }
 
@@ -229,7 +233,7 @@ mod tests {
     fn memory_is_bounded() {
         let cache = LastKnown::new(64 << 10);
         for n in 0..10_000 {
-            cache.keep(&UserId::new(&n.to_string()).expect("an id"), &view(1), Instant::now());
+            cache.keep(&UserId::new(&n.to_string()).expect("an id"), &history(1), Instant::now());
         }
         assert!(cache.0.weight() <= 64 << 10, "{}", cache.0.weight());
         assert!(cache.0.len() > 50, "{}", cache.0.len());
@@ -240,13 +244,14 @@ mod tests {
         let cache = LastKnown::new(64 << 10);
         let users: Vec<UserId> = (0..100).map(|n| UserId::new(&n.to_string()).expect("an id")).collect();
         for length in 1..50 {
-            let short = view(length);
-            let mut grown = UserHistoryView { version: HistoryVersion(length), ..(*short).clone() };
+            let short = history(length);
+            let short = &short.view;
+            let mut grown = UserHistoryView { version: HistoryVersion(length), ..(**short).clone() };
             for _ in 0..length {
                 grown.history.recommendations.extend_from_slice(&short.history.recommendations);
                 grown.recommendation_events.extend_from_slice(&short.recommendation_events);
             }
-            let grown = Arc::new(grown);
+            let grown = known(grown);
             users.iter().for_each(|user| cache.keep(user, &grown, Instant::now()));
             assert!(cache.0.weight() <= 64 << 10, "{} at {length}", cache.0.weight());
         }

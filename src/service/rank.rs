@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     data::UserRow,
-    domain::{Deadline, HistoryVersion, UserHistoryView, UserId},
+    domain::{Deadline, HistoryVersion, UserId},
     engine::{EngineError, LoadedModel, RankJob, Ranked},
     history::HistoryToken,
     proto::v1,
@@ -46,15 +46,10 @@ pub(super) async fn rank(
     };
     let history_time = history_started.elapsed();
 
-    let (history, view) = match (&question.history, &stored) {
-        (HistorySource::Inline(history), _) => (history, None),
-        (_, Some(StoredHistory { view, .. })) => (&view.history, Some(&**view)),
+    let (history, view, seen) = match (&question.history, &stored) {
+        (HistorySource::Inline(history), _) => (history, None, Arc::new(model.featurizer.features(&user, history))),
+        (_, Some(stored)) => (&stored.known.view.history, Some(&*stored.known.view), stored.seen(&user, &model)),
         (HistorySource::Stored { .. }, None) => return Err(ServiceError::Internal),
-    };
-    let look = || model.featurizer.features(&user, history);
-    let seen = match view {
-        Some(view) => shared.last_known.seen(&user, view, &model.info.version, look),
-        None => Arc::new(look()),
     };
     shared.count_items(&seen, &resolved);
 
@@ -138,7 +133,7 @@ impl Shared {
         let allowed = self.options.on_store_outage == OnStoreOutage::ColdStart && at_least == HistoryVersion::default();
         if away && allowed {
             tracing::warn!(%error, "ranking without history");
-            Ok(StoredHistory { view: Arc::new(UserHistoryView::default()), freshness: Freshness::Stale })
+            Ok(StoredHistory { known: Arc::default(), freshness: Freshness::Stale })
         } else {
             Err(error)
         }

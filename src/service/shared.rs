@@ -19,11 +19,12 @@ use tonic::Request;
 use super::{
     OnStoreOutage, ServiceError, ServiceOptions,
     errors::store_failure,
-    last_known::{Known, LastKnown},
+    last_known::{Known, KnownHistory, LastKnown},
 };
 use crate::{
-    domain::{Deadline, EventTime, HistoryVersion, UserHistoryView, UserId},
-    engine::{Engine, ModelSlot},
+    data::Featurized,
+    domain::{Deadline, EventTime, HistoryVersion, UserId},
+    engine::{Engine, LoadedModel, ModelSlot},
     history::{HistoryStore, Loaded, StoreError},
     telemetry::{Metrics, Rejection, RequestGuard, Rpc, StoreOperation},
 };
@@ -127,8 +128,16 @@ impl Counted {
 
 /// A stored history and whether the store vouches for it.
 pub(super) struct StoredHistory {
-    pub(super) view: Arc<UserHistoryView>,
+    pub(super) known: Arc<KnownHistory>,
     pub(super) freshness: Freshness,
+}
+
+impl StoredHistory {
+    /// What a model sees of it; it is `user`'s.
+    pub(super) fn seen(&self, user: &UserId, model: &LoadedModel) -> Arc<Featurized> {
+        let KnownHistory { view, .. } = &*self.known;
+        self.known.seen(&model.info.version, || model.featurizer.features(user, &view.history))
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -152,39 +161,40 @@ impl Shared {
         loop {
             let known = self.last_known.get(user);
             let usable = |known: &Known| {
-                known.view.version >= at_least && known.confirmed.elapsed() < self.options.timeouts.stale
+                known.history.view.version >= at_least && known.confirmed.elapsed() < self.options.timeouts.stale
             };
             let fallback = known.as_ref().is_some_and(usable)
                 || (self.options.on_store_outage == OnStoreOutage::ColdStart && at_least == HistoryVersion::default());
             let patience = self.read_deadline(deadline, fallback);
             let started = Instant::now();
-            let known_version = known.as_ref().map(|known| known.view.version);
+            let known_version = known.as_ref().map(|known| known.history.view.version);
             let load = self.store.load(user, known_version, patience);
-            let view = match self.store_call_until(StoreOperation::Load, patience, deadline, load).await {
-                Ok(Loaded::Unchanged) => known.map(|known| known.view).unwrap_or_default(),
-                Ok(Loaded::History(view)) => view,
+            let read = match self.store_call_until(StoreOperation::Load, patience, deadline, load).await {
+                Ok(Loaded::Unchanged) => known.map(|known| known.history).unwrap_or_default(),
+                Ok(Loaded::History(view)) => Arc::new(KnownHistory::new(view)),
                 Err(ServiceError::Store(error)) if error.is_outage() => {
                     return match known.filter(usable) {
-                        Some(known) => Ok(StoredHistory { view: known.view, freshness: Freshness::Stale }),
+                        Some(known) => Ok(StoredHistory { known: known.history, freshness: Freshness::Stale }),
                         None => Err(error.into()),
                     };
                 }
                 Err(error) => return Err(error),
             };
+            let version = read.view.version;
             // A user of whom the store has nothing is not worth a place, and a copy of what expired must not answer.
-            if view.version > HistoryVersion::default() {
-                self.last_known.keep(user, &view, started);
+            if version > HistoryVersion::default() {
+                self.last_known.keep(user, &read, started);
             } else if known_version.is_some() {
                 self.last_known.expired(user);
             }
             let time_to_live = self.options.history_time_to_live;
-            if view.version >= at_least || has_expired(view.version, at_least, time_to_live, EventTime::now()) {
-                return Ok(StoredHistory { view, freshness: Freshness::Current });
+            if version >= at_least || has_expired(version, at_least, time_to_live, EventTime::now()) {
+                return Ok(StoredHistory { known: read, freshness: Freshness::Current });
             }
             // The read may have come from a Redis replica that lags by milliseconds: worth a few more looks, no more.
             let next = Instant::now() + pause;
             if next > token_deadline || next > deadline.instant() {
-                return Err(ServiceError::TokenAhead { wanted: at_least, stored: view.version });
+                return Err(ServiceError::TokenAhead { wanted: at_least, stored: version });
             }
             tokio::time::sleep_until(next).await;
             pause *= 2;
