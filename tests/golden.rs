@@ -132,7 +132,8 @@ impl Golden {
         let candidates = self.input("candidates");
         let lists = candidates.chunks(candidates.len() / users.len());
         let requests: Vec<_> = states.iter().zip(lists).map(|(state, items)| ScoreRequest { state, items }).collect();
-        Tensor::new(ranker.score(&requests).unwrap(), &Device::Cpu).unwrap()
+        let scores = ranker.score(&requests).unwrap();
+        candle_nn::ops::sigmoid(&Tensor::new(scores, &Device::Cpu).unwrap()).unwrap()
     }
 
     #[track_caller]

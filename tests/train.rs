@@ -145,6 +145,7 @@ fn train_and_evaluate_on_the_command_line() {
     assert_eq!(result["metrics"], metrics["test"]);
     assert_eq!(result["popularity"], metrics["popularity_test"]);
     assert_eq!(result["ranks"].as_object().unwrap().len(), 48);
+    assert_eq!(result["learned"], false);
     let mrr: f64 = result["ranks"].as_object().unwrap().values().map(|rank| 1.0 / (rank.as_f64().unwrap() + 1.0)).sum();
     assert!((mrr / 48.0 - result["metrics"]["mrr"].as_f64().unwrap()).abs() < 1e-9);
 

@@ -86,8 +86,8 @@ struct EvaluationReport {
     via_server: Option<String>,
     data_checksum: String,
     split: EvaluationSplit,
-    /// Whether the model has learned the interactions that it is evaluated on, as far as that is known.
-    learned: bool,
+    /// Whether the model has learned the interactions that it is evaluated on; `None`: not known.
+    learned: Option<bool>,
     negatives: String,
     metrics: Metrics,
     popularity: Option<Metrics>,
@@ -99,9 +99,57 @@ struct EvaluationReport {
 struct Evaluated {
     model: String,
     version: String,
-    /// Whether it has learned from validation interactions, as far as that is known.
-    refitted: bool,
+    learned: Learned,
     ranks: Vec<UserRank>,
+}
+
+/// What a model has learned of the data set that it is evaluated on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Learned {
+    /// Its training interactions.
+    Training,
+    /// Its validation interactions, too (`--refit`).
+    Validation,
+    /// It comes from another data set, whose training interactions may be this one's test interactions.
+    OtherData,
+    /// Nobody wrote it down: a converted bundle, or a server's without `--model`.
+    Unknown,
+}
+
+impl Learned {
+    fn of(bundle: &Bundle, dataset: &Dataset) -> Self {
+        let Some(metrics) = &bundle.metrics else { return Self::Unknown };
+        match metrics["data_checksum"].as_str() {
+            None => Self::Unknown,
+            Some(checksum) if checksum != dataset.checksum => Self::OtherData,
+            Some(_) if metrics["recipe"]["refit"] == true => Self::Validation,
+            Some(_) => Self::Training,
+        }
+    }
+
+    /// Whether the interactions of `split` are among it.
+    fn contains(self, split: EvaluationSplit) -> Option<bool> {
+        match self {
+            Self::Training => Some(false),
+            Self::Validation => Some(split == EvaluationSplit::Validation),
+            Self::OtherData | Self::Unknown => None,
+        }
+    }
+
+    fn warn(self, split: EvaluationSplit) {
+        if self == Self::OtherData {
+            eprintln!(
+                "warning: this bundle was trained on another data set than --data (their checksums differ): it may have \
+                 learned the very interactions that it is asked for, and these figures may say how well it remembers \
+                 them. Evaluate on the data set that it was trained on to be sure"
+            );
+        } else if self.contains(split) == Some(true) {
+            eprintln!(
+                "warning: this bundle has learned the validation interactions (--refit): these figures say how well it \
+                 remembers them"
+            );
+        }
+    }
 }
 
 /// What everything is ranked by.
@@ -150,13 +198,8 @@ fn offline(args: &Args, inputs: &Inputs) -> anyhow::Result<Evaluated> {
         evaluator = evaluator.with_progress("evaluating");
     }
     let ranks = evaluator.ranks(&*model, &inputs.targets)?;
-    let refitted = refitted(&bundle);
-    Ok(Evaluated { model: bundle.name.clone(), version: bundle.version.to_string(), refitted, ranks })
-}
-
-/// Whether a bundle has learned from validation interactions, too.
-fn refitted(bundle: &Bundle) -> bool {
-    bundle.metrics.as_ref().is_some_and(|metrics| metrics["recipe"]["refit"] == true)
+    let learned = Learned::of(&bundle, &inputs.dataset);
+    Ok(Evaluated { model: bundle.name.clone(), version: bundle.version.to_string(), learned, ranks })
 }
 
 async fn via_server(args: &Args, server: &str, inputs: &Inputs) -> anyhow::Result<Evaluated> {
@@ -164,7 +207,7 @@ async fn via_server(args: &Args, server: &str, inputs: &Inputs) -> anyhow::Resul
     let server = ServerArgs { connection, timeout: args.timeout };
     let mut client = server.connect().await?;
     let model = model_info(&server, &mut client).await?;
-    let mut learned_validation = false;
+    let mut learned = Learned::Unknown;
     if let Some(path) = args.model.clone() {
         let bundle = tokio::task::spawn_blocking(move || Bundle::read(&path)).await??;
         let (served, ours) = (&model.version, bundle.version.to_string());
@@ -174,35 +217,30 @@ async fn via_server(args: &Args, server: &str, inputs: &Inputs) -> anyhow::Resul
             server.connection.server,
             model.name
         );
-        learned_validation = refitted(&bundle);
+        learned = Learned::of(&bundle, &inputs.dataset);
     }
     let progress = if args.quiet { ProgressBar::hidden() } else { progress_bar("replaying") };
     let Inputs { dataset, negatives, targets } = inputs;
     let replay = Replay { dataset, negatives, server: &server, model: &model, progress };
     let ranks = replay.ranks(&client, targets).await?;
-    Ok(Evaluated { model: model.name.clone(), version: model.version.clone(), refitted: learned_validation, ranks })
+    Ok(Evaluated { model: model.name.clone(), version: model.version.clone(), learned, ranks })
 }
 
 fn report(args: &Args, inputs: &Inputs, evaluated: Evaluated) -> anyhow::Result<()> {
     let Inputs { dataset, negatives, targets } = inputs;
-    let Evaluated { model, version, refitted, ranks } = evaluated;
+    let Evaluated { model, version, learned, ranks } = evaluated;
     let metrics = Metrics::of(ranks.iter().map(|user| user.rank));
     let mut rows = vec![MetricsRow { name: model.clone(), metrics }];
     let mut popularity = None;
     if args.popularity {
         // It counts what the model has learned from.
+        let refitted = learned == Learned::Validation;
         let ranks = popularity_ranks(&dataset.with_validation_learned(refitted), targets, negatives)?;
         let metrics = *popularity.insert(Metrics::of(ranks.into_iter().map(|user| user.rank)));
         rows.push(MetricsRow { name: "popularity".into(), metrics });
     }
     print!("{}", metrics_table(&rows));
-    let learned = refitted && args.split == EvaluationSplit::Validation;
-    if learned {
-        eprintln!(
-            "warning: this bundle has learned the validation interactions (--refit): these figures say how well it \
-             remembers them"
-        );
-    }
+    learned.warn(args.split);
     let Some(path) = &args.json else { return Ok(()) };
     let user_id = |user| dataset.catalogue.users.id(user).unwrap_or_default().to_owned();
     let report = EvaluationReport {
@@ -212,7 +250,7 @@ fn report(args: &Args, inputs: &Inputs, evaluated: Evaluated) -> anyhow::Result<
         via_server: args.via_server.clone(),
         data_checksum: dataset.checksum.clone(),
         split: args.split,
-        learned,
+        learned: learned.contains(args.split),
         negatives: args.negatives.description(),
         metrics,
         popularity,

@@ -299,6 +299,11 @@ impl Dataset {
             .collect()
     }
 
+    /// The clicked items of the `search`-th search of a user.
+    pub fn clicks_of_search(&self, user: u32, search: u32) -> &[u32] {
+        self.clicked(range(&self.columns.src_ends, user as usize).start + search as usize)
+    }
+
     /// The clicked items of the `search`-th search of all.
     pub(super) fn clicked(&self, search: usize) -> &[u32] {
         &self.columns.clicks[range(&self.columns.click_ends, search)]

@@ -7,7 +7,9 @@ use std::time::Duration;
 pub struct RankedItem {
     /// Place in the request's candidate list.
     pub candidate: usize,
-    /// The model's probability of a click.
+    /// σ of the model's logit, in [0, 1]: the probability of a click for a model that was trained to tell clicks from
+    /// negatives (binary cross-entropy, `--recipe paper`); for one that was trained to choose among candidates (softmax,
+    /// `--recipe best`) it orders the candidates of an answer, and no more.
     pub score: f32,
 }
 

@@ -1,25 +1,28 @@
-//! Scores to an ordered answer.
+//! A model's scores to an ordered answer.
 
-use crate::domain::RankedItem;
+use crate::{domain::RankedItem, nn::sigmoid};
 
-/// The best `top_k` (0: all) by descending score, ties by request order. Scores are not NaN: callers refuse those.
-pub(crate) fn order(scores: &[f32], top_k: usize) -> Vec<RankedItem> {
+/// The best `top_k` (0: all) by descending logit, ties by request order, each with its σ(logit). Logits are not NaN:
+/// callers refuse those.
+pub(crate) fn order(logits: &[f32], top_k: usize) -> Vec<RankedItem> {
     // One number that rises along the order: comparing two is one instruction, and there is nothing to predict wrongly.
-    let mut keys: Vec<u64> = (0..).zip(scores).map(|(candidate, score)| descending(*score) | candidate).collect();
+    let mut keys: Vec<u64> = (0..).zip(logits).map(|(candidate, logit)| descending(*logit) | candidate).collect();
     if top_k > 0 && top_k < keys.len() {
         // Selects in linear time, so that the best 10 of 10,000 don't cost a full sort.
         keys.select_nth_unstable(top_k - 1);
         keys.truncate(top_k);
     }
     keys.sort_unstable();
-    let candidates = keys.into_iter().map(|key| (key & u64::from(u32::MAX)) as usize);
-    candidates.map(|candidate| RankedItem { candidate, score: scores[candidate] }).collect()
+    let candidates: Vec<usize> = keys.into_iter().map(|key| (key & u64::from(u32::MAX)) as usize).collect();
+    let mut scores: Vec<f32> = candidates.iter().map(|&candidate| logits[candidate]).collect();
+    sigmoid(&mut scores);
+    candidates.into_iter().zip(scores).map(|(candidate, score)| RankedItem { candidate, score }).collect()
 }
 
 /// In the upper half, so that larger scores come first, in the order of [`f32::total_cmp`].
-fn descending(score: f32) -> u64 {
-    let bits = score.to_bits();
-    let ascending = if score.is_sign_negative() { !bits } else { bits | 1 << 31 };
+fn descending(logit: f32) -> u64 {
+    let bits = logit.to_bits();
+    let ascending = if logit.is_sign_negative() { !bits } else { bits | 1 << 31 };
     u64::from(!ascending) << 32
 }
 
@@ -39,6 +42,15 @@ mod tests {
         assert!(order(&[], 5).is_empty());
         let scores = [-0.0, f32::INFINITY, -1.5, 0.0, f32::NEG_INFINITY, -2.5, 1e-40];
         assert_eq!(order(&scores, 0).iter().map(|i| i.candidate).collect::<Vec<_>>(), [1, 6, 3, 0, 2, 5, 4]);
+    }
+
+    #[test]
+    fn what_is_told_apart_stays_so_where_probabilities_round_to_one() {
+        let items = order(&[30.0, 90.0, 30.5, -200.0], 0);
+        assert_eq!(items.iter().map(|item| item.candidate).collect::<Vec<_>>(), [1, 2, 0, 3]);
+        assert_eq!(items.iter().map(|item| item.score).collect::<Vec<_>>()[..3], [1.0; 3]);
+        assert!(items[3].score < 1e-30);
+        assert_eq!(order(&[0.0], 0)[0].score, 0.5);
     }
 
     proptest! {

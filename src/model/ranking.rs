@@ -58,7 +58,10 @@ pub trait RankingModel: Send + Sync {
     /// Histories to user states, in order. Any history is fine, empty ones included.
     fn encode(&self, users: &[&UserFeatures]) -> Result<Vec<UserState>, ModelError>;
 
-    /// Click probabilities of every request's candidates (item rows), in order. Requests may differ in length.
+    /// Scores of every request's candidates (item rows), in order. Requests may differ in length.
+    ///
+    /// A score is the logit of a click, the model's last number before its sigmoid: in f32 the probabilities of good
+    /// candidates round to the same number near 1, and their order would be lost.
     fn score(&self, requests: &[ScoreRequest<'_>]) -> Result<Vec<Vec<f32>>, ModelError>;
 
     /// How the events of an encoded history were weighed, and the attention that each gives to `items`.

@@ -35,18 +35,16 @@ pub fn gelu(x: &Tensor) -> Result<Tensor> {
     if x.device().is_cpu() { x.contiguous()?.apply_op1(Gelu) } else { x.gelu_erf() }
 }
 
-/// 1 / (1 + e^-x); no backward on the CPU: training takes its loss from logits.
+/// 1 / (1 + e^-x), in place: what makes a score of a logit.
 pub fn sigmoid(x: &mut [f32]) {
-    host::for_chunks(x, CHUNK, 4, |_, x| {
-        vectorized(
-            #[inline(always)]
-            || {
-                for x in x {
-                    *x = 1.0 / (1.0 + vector::exp(-*x));
-                }
-            },
-        )
-    });
+    vectorized(
+        #[inline(always)]
+        || {
+            for x in x {
+                *x = 1.0 / (1.0 + vector::exp(-*x));
+            }
+        },
+    );
 }
 
 struct LeakyRelu {
@@ -118,7 +116,7 @@ impl CustomOp1 for Gelu {
     }
 }
 
-/// f of each value; `cost` as in [`host::for_chunks`].
+/// f of each value; `cost` as in [`host::map_chunks`].
 fn values_by(
     (storage, layout): (&CpuStorage, &Layout),
     cost: usize,

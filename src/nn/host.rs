@@ -54,12 +54,7 @@ impl<G: Deref<Target = Storage>> Deref for Values<G> {
 }
 
 /// Calls `body(n, chunk)` for consecutive chunks of `values`, in parallel where that pays: `cost` is roughly how many
-/// operations a value takes.
-pub(super) fn for_chunks(values: &mut [f32], chunk: usize, cost: usize, body: impl Fn(usize, &mut [f32]) + Sync) {
-    map_chunks(values, chunk, cost, body);
-}
-
-/// The same; what the calls return, in the order of the chunks.
+/// operations a value takes. What the calls return, in the order of the chunks.
 pub(super) fn map_chunks<R: Send>(
     values: &mut [f32],
     chunk: usize,
@@ -79,7 +74,7 @@ pub(super) fn map_chunks<R: Send>(
 }
 
 /// `len` values that `body(n, chunk)` makes, chunk by chunk; it finds anything there and has to write all. `cost` as in
-/// [`for_chunks`].
+/// [`map_chunks`].
 pub(super) fn make(len: usize, chunk: usize, cost: usize, body: impl Fn(usize, &mut [f32]) + Sync) -> Vec<f32> {
     make_and(len, chunk, cost, body).0
 }

@@ -248,7 +248,9 @@ impl<'a> Loader<'a> {
             let SearchClick { user, search, query, item, .. } = self.searches[rng.random_range(0..self.searches.len())];
             examples.queries.push(query);
             examples.clicked.push(item);
-            self.sampler.sample(&[item], self.recipe.negatives, &mut rng, &mut examples.negatives);
+            // Other clicks of the search are answers to its query, too; the sampler wants the target last.
+            let excluded = [self.dataset.clicks_of_search(user, search), &[item]].concat();
+            self.sampler.sample(&excluded, self.recipe.negatives, &mut rng, &mut examples.negatives);
             if self.plan.extras == Extras::SearchesWithHistories {
                 histories.push(self.dataset.features_at_search(user, search as usize, &self.featurizer));
             }
@@ -407,7 +409,7 @@ mod tests {
         let mut user = fixture::User::clicking(&[1, 2, 3, 4, 5, 6]);
         // Validation is at 50.
         user.searches = vec![(15, 1, vec![7]), (25, 2, vec![8, 9]), (50, 3, vec![10]), (51, 4, vec![11])];
-        let dataset = fixture::dataset(40, 5, [user]);
+        let dataset = fixture::dataset(12, 5, [user]);
         let recipe = Recipe { batch_size: 3, targets: TrainingTargets::All, ..Recipe::default() };
         let featurizer = Featurizer::new(Arc::clone(&dataset.catalogue), LIMITS);
         let plan = BatchPlan { extras: Extras::SearchesWithHistories, ..PLAN };
@@ -425,6 +427,12 @@ mod tests {
             assert_eq!(searches.candidates().unwrap().len(), 3 * 5);
             for (n, (&query, &item)) in searches.queries.iter().zip(&searches.clicked).enumerate() {
                 clicked.insert((query, item));
+                let others = if query == 1 { &[7][..] } else { &[8, 9] };
+                let negatives = &searches.negatives[n * 4..(n + 1) * 4];
+                assert!(
+                    negatives.iter().all(|item| !others.contains(item)),
+                    "an answer to the same query: {negatives:?}"
+                );
                 // One search and one click before the first, two of each before the second: strictly.
                 let seen = (histories.as_of[n], histories.rec_lengths[n], histories.src_lengths[n]);
                 assert_eq!(seen, if query == 1 { (Some(15), 1, 0) } else { (Some(25), 2, 1) });

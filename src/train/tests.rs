@@ -140,10 +140,8 @@ impl RankingModel for FactorisationRanker {
     }
 
     fn score(&self, requests: &[ScoreRequest<'_>]) -> Result<Vec<Vec<f32>>, ModelError> {
-        let score = |user: &[f32], item: u32| {
-            let dot: f32 = user.iter().zip(&self.items[item as usize]).map(|(a, b)| a * b).sum();
-            1.0 / (1.0 + (-dot).exp())
-        };
+        let score =
+            |user: &[f32], item: u32| user.iter().zip(&self.items[item as usize]).map(|(a, b)| a * b).sum::<f32>();
         let scores = requests.iter().map(|request| {
             let user: &Vec<f32> = request.state.get();
             request.items.iter().map(|&item| score(user, item)).collect()

@@ -89,6 +89,9 @@ fn every_rank_through_a_server_is_that_of_the_offline_evaluation() {
     let [offline, online] = ["offline.json", "online.json"].map(|name| dir.join(name));
     let output = evaluate(&data, &offline, &["--model", bundle]);
     assert!(output.status.success(), "{}", errors(&output));
+    // The bundle has learned from the logs as they were: nobody knows what of these it has seen.
+    assert!(errors(&output).contains("trained on another data set"), "{}", errors(&output));
+    assert!(result(&offline)["learned"].is_null());
 
     let server = Serving::start(world, &["--time-to-live", "0s"]);
     let flags = ["--via-server", &server.address, "--model", bundle];
@@ -96,7 +99,7 @@ fn every_rank_through_a_server_is_that_of_the_offline_evaluation() {
     assert!(served.status.success(), "{}", errors(&served));
     let (expected, found) = (result(&offline), result(&online));
     assert!(expected["ranks"].as_object().unwrap().len() > 150);
-    for key in ["ranks", "metrics", "model", "model_version", "data_checksum"] {
+    for key in ["ranks", "metrics", "model", "model_version", "data_checksum", "learned"] {
         assert_eq!(expected[key], found[key], "{key}");
     }
     assert_eq!(found["via_server"], server.address.as_str());

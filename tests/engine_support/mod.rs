@@ -14,6 +14,7 @@ use sesrec::{
         InputSizes, ModelError, RankingModel, ScoreRequest, TrainableModel, UserState,
         sesrec::{SesRecConfig, SesRecTrainable},
     },
+    nn::sigmoid,
     telemetry::Metrics,
 };
 use tokio::{sync::watch, task::JoinHandle};
@@ -178,10 +179,13 @@ pub fn job(model: &Arc<LoadedModel>, user: usize, candidates: usize) -> RankJob 
 
 pub fn expected(factor: f32, job: &RankJob) -> Vec<RankedItem> {
     let user = job.features.recommendations[0] as usize;
-    let scores = job.items.iter().map(|&item| score(factor, user, item));
-    let mut items: Vec<_> = scores.enumerate().map(|(candidate, score)| RankedItem { candidate, score }).collect();
-    items.sort_by(|a, b| b.score.partial_cmp(&a.score).unwrap());
-    items
+    let logits = job.items.iter().map(|&item| score(factor, user, item));
+    let mut items: Vec<(usize, f32)> = logits.enumerate().collect();
+    items.sort_by(|a, b| b.1.partial_cmp(&a.1).unwrap());
+    let mut scores: Vec<f32> = items.iter().map(|&(_, logit)| logit).collect();
+    sigmoid(&mut scores);
+    let ranked = items.into_iter().zip(scores);
+    ranked.map(|((candidate, _), score)| RankedItem { candidate, score }).collect()
 }
 
 /// The value of a series.

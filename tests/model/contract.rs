@@ -10,7 +10,7 @@ use sesrec::{
         Bundle, Examples, Extras, ModelConfig, ModelKind, RankingModel, ScoreRequest, Setting, TrainableModel,
         TrainingBatch,
     },
-    nn::{Adam, AdamOptions, Dropout},
+    nn::{Adam, AdamOptions, Dropout, sigmoid},
 };
 
 use crate::device::test_device;
@@ -78,7 +78,9 @@ fn as_seen_by(config: &ModelConfig, user: &UserFeatures) -> UserFeatures {
 pub fn score(ranker: &dyn RankingModel, users: &[UserFeatures], items: &[u32]) -> Vec<Vec<f32>> {
     let states = ranker.encode(&users.iter().collect::<Vec<_>>()).unwrap();
     let requests: Vec<_> = states.iter().map(|state| ScoreRequest { state, items }).collect();
-    ranker.score(&requests).unwrap()
+    let mut scores = ranker.score(&requests).unwrap();
+    scores.iter_mut().for_each(|scores| sigmoid(scores));
+    scores
 }
 
 fn far(a: &[Vec<f32>], b: &[Vec<f32>]) -> f32 {

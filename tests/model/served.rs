@@ -11,6 +11,7 @@ use sesrec::{
     engine::{Engine, EngineOptions, LoadedModel, ModelSlot},
     history::{HistoryOptions, MemoryStore, SystemClock},
     model::{Bundle, ModelConfig, ScoreRequest},
+    nn::sigmoid,
     proto::v1::{self, event::Payload, ranking_service_client::RankingServiceClient, search::QueryForm},
     service::{RankingServer, Server, ServerOptions, ServiceOptions},
     telemetry::Metrics,
@@ -75,7 +76,8 @@ async fn the_same_scores_offline_and_through_a_server() {
             let rows: Vec<u32> =
                 items.iter().map(|item| featurizer.item(&ItemId::new(item).unwrap()).unwrap()).collect();
             let states = ranker.encode(&[&features]).unwrap();
-            let offline = ranker.score(&[ScoreRequest { state: &states[0], items: &rows }]).unwrap().remove(0);
+            let mut offline = ranker.score(&[ScoreRequest { state: &states[0], items: &rows }]).unwrap().remove(0);
+            sigmoid(&mut offline);
 
             let served = served(&config, &path, user, if with_history { events() } else { vec![] }, &items).await;
             for (item, score) in items.iter().zip(&offline) {

@@ -41,7 +41,8 @@ fn expected(path: &Path) -> HashMap<String, f32> {
     let features = model.featurizer.features(&UserId::new("u1").unwrap(), &history).features;
     let rows: Vec<u32> = (1..=bundle::ITEMS as u32).collect();
     let states = model.ranker.encode(&[&features]).unwrap();
-    let scores = model.ranker.score(&[ScoreRequest { state: &states[0], items: &rows }]).unwrap().remove(0);
+    let mut scores = model.ranker.score(&[ScoreRequest { state: &states[0], items: &rows }]).unwrap().remove(0);
+    sesrec::nn::sigmoid(&mut scores);
     scores.into_iter().enumerate().map(|(n, score)| (item(n), score)).collect()
 }
 

@@ -16,7 +16,7 @@ async fn rank(client: &mut Client, request: v1::RankRequest) -> v1::RankResponse
 async fn orders_by_score_and_ties_by_request() {
     let server = TestServer::start().await;
     let mut client = server.client().await;
-    // Rows 1 and 2 score 0.08 and 0.15; 20 scores 0.01.
+    // The logits of rows 1 and 2 are 0.7 and 1.4; 20 has 0.
     let answer =
         rank(&mut client, rank_request("nobody", &["i20", "i1", "i2", "i1", "missing", "i20", "missing"])).await;
     assert_eq!(ids(&answer.items), ["i2", "i1", "i1", "i20", "i20"]);

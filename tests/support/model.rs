@@ -14,6 +14,7 @@ use sesrec::{
     domain::{EventAttention, EventWeight, HistoryWeights, ItemAttention, ModelVersion},
     engine::{LoadedModel, ModelInfo},
     model::{ModelError, RankingModel, ScoreRequest, UserState},
+    nn::sigmoid,
 };
 
 pub const LIMITS: HistoryLimits = HistoryLimits { recommendations: 4, searches: 3, words: 3, clicks: 2 };
@@ -66,11 +67,18 @@ impl ModelControl {
     }
 }
 
-/// A click probability of `(row * 7 % 20) / 100`, plus 0.3 for every time that the history names the item: orders that
-/// differ from the rows', and depend on the history.
+/// What an answer says of an item.
 pub fn score(row: u32, history: &[u32]) -> f32 {
+    let mut score = [logit(row, history)];
+    sigmoid(&mut score);
+    score[0]
+}
+
+/// `(row * 7 % 20) / 10`, plus 3 for every time that the history names the item: orders that differ from the rows', and
+/// depend on the history.
+fn logit(row: u32, history: &[u32]) -> f32 {
     let named = history.iter().filter(|&&item| item == row).count().min(2);
-    (row * 7 % 20) as f32 / 100.0 + 0.01 + 0.3 * named as f32
+    (row * 7 % 20) as f32 / 10.0 + 3.0 * named as f32
 }
 
 struct FakeModel {
@@ -110,7 +118,7 @@ impl RankingModel for FakeModel {
         }
         let scores = |request: &ScoreRequest<'_>| {
             let history = &request.state.get::<State>().items;
-            request.items.iter().map(|&row| score(row, history)).collect()
+            request.items.iter().map(|&row| logit(row, history)).collect()
         };
         Ok(requests.iter().map(scores).collect())
     }

@@ -4,7 +4,7 @@
 //! before the target, in the data set's order. Events of one time are kept in order by their ids. That no other event is in
 //! the way is checked for every user.
 
-use std::{collections::HashMap, time::Duration};
+use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail, ensure};
 use futures::{StreamExt, TryStreamExt, stream};
@@ -68,7 +68,10 @@ impl Replay<'_> {
     async fn rank(&self, mut client: Client, target: Target) -> anyhow::Result<Rank> {
         let history_token = self.append(&mut client, target).await?;
         self.check_history(&mut client, target, &history_token).await?;
-        let rows = candidates(self.dataset, target, self.negatives)?;
+        let mut rows = candidates(self.dataset, target, self.negatives)?;
+        // The clicked item comes last: ties, which a server leaves in the request's order, count against it as they do
+        // offline.
+        rows.rotate_left(1);
         let item_ids: Vec<String> = rows.iter().map(|&item| self.item_id(item)).collect();
         let request = v1::RankRequest {
             user_id: self.user_id(target),
@@ -85,10 +88,10 @@ impl Replay<'_> {
                    served bundle was trained on"
             );
         }
-        let by_id: HashMap<&str, f32> = answer.items.iter().map(|item| (item.item_id.as_str(), item.score)).collect();
-        let scores = item_ids.iter().map(|id| by_id.get(id.as_str()).copied());
-        let scores = scores.collect::<Option<Vec<f32>>>().context("the server left out a candidate")?;
-        Ok(Rank::of_first(&scores)?)
+        ensure!(answer.items.len() == item_ids.len(), "the server left out a candidate");
+        let clicked = item_ids.last().context("no candidate")?;
+        let place = answer.items.iter().position(|item| item.item_id == *clicked);
+        Ok(Rank(place.context("the server left out the clicked item")? as u32))
     }
 
     /// Appends everything before the target; the token of the state with all of it, empty without any event.

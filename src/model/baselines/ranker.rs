@@ -12,7 +12,7 @@ use crate::{
         Embeddings, HistoryPadding, HistoryVectors, ItemRows, ModelError, RankingModel, ScoreRequest, UserState,
         Weights, weights,
     },
-    nn::{Dropout, RowZero, gather_rows, sigmoid},
+    nn::{Dropout, RowZero, gather_rows},
 };
 
 /// A network on a device.
@@ -108,9 +108,7 @@ impl<N: Network> NetworkRanker<N> {
             logits.push(self.network.logits(user, &candidates, &mut Dropout::off())?.flatten_all()?);
             start += count;
         }
-        let mut scores = Tensor::cat(&logits, 0)?.to_vec1::<f32>()?;
-        sigmoid(&mut scores);
-        Ok(ScoreRequest::split(requests, &scores))
+        Ok(ScoreRequest::split(requests, &Tensor::cat(&logits, 0)?.to_vec1::<f32>()?))
     }
 }
 

@@ -12,7 +12,7 @@ use crate::{
     data::UserFeatures,
     domain::{EventWeight, HistoryWeights, ItemAttention},
     model::{ScoreRequest, UserState},
-    nn::{Dropout, Mask, RowZero, add_row, gather_rows, masked_log_mean_exp, masked_softmax, project, sigmoid},
+    nn::{Dropout, Mask, RowZero, add_row, gather_rows, masked_log_mean_exp, masked_softmax, project},
 };
 
 type DeviceUser = EncodedUser<Tensor>;
@@ -156,7 +156,6 @@ impl TensorRanker {
             self.counts.add(&request.state.get::<DeviceUser>().counts, request.items, own);
             rest = others;
         }
-        sigmoid(&mut scores);
         Ok(ScoreRequest::split(requests, &scores))
     }
 

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     model::{HostEmbeddings, ScoreRequest},
-    nn::{Dense, Matrix, Rows, RowsMut, sigmoid, vector, with_scratch},
+    nn::{Dense, Matrix, Rows, RowsMut, vector, with_scratch},
 };
 
 /// Candidates of a tile: what is computed for them takes some 200 kB, which stay in the second-level cache.
@@ -134,7 +134,7 @@ impl Head {
         })
     }
 
-    /// ReLU and the layers from the second on, added to the logits that are there, then the sigmoid.
+    /// ReLU and the layers from the second on, added to the logits that are there.
     fn predict(&self, features: &mut [f32], stride: usize, block: usize, scores: &mut [f32]) {
         let widest = self.layers.iter().map(|layer| layer.weight.stride()).max().unwrap_or(0);
         let rows = scores.len();
@@ -159,7 +159,6 @@ impl Head {
                 },
             );
         });
-        sigmoid(scores);
     }
 }
 

@@ -298,5 +298,5 @@ extern "C" __global__ void last_layer(const float* x, const float* bias, const f
     logit += last_bias[0];
     if (item_bias) logit += item_bias[items[candidate]];
     if (further) logit += further[candidate] + further[candidates + candidate];
-    scores[candidate] = 1.f / (1.f + expf(-logit));
+    scores[candidate] = logit;
 }
