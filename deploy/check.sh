@@ -73,6 +73,26 @@ PYTHON
     command -v helm >/dev/null
 }
 
+# renders PATTERN ARGUMENT…: whether the chart with these arguments has a line of this pattern.
+renders() {
+    local pattern=$1
+    shift
+    helm template r deploy/helm/sesrec "$@" >"$work/rendered.yaml" && grep -E -- "$pattern" "$work/rendered.yaml" && return
+    echo "no line has $pattern"
+    return 1
+}
+
+# refuses MESSAGE ARGUMENT…: whether the chart refuses these arguments with a message that has this text.
+refuses() {
+    local message=$1
+    shift
+    if helm template r deploy/helm/sesrec "$@" 2>"$work/refusal"; then
+        return 1
+    fi
+    cat "$work/refusal"
+    grep -qF -- "$message" "$work/refusal"
+}
+
 if from_debian yamllint yamllint; then
     check "yamllint: every YAML file that is no template" yamllint --strict -d \
         '{extends: default, rules: {line-length: {max: 140}, document-start: disable, braces: {max-spaces-inside: 1}, comments: {min-spaces-from-content: 1}, truthy: {check-keys: false}}}' \
@@ -111,6 +131,23 @@ if from_debian promtool prometheus; then
     check "promtool check config" promtool check config deploy/observe/prometheus.yaml
     check "promtool check rules" promtool check rules deploy/observe/alerts.yaml
     check "promtool test rules" promtool test rules deploy/observe/alerts_test.yaml
+    # The adapter's query as a rule: half a second in the queue per Rank, scraped once a minute, as is Prometheus' default.
+    {
+        printf 'groups:\n  - name: adapter\n    rules:\n      - record: queue_seconds\n        expr: >-\n'
+        sed -e '1,/metricsQuery:/d' -e 's/<<.GroupBy>>/pod/; s/<<.LabelMatchers>>/pod="a"/; s/^/    /' deploy/observe/prometheus-adapter.yaml
+    } >"$work/adapter.yaml"
+    cat >"$work/adapter_test.yaml" <<'YAML'
+rule_files: [adapter.yaml]
+evaluation_interval: 30s
+tests:
+  - interval: 1m
+    input_series:
+      - {series: 'sesrec_rank_stage_duration_seconds_sum{pod="a",stage="queue"}', values: 0+30x20}
+      - {series: 'sesrec_rank_stage_duration_seconds_count{pod="a",stage="queue"}', values: 0+60x20}
+    promql_expr_test:
+      - {expr: queue_seconds, eval_time: 10m30s, exp_samples: [{labels: 'queue_seconds{pod="a"}', value: 0.5}]}
+YAML
+    check "the autoscaler's metric with a scrape a minute" promtool test rules "$work/adapter_test.yaml"
 else
     skip promtool "not to be had"
 fi
@@ -119,10 +156,36 @@ if from_pypi_helm; then
     check "helm lint" helm lint --strict deploy/helm/sesrec
     check "helm template, defaults" sh -c "helm template r deploy/helm/sesrec >'$work/defaults.yaml'"
     check "helm template, everything on" sh -c "helm template r deploy/helm/sesrec -f deploy/helm/sesrec/ci/gpu-sentinel.yaml >'$work/everything.yaml'"
-    check "values.schema.json refuses a misspelt value" sh -c "! helm template r deploy/helm/sesrec --set replica=2"
+    check "helm template, the other probes" sh -c "helm template r deploy/helm/sesrec --set probes.type=exec >'$work/exec.yaml' &&
+        helm template r deploy/helm/sesrec --set probes.type=grpc,metrics.enabled=false >'$work/grpc.yaml'"
+    check "values.schema.json refuses a misspelt value" refuses replica --set replica=2
+    check "with TLS, liveness is by HTTP" renders 'httpGet: \{path: /healthz, port: metrics\}' --set tls.secretName=t
+    check "with TLS, readiness is by HTTP" renders 'httpGet: \{path: /readyz, port: metrics\}' --set tls.secretName=t
+    for type in grpc exec; do
+        check "refuses TLS and probes by $type" refuses "speak no TLS" --set tls.secretName=t,probes.type=$type
+        check "refuses TLS by settings and probes by $type" refuses "speak no TLS" --set settings.tls-certificate=f,probes.type=$type
+    done
+    check "refuses probes by HTTP without their port" refuses "probes.type: http" --set metrics.enabled=false
+    check "refuses a PodMonitor without its port" refuses "metrics.podMonitor" \
+        --set metrics.enabled=false,probes.type=grpc,metrics.podMonitor.enabled=true
+    check "refuses settings that the ports are made of" refuses "settings.metrics-listen" --set settings.metrics-listen=off
+    # With the drain-notice of 5 s, and 10 s to close.
+    check "grace period for 1m30s" renders 'terminationGracePeriodSeconds: 105$' --set settings.drain-timeout=1m30s
+    check "grace period for 1h 1500ms" renders 'terminationGracePeriodSeconds: 3617$' --set-string 'settings.drain-timeout=1h 1500ms'
+    check "grace period for 1d" renders 'terminationGracePeriodSeconds: 86415$' --set settings.drain-timeout=1d
+    for duration in 90 1.5m PT90S 30s1m soon; do
+        check "refuses a drain-timeout of $duration" refuses "write drain-notice and drain-timeout" --set-string settings.drain-timeout=$duration
+    done
+    check "whole numbers in all their digits" renders 'value: "1000000"' --set-json settings.max-queued-candidates=1000000
+    check "fractions as they are" renders 'value: "0.01"' --set-json settings.rank-log-sample=0.01
+    for nowhere_to_surge in gpu.enabled=true antiAffinity=required; do
+        check "rolls with $nowhere_to_surge" renders 'maxSurge: 0, maxUnavailable: 1' --set $nowhere_to_surge
+    done
+    check "rolls as it is told" renders 'maxSurge: 2' --set gpu.enabled=true,rollingUpdate.maxSurge=2
     if from_pypi kubernetes-validate kubernetes-validate==1.37.0; then
         for version in 1.27 1.33 1.37; do
-            check "rendered manifests by Kubernetes $version's schemas" kubernetes-validate --strict -k $version "$work/defaults.yaml" "$work/everything.yaml"
+            check "rendered manifests by Kubernetes $version's schemas" kubernetes-validate --strict -k $version \
+                "$work/defaults.yaml" "$work/everything.yaml" "$work/exec.yaml" "$work/grpc.yaml"
         done
     else
         skip "rendered manifests" "no kubernetes-validate"

@@ -23,17 +23,60 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{ .Values.serviceAccount.name | default (ternary (include "sesrec.fullname" .) "default" .Values.serviceAccount.create) }}
 {{- end }}
 
-{{/* A duration such as 5s or 1m, in seconds. */}}
+{{/* A duration such as 5s, 1m30s or 1d in seconds, rounded up. The server reads more forms than these. */}}
 {{- define "sesrec.seconds" -}}
-{{- if hasSuffix "ms" . }}1
-{{- else if hasSuffix "s" . }}{{ trimSuffix "s" . }}
-{{- else if hasSuffix "m" . }}{{ mul 60 (trimSuffix "m" . | int) }}
-{{- else }}{{ fail (printf "settings: %q: write drain-notice and drain-timeout in s, ms or m" .) }}{{ end }}
+{{- $text := toString . }}
+{{- if regexMatch "^[0-9]+ *d$" $text }}{{ mul 86400 (regexFind "[0-9]+" $text | atoi) }}
+{{- else if and $text (regexMatch "^([0-9]+ *h *)?([0-9]+ *m *)?([0-9]+ *s *)?([0-9]+ *ms *)?$" $text) }}
+{{- $milliseconds := 0 }}
+{{- range regexFindAll "[0-9]+ *(h|ms|m|s)" $text -1 }}
+{{- $unit := get (dict "h" 3600000 "m" 60000 "s" 1000 "ms" 1) (regexFind "[a-z]+" .) }}
+{{- $milliseconds = add $milliseconds (mul $unit (regexFind "[0-9]+" . | atoi)) }}
+{{- end }}{{ div (add $milliseconds 999) 1000 }}
+{{- else }}{{ fail (printf "settings: %q: write drain-notice and drain-timeout as whole numbers of h, m, s and ms (1m30s), or of d" $text) }}{{ end }}
 {{- end }}
 
-{{/* A probe that asks for a service: the empty name is whether the process answers. */}}
+{{/* A setting's value. Go would write a whole number from a million on as 1e+06, which no flag takes. */}}
+{{- define "sesrec.setting" -}}
+{{- if and (kindIs "float64" .) (eq (floor .) .) }}{{ printf "%.0f" . }}{{ else }}{{ toString . }}{{ end }}
+{{- end }}
+
+{{/* Where a new replica may have no place beside the old ones, an old one goes first. */}}
+{{- define "sesrec.rollingUpdate" -}}
+{{- if .Values.rollingUpdate }}{{ toYaml .Values.rollingUpdate }}
+{{- else if or .Values.gpu.enabled (eq .Values.antiAffinity "required") }}{maxSurge: 0, maxUnavailable: 1}
+{{- else }}{maxSurge: 1, maxUnavailable: 0}{{ end }}
+{{- end }}
+
+{{/* Refuses what would render and not run. */}}
+{{- define "sesrec.check" -}}
+{{- $tls := or .Values.tls.secretName (hasKey .Values.settings "tls-certificate") }}
+{{- if and $tls (ne .Values.probes.type "http") }}
+{{- fail (printf "probes.type: %s probes speak no TLS, which tls.secretName or settings.tls-certificate turns on: use http" .Values.probes.type) }}
+{{- end }}
+{{- if and .Values.tls.clientCaKey (not .Values.tls.secretName) }}
+{{- fail "tls.clientCaKey: needs tls.secretName" }}
+{{- end }}
+{{- if not .Values.metrics.enabled }}
+{{- if eq .Values.probes.type "http" }}
+{{- fail "probes.type: http probes ask the metrics port, which metrics.enabled=false closes: use grpc or exec" }}
+{{- end }}
+{{- if .Values.metrics.podMonitor.enabled }}
+{{- fail "metrics.podMonitor: needs metrics.enabled=true" }}
+{{- end }}
+{{- end }}
+{{- range $flag, $instead := dict "listen" "service.port" "metrics-listen" "metrics.port and metrics.enabled" }}
+{{- if hasKey $.Values.settings $flag }}
+{{- fail (printf "settings.%s: set %s, which ports and probes go by, too" $flag $instead) }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* A probe: by HTTP of a path, or by gRPC of a service, where the empty name is whether the process answers. */}}
 {{- define "sesrec.probe" -}}
-{{- if eq .type "grpc" }}
+{{- if eq .type "http" }}
+httpGet: {path: {{ .path }}, port: metrics}
+{{- else if eq .type "grpc" }}
 grpc: {port: {{ .port }}, service: {{ .service | quote }}}
 {{- else }}
 exec:
