@@ -24,6 +24,7 @@ pub mod model;
 pub mod nn;
 pub mod plot;
 pub mod proto;
+pub mod secrets;
 pub mod service;
 pub mod table;
 pub mod telemetry;

@@ -1,10 +1,13 @@
 //! `sesrec serve`: bind, load, open, serve, drain.
 
-use std::{future::Future, path::Path, sync::Arc};
+use std::{future::Future, net::SocketAddr, path::Path, sync::Arc};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow};
 use candle_core::Device;
-use tokio::{net::TcpListener, sync::mpsc};
+use tokio::{
+    net::{TcpListener, TcpSocket, lookup_host},
+    sync::mpsc,
+};
 
 use super::{
     serve_args::{MetricsListen, ServeArgs, ServeOptions, shown},
@@ -23,12 +26,13 @@ use crate::{
 /// Options of `sesrec serve`.
 pub type Args = ServeArgs;
 
-/// Ports that are bound already, so that callers know the address before anything is loaded.
+/// Ports that are bound already, so that one that is taken is told before anything is loaded. Nobody listens yet: a balancer
+/// that connects is refused at once, and asks another replica.
 pub(super) struct Listeners {
     /// gRPC.
-    pub grpc: TcpListener,
+    pub grpc: Port,
     /// Metrics and probes, if wanted.
-    pub metrics: Option<TcpListener>,
+    pub metrics: Option<Port>,
 }
 
 pub(super) async fn run(args: Args) -> anyhow::Result<()> {
@@ -40,10 +44,10 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     // On its own, so that a second one ends the process while the model is loaded, too.
     let stopping = tokio::spawn(stop_signal(stop));
     let listeners = Listeners {
-        grpc: bind("--listen", &args.listen).await?,
+        grpc: Port::bind("--listen", &args.listen).await?,
         metrics: match &args.metrics_listen {
             MetricsListen::Off => None,
-            MetricsListen::At(address) => Some(bind("--metrics-listen", address).await?),
+            MetricsListen::At(address) => Some(Port::bind("--metrics-listen", address).await?),
         },
     };
     let stopped = async {
@@ -87,19 +91,20 @@ pub(super) async fn serve_until(
     let reload = Reload { slot, directory: options.model, device, ranker, history_options, tokens };
     let reloading = tokio::spawn(reload_on_hangup(reload, hangups));
 
+    let (grpc, metrics_port) = (listeners.grpc.listen()?, listeners.metrics.map(Port::listen).transpose()?);
     let security = &options.server.security;
     tracing::info!(
-        address = shown(listeners.grpc.local_addr()),
+        address = shown(grpc.local_addr()),
         tls = security.tls.is_some(),
         client_certificates = security.tls.as_ref().is_some_and(TlsOptions::asks_for_certificates),
         tokens = security.tokens.is_some(),
         "gRPC"
     );
-    warn_of_openness(security, &listeners.grpc);
-    if let Some(listener) = &listeners.metrics {
+    warn_of_openness(security, &grpc);
+    if let Some(listener) = &metrics_port {
         tracing::info!(address = shown(listener.local_addr()), paths = "/metrics /healthz /readyz /loglevel", "HTTP");
     }
-    let served = Server::new(service, options.server).run(listeners.grpc, listeners.metrics, shutdown).await;
+    let served = Server::new(service, options.server).run(grpc, metrics_port, shutdown).await;
     reloading.abort();
     Ok(served?)
 }
@@ -187,13 +192,52 @@ impl Reload {
     }
 }
 
-async fn bind(flag: &str, address: &str) -> anyhow::Result<TcpListener> {
-    match TcpListener::bind(address).await {
-        Ok(listener) => Ok(listener),
-        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
-            bail!("{flag} {address}: something listens there already; stop it, or choose another port with {flag}")
+/// An address that is taken, and who asked for it.
+pub(super) struct Port {
+    flag: &'static str,
+    address: String,
+    socket: TcpSocket,
+}
+
+impl Port {
+    /// Connections that wait to be accepted, as tokio has it.
+    const BACKLOG: u32 = 1024;
+
+    pub async fn bind(flag: &'static str, address: &str) -> anyhow::Result<Self> {
+        let bound = async {
+            let mut failed = std::io::Error::other("no such host");
+            for found in lookup_host(address).await? {
+                let socket = if found.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+                // What a predecessor's connections left doesn't count. Without a number, one that nobody has is wanted.
+                socket.set_reuseaddr(cfg!(unix) && found.port() != 0)?;
+                match socket.bind(found) {
+                    Ok(()) => return Ok(socket),
+                    Err(error) => failed = error,
+                }
+            }
+            Err(failed)
+        };
+        match bound.await {
+            Ok(socket) => Ok(Self { flag, address: address.to_owned(), socket }),
+            Err(error) => Err(cannot_listen(flag, address, error)),
         }
-        Err(error) => Err(error).with_context(|| format!("{flag} {address}: cannot listen there")),
+    }
+
+    pub fn local_addr(&self) -> std::io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+
+    fn listen(self) -> anyhow::Result<TcpListener> {
+        let Self { flag, address, socket } = self;
+        socket.listen(Self::BACKLOG).map_err(|error| cannot_listen(flag, &address, error))
+    }
+}
+
+fn cannot_listen(flag: &str, address: &str, error: std::io::Error) -> anyhow::Error {
+    if error.kind() == std::io::ErrorKind::AddrInUse {
+        anyhow!("{flag} {address}: something listens there already; stop it, or choose another port with {flag}")
+    } else {
+        anyhow::Error::new(error).context(format!("{flag} {address}: cannot listen there"))
     }
 }
 

@@ -249,6 +249,7 @@ impl ServeArgs {
                     token: requests.token_wait,
                     stale: histories.max_stale,
                     stream: connections.max_connection_age,
+                    ..Timeouts::default()
                 },
                 concurrency: Concurrency {
                     appends: requests.max_appends,

@@ -4,7 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
-use crate::domain::{Deadline, Event, EventTime, HistoryVersion, UserHistoryView, UserId};
+use crate::{
+    domain::{Deadline, Event, EventTime, HistoryVersion, UserHistoryView, UserId},
+    secrets::without_passwords,
+};
 
 /// Bounds of a stored history. They are enforced in the same atomic step as every insert.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -181,7 +184,7 @@ impl HistoryToken {
 }
 
 /// Which store, as on the command line.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub enum StoreUrl {
     /// `memory`: lost when the process ends.
     Memory,
@@ -189,6 +192,16 @@ pub enum StoreUrl {
     Embedded(std::path::PathBuf),
     /// `redis://…`, `rediss://…`, `redis+sentinel://…`, `redis+cluster://…` (and `rediss+…`).
     Redis(String),
+}
+
+impl std::fmt::Debug for StoreUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Memory => f.write_str("Memory"),
+            Self::Embedded(dir) => f.debug_tuple("Embedded").field(dir).finish(),
+            Self::Redis(url) => f.debug_tuple("Redis").field(&without_passwords(url)).finish(),
+        }
+    }
 }
 
 impl std::str::FromStr for StoreUrl {

@@ -2,13 +2,13 @@
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-use futures::{FutureExt, Stream, StreamExt, stream};
+use futures::{FutureExt, Stream, StreamExt};
 use prost::Message;
 use tokio::{
-    sync::OwnedSemaphorePermit,
-    time::{Instant, sleep_until, timeout_at},
+    sync::{OwnedSemaphorePermit, mpsc},
+    time::{Instant, sleep_until, timeout, timeout_at},
 };
-use tokio_util::task::task_tracker::TaskTrackerToken;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
 use tracing::Instrument;
 
@@ -22,6 +22,9 @@ use crate::{
 
 /// How much of one stream is read ahead of the store, besides the number of events. A valid event has at most 140 kB.
 const WINDOW_BYTES: usize = 1 << 20;
+
+/// Acknowledgements of one stream that wait to be sent.
+const ANSWERS: usize = 256;
 
 /// Appends one event.
 pub(super) async fn append_event(
@@ -43,21 +46,20 @@ pub(super) async fn append_event(
 ///
 /// Whatever has arrived while the store was busy goes to it in one call: a slow caller's events go one by one, a fast
 /// one's share round trips and fsyncs. Nothing more is read meanwhile, so that HTTP/2 flow control holds back the caller;
-/// the same happens when the caller doesn't read its acknowledgements. The stream runs in its response body: dropped
-/// with it, nothing stays behind.
+/// the same happens when the caller doesn't read its acknowledgements, for some time. The stream runs in a task of its own,
+/// since nobody asks a response body for more that has no room to send; with the body, it ends.
 pub(super) fn append_events(
     shared: &Arc<Shared>,
     inbound: Streaming<v1::AppendEventRequest>,
     deadline: Option<Deadline>,
     guard: RequestGuard,
-) -> Result<impl Stream<Item = Result<v1::AppendEventResponse, Status>> + Send + use<>, ServiceError> {
+) -> Result<impl Stream<Item = Answer> + Send + use<>, ServiceError> {
     let Ok(permit) = shared.streams.clone().try_acquire_owned() else {
         shared.metrics.rejected(Rejection::Streams);
         guard.finish(Code::ResourceExhausted);
         return Err(ServiceError::Busy("too many AppendEvents streams are open"));
     };
     let events = EventStream {
-        _running: shared.running.token(),
         shared: shared.clone(),
         inbound,
         deadline,
@@ -65,17 +67,14 @@ pub(super) fn append_events(
         acknowledgements: VecDeque::new(),
         end: None,
         guard: Some(guard),
-        _permit: permit,
+        permit,
     };
-    // The request's, so that the log has its ids to the stream's end.
-    let span = tracing::Span::current();
-    Ok(stream::unfold(events, move |mut events| {
-        let next = async move {
-            let answer = events.next().await?;
-            Some((answer, events))
-        };
-        next.instrument(span.clone())
-    }))
+    let (answers, body) = mpsc::channel(ANSWERS);
+    // In the request's span, so that the log has its ids to the stream's end.
+    tokio::spawn(events.run(answers).instrument(tracing::Span::current()));
+    // Counts as running, for the drain, until the last of it is out.
+    let running = shared.running.token();
+    Ok(ReceiverStream::new(body).inspect(move |_| _ = &running))
 }
 
 struct EventStream {
@@ -90,13 +89,43 @@ struct EventStream {
     end: Option<Result<(), Status>>,
     /// Taken when the stream has ended; dropped inside, the caller went away.
     guard: Option<RequestGuard>,
-    _permit: OwnedSemaphorePermit,
-    /// Counts the stream as running, for the drain.
-    _running: TaskTrackerToken,
+    permit: OwnedSemaphorePermit,
 }
 
+type Answer = Result<v1::AppendEventResponse, Status>;
+
 impl EventStream {
-    async fn next(&mut self) -> Option<Result<v1::AppendEventResponse, Status>> {
+    /// Until its end, its caller's, or that of the patience for acknowledgements that nobody reads.
+    async fn run(mut self, answers: mpsc::Sender<Answer>) {
+        // A place for the last word.
+        let Ok(last) = answers.clone().reserve_owned().await else { return };
+        loop {
+            let answer = tokio::select! {
+                biased;
+                () = answers.closed() => return,
+                answer = self.next() => answer,
+            };
+            let Some(answer) = answer else { return };
+            match timeout(self.shared.options.timeouts.unread, answers.send(answer)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return,
+                Err(_) => break,
+            }
+        }
+        let Self { mut inbound, guard, permit, .. } = self;
+        drop(permit);
+        if let Some(guard) = guard {
+            guard.finish(Code::Aborted);
+        }
+        last.send(Err(ServiceError::Unread.into()));
+        // What is read makes room for other requests of the connection; HTTP/2 gives none back for a stream that is open.
+        tokio::select! {
+            () = answers.closed() => {}
+            () = async { while inbound.message().await.is_ok_and(|message| message.is_some()) {} } => {}
+        }
+    }
+
+    async fn next(&mut self) -> Option<Answer> {
         loop {
             if let Some(acknowledgement) = self.acknowledgements.pop_front() {
                 return Some(Ok(acknowledgement));
@@ -166,21 +195,25 @@ impl EventStream {
     /// Hands a batch to the store and notes its acknowledgements, up to the first event that the store failed on: an
     /// acknowledgement says that everything before it is acknowledged too.
     async fn store(&mut self, batch: Vec<Result<Event, v1::AppendEventResponse>>) {
-        let events: Vec<Event> = batch.iter().filter_map(|entry| entry.as_ref().ok().cloned()).collect();
+        let mut events = Vec::with_capacity(batch.len());
+        // Nothing for an event, which the store answers.
+        let entries = batch.into_iter().map(|entry| entry.map(|event| events.push(event)).err());
+        let entries: Vec<Option<v1::AppendEventResponse>> = entries.collect();
         let deadline = self.deadline.unwrap_or_else(|| Deadline::after(Duration::MAX));
         let mut results = match self.append(&events, deadline).await {
-            Ok(results) => results.into_iter(),
+            Ok(results) => events.into_iter().zip(results),
             Err(error) => {
                 self.end = Some(Err(error.into()));
                 return;
             }
         };
-        for entry in batch {
-            let acknowledgement = match entry {
-                Err(invalid) => Ok(invalid),
-                Ok(event) => match results.next().unwrap_or(Err(ServiceError::Internal)) {
-                    Ok(appended) => Ok(present::acknowledgement(event.event_id.to_string(), appended)),
-                    Err(error) => Err(error),
+        for invalid in entries {
+            let acknowledgement = match invalid {
+                Some(invalid) => Ok(invalid),
+                None => match results.next() {
+                    Some((event, Ok(appended))) => Ok(present::acknowledgement(event.event_id.to_string(), appended)),
+                    Some((_, Err(error))) => Err(error),
+                    None => Err(ServiceError::Internal),
                 },
             };
             match acknowledgement {

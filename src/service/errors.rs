@@ -69,6 +69,12 @@ pub enum ServiceError {
     /// The server is shutting down.
     #[error("the server is shutting down; connect again")]
     Draining,
+    /// A message that its caller doesn't finish.
+    #[error("a message was begun and not finished in time")]
+    MessageIncomplete,
+    /// A stream whose caller doesn't take what it is told.
+    #[error("the stream's acknowledgements were not read in time; events without one have to be sent again")]
+    Unread,
     /// The stream is as old as streams get.
     #[error("the stream has reached the age at which streams end here; open another")]
     StreamAge,
@@ -103,6 +109,8 @@ impl ServiceError {
             E::PermissionDenied(_) => Row(Code::PermissionDenied, "PERMISSION_DENIED", None),
             E::Busy(_) => Row(Code::ResourceExhausted, "OVERLOADED", Some(LIMIT_RETRY)),
             E::Draining => Row(Code::Unavailable, "SHUTTING_DOWN", Some(DRAIN_RETRY)),
+            E::MessageIncomplete => Row(Code::DeadlineExceeded, "MESSAGE_INCOMPLETE", None),
+            E::Unread => Row(Code::Aborted, "ACKNOWLEDGEMENTS_UNREAD", Some(DRAIN_RETRY)),
             E::StreamAge => Row(Code::Unavailable, "STREAM_AGE", Some(DRAIN_RETRY)),
             E::Internal => Row(Code::Internal, "INTERNAL", None),
         }

@@ -1,5 +1,5 @@
-//! Around every call of the ranking service: arrival time and deadline, metrics, a span with the ids of request and
-//! trace, and panics turned into INTERNAL.
+//! Around every call: what has come of its message is counted. Around those of the ranking service: arrival time and
+//! deadline, metrics, a span with the ids of request and trace, and panics turned into INTERNAL.
 
 use std::{
     future::Future,
@@ -23,6 +23,7 @@ use tracing::Instrument;
 
 use super::{
     ServiceError,
+    receive::Unfinished,
     shared::{Arrival, Counted, Shared},
 };
 use crate::{
@@ -35,13 +36,17 @@ const SERVICE: &str = "/sesrec.v1.RankingService/";
 
 /// Makes [`Observed`].
 #[derive(Clone)]
-pub(super) struct ObserveLayer(pub(super) Arc<Shared>);
+pub(super) struct ObserveLayer {
+    pub(super) shared: Arc<Shared>,
+    pub(super) unfinished: Arc<Unfinished>,
+}
 
 impl<S> Layer<S> for ObserveLayer {
     type Service = Observed<S>;
 
     fn layer(&self, inner: S) -> Observed<S> {
-        Observed { inner, shared: self.0.clone() }
+        let Self { shared, unfinished } = self.clone();
+        Observed { inner, shared, unfinished }
     }
 }
 
@@ -50,6 +55,7 @@ impl<S> Layer<S> for ObserveLayer {
 pub(super) struct Observed<S> {
     inner: S,
     shared: Arc<Shared>,
+    unfinished: Arc<Unfinished>,
 }
 
 type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -68,7 +74,8 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let mut request = request.map(|body| self.unfinished.count(body));
         let Some(rpc) = method(request.uri().path()) else {
             return Box::pin(self.inner.call(request));
         };

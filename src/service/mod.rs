@@ -1,6 +1,6 @@
 //! The gRPC service: protobuf in, protobuf out, everything between in domain values.
 //!
-//! `layer` notes arrival and deadline → `auth` asks for a token with the right → `methods`, the generated trait → one handler per method (`rank`, `append`,
+//! `layer` notes arrival and deadline, `receive` counts what has come of unfinished messages → `auth` asks for a token with the right → `methods`, the generated trait → one handler per method (`rank`, `append`,
 //! `history`, `info`) → `convert` checks requests, `present` makes answers, `errors` maps failures. `shared` is what
 //! handlers have in common, `last_known` this replica's copies of histories. [`Server`] puts it on a port.
 
@@ -17,6 +17,7 @@ mod methods;
 mod options;
 pub mod present;
 mod rank;
+mod receive;
 mod server;
 mod shared;
 mod violations;

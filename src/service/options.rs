@@ -42,6 +42,11 @@ pub struct Timeouts {
     pub stale: Duration,
     /// After which a stream ends, so that its caller's next one may go to a newer replica. `None`: never.
     pub stream: Option<Duration>,
+    /// From a message's first byte to its last.
+    pub message: Duration,
+    /// After which a stream ends whose caller doesn't read its acknowledgements: what it has sent takes room from all other
+    /// requests on its connection meanwhile.
+    pub unread: Duration,
 }
 
 /// How much runs at once.
@@ -93,6 +98,8 @@ impl Default for Timeouts {
             token: Duration::from_millis(100),
             stale: Duration::from_secs(600),
             stream: None,
+            message: Duration::from_secs(10),
+            unread: Duration::from_secs(20),
         }
     }
 }

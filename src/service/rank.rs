@@ -63,7 +63,7 @@ pub(super) async fn rank(
             model: model.clone(),
             features: seen.features.clone(),
             cache_key,
-            items: resolved.rows.clone(),
+            items: resolved.rows,
             top_k: question.top_k,
             explain: question.explain,
             deadline,

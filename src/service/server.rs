@@ -21,6 +21,7 @@ use super::{
     auth::AuthorizeLayer,
     connection::{Connections, Limits},
     layer::ObserveLayer,
+    receive::Unfinished,
     shared::Shared,
 };
 use crate::{
@@ -112,8 +113,10 @@ impl Server {
         let limits = Limits { connections: options.max_connections, silence, age: None };
         let incoming = Connections::new(listener, limits, signals.close_connections.clone()).into_stream();
         let ranking = RankingServiceServer::new(service).max_decoding_message_size(options.max_message_bytes);
+        let patience = shared.options.timeouts.message;
+        let unfinished = Arc::new(Unfinished::new(options.max_message_bytes, patience, shared.metrics.clone()));
         let router = transport(&options)?
-            .layer(ObserveLayer(shared.clone()))
+            .layer(ObserveLayer { shared: shared.clone(), unfinished })
             .layer(AuthorizeLayer::new(&options.security, shared.metrics.clone()))
             .add_service(health_service)
             .add_service(reflection().build_v1()?)

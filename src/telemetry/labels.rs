@@ -70,6 +70,8 @@ label!(
         Streams = "streams",
         /// As many histories as may be are read for callers or erased.
         Histories = "histories",
+        /// What has come of unfinished requests is as much as may be kept.
+        Unfinished = "unfinished",
         /// No token, or an unknown one.
         Unauthenticated = "unauthenticated",
         /// A token without the right.

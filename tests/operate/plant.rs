@@ -73,6 +73,11 @@ impl Replica {
         .await;
     }
 
+    /// Whether anybody listens where it will be.
+    pub fn listens(&self) -> bool {
+        TcpStream::connect(local(&self.port)).is_ok()
+    }
+
     /// SIGTERM, as an orchestrator does it; returns when the process has drained and ended.
     pub fn terminate(&mut self) {
         let status = Command::new("kill").args(["-TERM", &self.process.id().to_string()]).status();

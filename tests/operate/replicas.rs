@@ -2,8 +2,9 @@
 //! another, one killed, under load. Only what was in flight on the killed one may fail, and no token is broken.
 
 use std::{
+    io::Write,
     process::{Command, Stdio},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use crate::{
@@ -13,6 +14,31 @@ use crate::{
     redis_server::{Cluster, until},
     support::{event, recommendation},
 };
+
+/// A balancer would wait for one that listens and doesn't answer, and not ask another.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_loads_does_not_listen() {
+    let directory = tempfile::tempdir().unwrap();
+    let model = directory.path().join("bundle");
+    bundle::write(&model);
+    // A pipe in place of a file: loading goes on until somebody writes.
+    let (manifest, kept) = (model.join("manifest.json"), directory.path().join("kept.json"));
+    std::fs::rename(&manifest, &kept).unwrap();
+    assert!(Command::new("mkfifo").arg(&manifest).status().unwrap().success());
+    let mut replica = Replica::start(&model, "memory", &[]);
+    let until = Instant::now() + Duration::from_secs(1);
+    while Instant::now() < until {
+        assert!(!replica.listens());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let (text, mut pipe) =
+        (std::fs::read(&kept).unwrap(), std::fs::OpenOptions::new().write(true).open(&manifest).unwrap());
+    std::fs::rename(&kept, &manifest).unwrap();
+    pipe.write_all(&text).unwrap();
+    drop(pipe);
+    replica.ready().await;
+    assert!(replica.listens());
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_rolling_restart_fails_nobody_and_a_kill_only_its_own_requests() {

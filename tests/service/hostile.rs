@@ -299,13 +299,8 @@ async fn slow_body(channel: &mut Channel, method: &str, pieces: Vec<Vec<u8>>, pa
         tokio::time::sleep(pause).await;
         Some((Ok::<_, Status>(http_body::Frame::data(Bytes::from(piece))), pieces))
     });
-    let request = http::Request::post(format!("http://x{SERVICE}{method}"))
-        .header("content-type", "application/grpc")
-        .header("te", "trailers")
-        .body(Body::new(StreamBody::new(pieces)))
-        .unwrap();
     std::future::poll_fn(|cx| channel.poll_ready(cx)).await.unwrap();
-    channel.call(request).await.unwrap()
+    channel.call(request(method, Body::new(StreamBody::new(pieces)))).await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -327,6 +322,103 @@ async fn a_slow_body_meets_its_deadline() {
     let in_flight = || server.metric(r#"sesrec_requests_in_flight{rpc="Rank"}"#);
     server.until("at most the bystander's", || async { in_flight() <= 1.0 }).await;
     bystander.noticed_nothing().await;
+}
+
+/// The beginning of a message of 60 kB, without its last byte, and no end.
+fn begun() -> Body {
+    let length = 60_000_u32;
+    let piece = [&[0][..], &length.to_be_bytes(), &vec![0; length as usize - 1]].concat();
+    let frame = Ok::<_, Status>(http_body::Frame::data(Bytes::from(piece)));
+    Body::new(StreamBody::new(stream::iter([frame]).chain(stream::pending())))
+}
+
+fn request(method: &str, body: Body) -> http::Request<Body> {
+    let request = http::Request::post(format!("http://x{SERVICE}{method}"));
+    request.header("content-type", "application/grpc").header("te", "trailers").body(body).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn messages_that_never_end_are_bounded_and_end_in_time() {
+    let server = TestServer::with(|setup| {
+        setup.server.max_message_bytes = 64 << 10;
+        setup.service.timeouts.message = Duration::from_millis(500);
+        setup.service.timeouts.default = Duration::from_secs(60);
+    })
+    .await;
+    let bystander = Bystander::of(&server).await;
+    // Sixteen of the largest messages are a megabyte.
+    let callers = (0..40).map(|n| {
+        let method = ["Rank", "AppendEvents"][n % 2];
+        let channel = server.channel();
+        async move {
+            let mut channel = channel.await;
+            std::future::poll_fn(|cx| channel.poll_ready(cx)).await.unwrap();
+            let answer = channel.call(request(method, begun())).await.unwrap();
+            let status = Status::from_header_map(answer.headers());
+            // A stream that has begun tells it at its end.
+            match status {
+                Some(status) => status.code(),
+                None => {
+                    let trailers = http_body_util::BodyExt::collect(answer.into_body()).await;
+                    let trailers = trailers.map(|body| body.trailers().cloned().unwrap_or_default());
+                    trailers.map_or_else(|status| status.code(), |t| Status::from_header_map(&t).unwrap().code())
+                }
+            }
+        }
+    });
+    let codes = tokio::time::timeout(PATIENCE, futures::future::join_all(callers)).await.expect("all end");
+    let count = |code: Code| codes.iter().filter(|&&found| found == code).count();
+    assert!(count(Code::ResourceExhausted) >= 20, "{codes:?}");
+    assert!(count(Code::DeadlineExceeded) >= 10, "{codes:?}");
+    assert_eq!(count(Code::ResourceExhausted) + count(Code::DeadlineExceeded), 40, "{codes:?}");
+    assert!(server.metric(r#"sesrec_requests_rejected_total{reason="unfinished"}"#) >= 20.0);
+    bystander.noticed_nothing().await;
+}
+
+/// On one connection, as of a proxy: streams that send and don't read, and a request of somebody else's.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_that_read_nothing_leave_room_for_others() {
+    let server = TestServer::with(|setup| setup.service.timeouts.unread = Duration::from_secs(1)).await;
+    let socket = TcpStream::connect(server.address).await.unwrap();
+    // No answer's message may be sent.
+    let (mut connection, driver) = h2::client::Builder::new().initial_window_size(0).handshake(socket).await.unwrap();
+    tokio::spawn(driver);
+    let begin = |method: &str| {
+        let request = http::Request::post(format!("http://x{SERVICE}{method}"));
+        request.header("content-type", "application/grpc").header("te", "trailers").body(()).unwrap()
+    };
+    let event = v1::AppendEventRequest::encode_to_vec(&event("u", "a", 1, recommendation("i1")));
+    let framed = [&[0][..], &u32::try_from(event.len()).unwrap().to_be_bytes(), &event].concat();
+    let piece = Bytes::from(framed.repeat(100));
+    for _ in 0..24 {
+        connection = connection.ready().await.unwrap();
+        let (_, mut stream) = connection.send_request(begin("AppendEvents"), false).unwrap();
+        let piece = piece.clone();
+        tokio::spawn(async move {
+            loop {
+                stream.reserve_capacity(piece.len());
+                while stream.capacity() < piece.len() {
+                    match std::future::poll_fn(|cx| stream.poll_capacity(cx)).await {
+                        Some(Ok(_)) => {}
+                        _ => return,
+                    }
+                }
+                stream.send_data(piece.clone(), false).unwrap();
+            }
+        });
+    }
+    // They have filled the connection's window by then.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let (_, mut stream) = connection.ready().await.unwrap().send_request(begin("Rank"), false).unwrap();
+    stream.reserve_capacity(100);
+    let room = async {
+        while stream.capacity() < 100 {
+            std::future::poll_fn(|cx| stream.poll_capacity(cx)).await.unwrap().unwrap();
+        }
+    };
+    tokio::time::timeout(PATIENCE, room).await.expect("room for a request");
+    let ended = || server.metric(r#"sesrec_requests_total{rpc="AppendEvents",code="ABORTED"}"#) >= 1.0;
+    server.until("streams end that nobody reads", || async { ended() }).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -9,6 +9,7 @@ mod certificates;
 mod support;
 
 mod append;
+mod counted;
 mod errors;
 mod hostile;
 mod lifecycle;

@@ -246,6 +246,89 @@ async fn an_index_that_is_not_current_is_not_believed() {
     assert_eq!(append(&store, &recommendation("c", 15, "i")).await.outcome, Outcome::Conflict);
 }
 
+/// What another program has put in a user's place is that user's, and no outage.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_is_none_of_ours_is_corrupt() {
+    let server = RedisServer::start(&[]);
+    let store = connect(&server.url()).await;
+    append(&store, &recommendation("a", 1, "i")).await;
+    let mut connection = server.connection();
+    let keys: Vec<String> = redis::cmd("KEYS").arg("*:r").query(&mut connection).unwrap();
+    let _: () = redis::cmd("SET").arg(&keys[0]).arg("x").query(&mut connection).unwrap();
+    let both = [recommendation("b", 2, "i"), of_user("other", recommendation("b", 2, "i"))];
+    let mut answers = store.append(&both, soon()).await;
+    assert_eq!(answers.pop().unwrap().unwrap().outcome, Outcome::Applied);
+    assert!(matches!(answers.pop().unwrap(), Err(StoreError::Corrupt(_))));
+    assert!(matches!(store.load(&user("u"), None, soon()).await, Err(StoreError::Corrupt(_))));
+    // An element that the scripts can't take apart.
+    let _: () = redis::cmd("DEL").arg(&keys[0]).query(&mut connection).unwrap();
+    let _: () = redis::cmd("RPUSH").arg(&keys[0]).arg("x").query(&mut connection).unwrap();
+    let answer = store.append(&[recommendation("c", 3, "i")], soon()).await.remove(0);
+    assert!(matches!(answer, Err(StoreError::Corrupt(_))), "{answer:?}");
+}
+
+/// A server that takes no writes answers reads, also of users of whom something is past its time.
+#[tokio::test(flavor = "multi_thread")]
+async fn reads_go_on_where_writes_are_refused() {
+    let server = RedisServer::start(&[]);
+    let clock = TestClock::at(START_MICROS);
+    let redis = RedisOptions { clock: Some(clock.clone()), ..RedisOptions::default() };
+    let options = HistoryOptions { time_to_live: Some(Duration::from_secs(100)), ..options() };
+    let store = RedisStore::connect(&server.url(), redis, options).await.unwrap();
+    for (n, event) in
+        [recommendation("a", 0, "i"), search("s", 0, "s1", &[]), recommendation("b", 0, "j")].iter().enumerate()
+    {
+        let mut event = event.clone();
+        event.time = sesrec::domain::EventTime::from_nanos((START_MICROS + n as u64) * 1000).unwrap();
+        append(&store, &event).await;
+    }
+    let before = view(&store, &user("u")).await;
+    // The first two are past their time.
+    clock.advance(100_000_002);
+    let mut connection = server.connection();
+    let mut set = |replicas: u32| -> () {
+        redis::cmd("CONFIG")
+            .arg(&["SET", "min-replicas-to-write", &replicas.to_string()])
+            .query(&mut connection)
+            .unwrap()
+    };
+    set(1);
+    let names = |view: &sesrec::domain::UserHistoryView| -> Vec<String> {
+        view.recommendation_events.iter().map(|event| event.event_id.to_string()).collect()
+    };
+    for known in [None, Some(before.version)] {
+        let Loaded::History(read) = store.load(&user("u"), known, soon()).await.unwrap() else { panic!("unchanged") };
+        assert_eq!((names(&read), read.version), (vec!["b".to_owned()], before.version));
+        assert!(read.search_events.is_empty());
+    }
+    let refused = store.append(&[recommendation("c", (START_MICROS + 50_000_000) * 1000, "i")], soon()).await.remove(0);
+    assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
+    set(0);
+    let after = view(&store, &user("u")).await;
+    assert_eq!(names(&after), ["b"]);
+    assert!(after.version > before.version, "what went has gone");
+}
+
+/// Also over a connection that begins then.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_cannot_save_is_read() {
+    let server = RedisServer::start(&["--save", "3600 1000000", "--enable-protected-configs", "local"]);
+    append(&connect(&server.url()).await, &recommendation("a", 1, "i")).await;
+    let mut connection = server.connection();
+    let mut ask = |words: &[&str]| -> redis::RedisResult<redis::Value> {
+        redis::cmd(words[0]).arg(&words[1..]).query(&mut connection)
+    };
+    ask(&["CONFIG", "SET", "dir", "/proc"]).unwrap();
+    ask(&["BGSAVE"]).unwrap();
+    until("writes are refused", async || ask(&["SET", "x", "y"]).is_err_and(|error| error.code() == Some("MISCONF")))
+        .await;
+    let store = connect(&server.url()).await;
+    assert_eq!(view(&store, &user("u")).await.recommendation_events.len(), 1);
+    let refused = store.append(&[recommendation("b", 2, "i")], soon()).await.remove(0);
+    assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
+    store.ping(soon()).await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn two_replicas_see_each_other() {
     let server = RedisServer::start(&[]);

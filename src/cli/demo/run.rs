@@ -6,10 +6,9 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{anyhow, bail};
 use clap::Parser;
 use tokio::{
-    net::TcpListener,
     sync::oneshot,
     task::{JoinError, JoinHandle},
 };
@@ -24,7 +23,7 @@ use super::{
 use crate::{
     cli::{
         Cli, Command,
-        serve::{Listeners, serve_until},
+        serve::{Listeners, Port, serve_until},
         signals::Signals,
     },
     data::Dataset,
@@ -66,10 +65,8 @@ pub(in crate::cli) async fn run(args: Args) -> anyhow::Result<()> {
     if args.users < LEAST_USERS || args.items < LEAST_ITEMS {
         bail!("the story takes --users of at least {LEAST_USERS} and --items of at least {LEAST_ITEMS}");
     }
-    let listener = TcpListener::bind(&args.listen)
-        .await
-        .with_context(|| format!("--listen {}: choose another port with --listen 127.0.0.1:0", args.listen))?;
-    let address = listener.local_addr()?;
+    let port = Port::bind("--listen", &args.listen).await?;
+    let address = port.local_addr()?;
     let interrupt = Interrupt::listen();
     let scale = Scale { users: args.users, items: args.items, seed: args.seed };
     let stages = Stages::new(args.dir, scale, interrupt.clone());
@@ -77,7 +74,7 @@ pub(in crate::cli) async fn run(args: Args) -> anyhow::Result<()> {
     let data = Dataset::read(&stages.data())?;
 
     section("5. Serve, with histories in an embedded store");
-    let mut served = serve(&stages, listener).await?;
+    let mut served = serve(&stages, port).await?;
     let story = async {
         let reached = reachable(address);
         let mut client = connect(reached).await?;
@@ -129,8 +126,8 @@ fn ended_early(ended: Result<anyhow::Result<()>, JoinError>) -> anyhow::Error {
     }
 }
 
-/// Starts the server in this process, on a port that is bound already.
-async fn serve(stages: &Stages, grpc: TcpListener) -> anyhow::Result<Served> {
+/// Starts the server in this process.
+async fn serve(stages: &Stages, grpc: Port) -> anyhow::Result<Served> {
     let (model, store, address) =
         (stages.bundle().display().to_string(), format!("embedded:{}", stages.store().display()), grpc.local_addr()?);
     // The logs are of another year than the machine, whose disk may be busy with a build.

@@ -216,6 +216,7 @@ impl RedisStore {
     /// What an error means for a call that may be repeated.
     fn judge(&self, error: &RedisError) -> Verdict {
         let unavailable = || StoreError::Unavailable(format!("Redis at {}: {error}", self.name));
+        let corrupt = || StoreError::Corrupt(format!("Redis at {}: {error}", self.name));
         match error.code() {
             Some("NOSCRIPT") => Verdict::SendText,
             Some(
@@ -226,6 +227,11 @@ impl RedisStore {
                 "Redis at {} refuses the user or password: {error}",
                 self.name
             ))),
+            // One user's key holds what no script of this program wrote: no outage, and waiting doesn't help.
+            Some("WRONGTYPE") => Verdict::Final(corrupt()),
+            Some("ERR") if error.detail().is_some_and(|detail| detail.contains("user_script")) => {
+                Verdict::Final(corrupt())
+            }
             Some(_) => Verdict::Final(unavailable()),
             None if error.kind() == redis::ErrorKind::AuthenticationFailed => Verdict::Final(StoreError::Config(
                 format!("Redis at {} refuses the user or password: {error}", self.name),

@@ -155,6 +155,15 @@ local function without_head(list, count)
   return rest
 end
 
+local function without(list, dropped)
+  local known, rest = {}, {}
+  for i = 1, #dropped do known[dropped[i]] = true end
+  for i = 1, #list do
+    if not known[list[i]] then rest[#rest + 1] = list[i] end
+  end
+  return rest
+end
+
 -- Which clicks the rules have no place for, given the kept searches.
 local function surplus_clicks(searches, clicks)
   local dropped = {}

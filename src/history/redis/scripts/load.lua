@@ -9,17 +9,24 @@ for i = 2, 4 do
 end
 
 if due then
-  local lists, gone, before = {}, {}, version
-  local count = redis.call('LLEN', KEYS[2]) + redis.call('LLEN', KEYS[3]) + redis.call('LLEN', KEYS[4])
-  local indexed = index_is_current(count)
+  local lists, heads = {}, {}
   for i = 2, 4 do
     local list = redis.call('LRANGE', KEYS[i], 0, -1)
-    local head = expired(list)
-    if i < 4 then head = math.max(head, #list - max_events[i]) end
-    lists[i] = without_head(list, head)
-    drop_head(i, head, gone)
+    heads[i] = expired(list)
+    if i < 4 then heads[i] = math.max(heads[i], #list - max_events[i]) end
+    lists[i] = without_head(list, heads[i])
   end
-  drop_clicks(surplus_clicks(lists[3], lists[4]), gone)
+  local dropped = surplus_clicks(lists[3], lists[4])
+  -- Changes nothing. A server that takes no writes now (a replica, or one that misses its own, or can't save) says so here,
+  -- and answers reads all the same.
+  if redis.pcall('LTRIM', KEYS[2], 0, -1).err then
+    return { version_text(), erased, lists[2], lists[3], without(lists[4], dropped) }
+  end
+  local gone, before = {}, version
+  local count = redis.call('LLEN', KEYS[2]) + redis.call('LLEN', KEYS[3]) + redis.call('LLEN', KEYS[4])
+  local indexed = index_is_current(count)
+  for i = 2, 4 do drop_head(i, heads[i], gone) end
+  drop_clicks(dropped, gone)
   step_version()
   if indexed then update_index(before, gone) end
   -- A meta key that was lost is made anew without an expiry.

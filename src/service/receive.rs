@@ -1,0 +1,186 @@
+//! What has come of messages that are not whole yet: bounded for all callers together, and in time.
+//!
+//! Admission counts requests, which exist when their messages are decoded; until then tonic keeps what has come. A caller
+//! that begins thousands of large messages and ends none would have all of them kept for it.
+
+use std::{
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use tokio::time::{Sleep, sleep};
+use tonic::{Status, body::Body, codegen::Bytes};
+
+use super::ServiceError;
+use crate::telemetry::{Metrics, Rejection};
+
+/// gRPC's length-prefixed messages: a byte of flags, then the length.
+const PREFIX_BYTES: usize = 5;
+
+/// How many of the largest messages may be half-received at once.
+const LARGEST_MESSAGES: usize = 16;
+
+/// Of all callers.
+#[derive(Debug)]
+pub(super) struct Unfinished {
+    bytes: AtomicUsize,
+    max_bytes: usize,
+    /// From a message's first byte to its last.
+    patience: Duration,
+    metrics: Metrics,
+}
+
+impl Unfinished {
+    pub(super) fn new(max_message_bytes: usize, patience: Duration, metrics: Metrics) -> Self {
+        let max_bytes = max_message_bytes.saturating_mul(LARGEST_MESSAGES);
+        Self { bytes: AtomicUsize::new(0), max_bytes, patience, metrics }
+    }
+
+    /// The same body, counted.
+    pub(super) fn count(self: &Arc<Self>, body: Body) -> Body {
+        Body::new(Counted { inner: body, all: self.clone(), message: Message::default(), counted: 0, patience: None })
+    }
+}
+
+/// Where in its messages a body is.
+#[derive(Debug, Default)]
+struct Message {
+    prefix: [u8; PREFIX_BYTES],
+    /// Bytes of the message that have come, its prefix included.
+    come: usize,
+}
+
+impl Message {
+    /// Takes in what comes next; whether a message ended with it. Of whole messages nothing is left.
+    fn take(&mut self, mut data: &[u8]) -> bool {
+        let mut ended = false;
+        while !data.is_empty() {
+            if self.come < PREFIX_BYTES {
+                let (some, rest) = data.split_at(data.len().min(PREFIX_BYTES - self.come));
+                self.prefix[self.come..self.come + some.len()].copy_from_slice(some);
+                (self.come, data) = (self.come + some.len(), rest);
+            } else {
+                let some = data.len().min(self.bytes() - self.come);
+                (self.come, data) = (self.come + some, &data[some..]);
+            }
+            if self.come >= PREFIX_BYTES && self.come == self.bytes() {
+                (self.come, ended) = (0, true);
+            }
+        }
+        ended
+    }
+
+    /// How long it is, by its prefix.
+    fn bytes(&self) -> usize {
+        let [_, length @ ..] = self.prefix;
+        PREFIX_BYTES + u32::from_be_bytes(length) as usize
+    }
+}
+
+/// A request's body.
+struct Counted {
+    inner: Body,
+    all: Arc<Unfinished>,
+    message: Message,
+    /// Its part of what all have.
+    counted: usize,
+    /// While a message is not whole.
+    patience: Option<Pin<Box<Sleep>>>,
+}
+
+impl Counted {
+    fn come(&mut self, data: &[u8]) -> Result<(), ServiceError> {
+        if self.message.take(data) {
+            self.patience = None;
+        }
+        let (before, now) = (std::mem::replace(&mut self.counted, self.message.come), self.message.come);
+        // Most messages come whole, in one piece.
+        if now == before {
+            return Ok(());
+        }
+        let all = if now > before {
+            self.all.bytes.fetch_add(now - before, Ordering::Relaxed) + (now - before)
+        } else {
+            self.all.bytes.fetch_sub(before - now, Ordering::Relaxed) - (before - now)
+        };
+        if now > before && all > self.all.max_bytes {
+            self.all.metrics.rejected(Rejection::Unfinished);
+            return Err(ServiceError::Busy("too many requests are half-received"));
+        }
+        Ok(())
+    }
+}
+
+impl HttpBody for Counted {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let this = &mut *self;
+        if let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(cx) {
+            let data = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref());
+            let fine = data.map_or(Ok(()), |data| this.come(data));
+            return Poll::Ready(fine.map_or_else(|error| Some(Err(error.into())), |()| frame));
+        }
+        if this.message.come == 0 {
+            return Poll::Pending;
+        }
+        let patience = this.all.patience;
+        ready!(this.patience.get_or_insert_with(|| Box::pin(sleep(patience))).as_mut().poll(cx));
+        Poll::Ready(Some(Err(ServiceError::MessageIncomplete.into())))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.all.bytes.fetch_sub(self.counted, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// However messages are cut to pieces, what is counted is what has come of the one that is not whole.
+        #[test]
+        fn pieces_of_any_size(
+            lengths in prop::collection::vec(0_usize..300, 1..8),
+            cuts in prop::collection::vec(0_usize..2500, 0..20),
+        ) {
+            let mut bytes = vec![];
+            let mut ends = vec![0];
+            for length in lengths {
+                bytes.push(0);
+                bytes.extend((length as u32).to_be_bytes());
+                bytes.extend(vec![7; length]);
+                ends.push(bytes.len());
+            }
+            let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut.min(bytes.len())).collect();
+            cuts.sort_unstable();
+            let (mut message, mut at) = (Message::default(), 0);
+            for cut in cuts {
+                message.take(&bytes[at..cut]);
+                at = cut;
+                let whole = ends.iter().copied().filter(|&end| end <= at).max().unwrap_or_default();
+                prop_assert_eq!(message.come, at - whole);
+            }
+        }
+    }
+}
