@@ -20,9 +20,9 @@ pub enum ConfigError {
     /// Not readable.
     #[error("{0}: {1}")]
     Read(PathBuf, std::io::Error),
-    /// Not TOML.
-    #[error("{0}: {1}")]
-    Parse(PathBuf, toml::de::Error),
+    /// Not TOML. The line itself is not repeated: it may hold a token.
+    #[error("{0}:{1}: {2}")]
+    Parse(PathBuf, usize, String),
     /// A table or key that no flag corresponds to, or a value that no flag takes.
     #[error("{0}: {1}")]
     Key(PathBuf, String),
@@ -41,7 +41,10 @@ pub fn parse(args: impl IntoIterator<Item = String>) -> Result<Cli, ConfigError>
     let mut file = None;
     if let Some(path) = file_argument(&args).or_else(|| std::env::var_os("SESREC_CONFIG").map(PathBuf::from)) {
         let text = std::fs::read_to_string(&path).map_err(|error| ConfigError::Read(path.clone(), error))?;
-        let settings = text.parse::<toml::Table>().map_err(|error| ConfigError::Parse(path.clone(), error))?;
+        let settings = text.parse::<toml::Table>().map_err(|error| {
+            let before = error.span().map_or(0, |span| text[..span.start].matches('\n').count());
+            ConfigError::Parse(path.clone(), before + 1, error.message().to_owned())
+        })?;
         command = with_file(command, "", &settings, &path)?;
         file = Some((path, settings));
     }

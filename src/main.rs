@@ -3,8 +3,10 @@
 use std::{process::ExitCode, time::Duration};
 
 use sesrec::{
-    cli,
+    cli::{self, Command},
     config::{self, ConfigError},
+    secrets::without_passwords,
+    telemetry::logging,
 };
 
 /// Tensors of megabytes come and go with every training step. glibc gives such memory back to the kernel and faults it in
@@ -25,9 +27,9 @@ fn main() -> ExitCode {
     };
     let cli = match config::parse(args) {
         Ok(cli) => cli,
-        Err(ConfigError::Usage(error)) => error.exit(),
+        Err(ConfigError::Usage(error)) => return refused(&error),
         Err(error) => {
-            eprintln!("error: {error}");
+            eprintln!("error: {}", without_passwords(&error.to_string()));
             return ExitCode::from(2);
         }
     };
@@ -38,16 +40,33 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    // A server has a log with settings of its own.
+    if !matches!(cli.command, Command::Serve(_))
+        && let Err(error) = logging::init_warnings()
+    {
+        eprintln!("error: {error}");
+        return ExitCode::FAILURE;
+    }
     let ended = runtime.block_on(cli::run(cli));
     // What blocks still (a read of standard input, a model being loaded) can't be cancelled, and would be waited for.
     runtime.shutdown_timeout(Duration::from_millis(100));
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {}", told_once(&error));
+            eprintln!("error: {}", without_passwords(&told_once(&error)));
             ExitCode::FAILURE
         }
     }
+}
+
+/// What clap says of the command line: of help that was asked for, too. It repeats what was typed.
+fn refused(error: &clap::Error) -> ExitCode {
+    let told = error.render();
+    if error.use_stderr() && without_passwords(&told.to_string()) != told.to_string() {
+        eprint!("{}", without_passwords(&told.to_string()));
+        return ExitCode::from(2);
+    }
+    error.exit()
 }
 
 /// Standard output that can't be written to, which `println!` panics for: a reader who has had enough (`| head`) is the end,

@@ -36,12 +36,12 @@ pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
     number.checked_mul(1 << shift).ok_or_else(|| format!("{text} is too large"))
 }
 
-/// A number of things, at least one.
+/// A number of things, at least one. More than 2^32 - 1 is no number of anything here, and semaphores panic for some.
 pub(crate) fn parse_count(text: &str) -> Result<usize, String> {
-    match text.parse() {
+    match text.parse::<u32>() {
         Ok(0) => Err("must be at least 1".to_owned()),
-        Ok(count) => Ok(count),
-        Err(error) => Err(format!("{error}")),
+        Ok(count) => Ok(count as usize),
+        Err(error) => Err(format!("{error}; from 1 to {}", u32::MAX)),
     }
 }
 

@@ -202,15 +202,42 @@ fn what_no_flag_corresponds_to_is_an_error() {
         ("[import.kuaisar]\nskip = 1", "[import.kuaisar] skip"),
         ("[import.amazon]\nquiet = true", "[import] amazon"),
         ("[synth]\nusers = \"many\"", "invalid value 'many' for '--users"),
-        ("[synth", "sesrec.toml"),
+        ("[synth", "sesrec.toml:1: "),
     ] {
         fs::write(&file, text).unwrap();
         let message = refusal(&["synth", "--out", out.to_str().unwrap(), "--config", path], &[]);
         assert!(message.contains(reason), "{text}: {message}");
     }
+    // A line that can't be read may hold a secret.
+    fs::write(&file, "[rank]\ntoken = hidden\n").unwrap();
+    let message = refusal(&["synth", "--out", "x", "--config", path], &[]);
+    assert!(message.contains("sesrec.toml:2: ") && !message.contains("hidden"), "{message}");
     fs::remove_file(&file).unwrap();
     assert!(refusal(&["synth", "--out", "x", "--config", path], &[]).contains("sesrec.toml: "));
     assert!(refusal(&["synth", "--out", "x"], &[("SESREC_CONFIG", path)]).contains("sesrec.toml: "));
+}
+
+/// Whatever is wrong with a URL, its password stays out of logs and terminals.
+#[test]
+fn passwords_are_not_repeated() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("sesrec.toml");
+    for (args, variables, config) in [
+        (&["serve", "--model", "m", "--store", "redi://me:hidden@host"][..], &[][..], ""),
+        (&["serve", "--model", "m", "--store=redis:/me:hidden@host", "--listen", "nowhere"], &[], ""),
+        (&["serve", "--model", "m"], &[("SESREC_SERVE_STORE", "reddis://me:hidden@host")], ""),
+        (&["serve", "--model", "m"], &[], "[serve]\nstore = \"reddis://me:hidden@host\"\n"),
+        (&["serve", "--model", "m"], &[], "[serve]\nstore = redis://me:hidden@host\n"),
+        (&["bench", "replicas", "--redis", "http://me:hidden@host"], &[], ""),
+        (&["bench", "events", "redi://me:hidden@host/stream"], &[], ""),
+        (&["ingest", "redi://me:hidden@host/stream"], &[], ""),
+    ] {
+        fs::write(&file, config).unwrap();
+        let args = [args, &["--config", file.to_str().unwrap()]].concat();
+        let output = sesrec(&args, variables);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+        assert!(!output.status.success() && !said.contains("hidden"), "{args:?}: {said}");
+    }
 }
 
 /// A slip that would store something else than was meant.

@@ -42,16 +42,13 @@ impl LiveFlags {
 pub(super) fn evaluate(flags: &LiveFlags, json: Option<&Path>) -> anyhow::Result<()> {
     let mut join = LiveJoin::new(flags.within);
     for path in &flags.rank_log {
-        lines(path, "line of a rank log", |line| {
-            join.answer(line);
-            Ok(())
-        })?;
+        lines(path, "line of a rank log", |line| join.answer(line).context("time"))?;
     }
     join.sort();
     for path in &flags.events {
         lines(path, "proto3 JSON sesrec.v1.Event", |event: v1::Event| {
             let Some(Payload::Recommendation(recommendation)) = event.payload else { return Ok(()) };
-            let time = event.time.unwrap_or_default();
+            let time = event.time.context("time: is missing")?;
             let nanos = u64::try_from(i128::from(time.seconds) * 1_000_000_000 + i128::from(time.nanos));
             let Some(at) = nanos.ok().and_then(|nanos| EventTime::from_nanos(nanos).ok()) else {
                 bail!("time: must lie between 1970-01-01 and 2262-04-11");

@@ -299,14 +299,18 @@ impl Shared {
 
     /// Acknowledges what is settled, many at once, until all is.
     async fn acknowledge(self: Arc<Self>, mut settled: mpsc::UnboundedReceiver<String>) {
-        let mut connection = None;
+        let (mut connection, mut failing) = (None, false);
         let mut ids = vec![];
         while settled.recv_many(&mut ids, 4 * BATCH).await > 0 {
             while let Err(error) = self.acknowledge_once(&mut connection, &ids).await {
-                tracing::debug!(%error, "acknowledging");
+                // Once per outage: entries that are not acknowledged come again, and are duplicates then.
+                if !std::mem::replace(&mut failing, true) {
+                    tracing::warn!(%error, stream = self.stream, "entries can't be acknowledged; trying again until they are");
+                }
                 connection = None;
                 sleep(Duration::from_millis(200)).await;
             }
+            failing = false;
             let mut open = self.open();
             ids.drain(..).for_each(|id| {
                 open.remove(&id);

@@ -6,7 +6,11 @@ use std::{
 };
 
 use super::{Metrics, Rank};
-use crate::{data::Vocabulary, domain::EventTime, telemetry::rank_log::RankLogLine};
+use crate::{
+    data::Vocabulary,
+    domain::{EventTime, TimeError},
+    telemetry::rank_log::RankLogLine,
+};
 
 /// Logged answers by user, waiting for events.
 #[derive(Debug)]
@@ -60,12 +64,16 @@ impl LiveJoin {
     }
 
     /// Takes a line of the rank log in.
-    pub fn answer(&mut self, line: RankLogLine) {
-        let nanos = u64::try_from(line.time.as_nanosecond()).unwrap_or_default();
-        let at = EventTime::from_nanos(nanos).unwrap_or_default();
+    ///
+    /// # Errors
+    /// For a time before 1970 or after 2262.
+    pub fn answer(&mut self, line: RankLogLine) -> Result<(), TimeError> {
+        let nanos = u64::try_from(line.time.as_nanosecond()).unwrap_or(u64::MAX);
+        let at = EventTime::from_nanos(nanos)?;
         let items = line.items.iter().map(|item| self.items.insert(item)).collect();
         let shown = Shown { at, model: self.models.insert(&line.model_version), items, clicked: vec![] };
         self.shown.entry(line.user_id).or_default().push(shown);
+        Ok(())
     }
 
     /// No more lines come: events may.
@@ -129,10 +137,10 @@ mod tests {
     fn a_click_counts_for_the_latest_answer_that_showed_it_in_time() {
         let mut join = LiveJoin::new(Duration::from_secs(100));
         // Not in order: several replicas' logs are read one after another.
-        join.answer(line(2000, "u", "b", &["z", "y"]));
-        join.answer(line(1000, "u", "a", &["x", "y", "z"]));
-        join.answer(line(1050, "u", "a", &["y", "x"]));
-        join.answer(line(1000, "v", "a", &["x"]));
+        join.answer(line(2000, "u", "b", &["z", "y"])).unwrap();
+        join.answer(line(1000, "u", "a", &["x", "y", "z"])).unwrap();
+        join.answer(line(1050, "u", "a", &["y", "x"])).unwrap();
+        join.answer(line(1000, "v", "a", &["x"])).unwrap();
         join.sort();
         let second = |second: u64| EventTime::from_millis(second * 1000).expect("a time");
         join.event("u", "z", second(1060)); // the first answer's third

@@ -33,7 +33,7 @@ pub async fn run<L: Listener<Addr = SocketAddr>>(
 ) -> io::Result<()> {
     let router = Router::new()
         .route("/metrics", get(scrape))
-        .with_state(metrics)
+        .with_state((metrics, readiness.clone()))
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(move || async move { ready(&readiness) }))
         .route("/loglevel", get(log_level).put(change_log_level))
@@ -75,7 +75,11 @@ async fn the_last(mut response: Response) -> Response {
     response
 }
 
-async fn scrape(State(metrics): State<Metrics>, headers: HeaderMap) -> impl IntoResponse {
+async fn scrape(
+    State((metrics, readiness)): State<(Metrics, ReadinessWatch)>,
+    headers: HeaderMap,
+) -> impl IntoResponse {
+    metrics.ready(readiness.state().is_ok());
     let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
     if accept.contains("application/openmetrics-text") {
         ([(header::CONTENT_TYPE, OPEN_METRICS)], metrics.encode())
@@ -141,7 +145,9 @@ mod tests {
 
         let answer = ask(address, "/readyz", "*/*").await;
         assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("not ready: starting"), "{answer}");
+        assert!(ask(address, "/metrics", "*/*").await.contains("sesrec_ready 0"));
         readiness.ready();
+        assert!(ask(address, "/metrics", "*/*").await.contains("sesrec_ready 1"));
         assert!(ask(address, "/readyz", "*/*").await.starts_with("HTTP/1.1 200"));
         assert!(ask(address, "/healthz", "*/*").await.starts_with("HTTP/1.1 200"));
 

@@ -64,6 +64,13 @@ pub fn init(options: &LogOptions) -> Result<(), LoggingError> {
     Ok(())
 }
 
+/// Starts logging of warnings for the rest of the process: for commands whose output is not a log.
+pub fn init_warnings() -> Result<(), LoggingError> {
+    let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
+    let lines = lines.without_time().with_target(false).with_filter(parse("warn,opentelemetry=off")?);
+    tracing_subscriber::registry().with(lines).try_init().map_err(|error| LoggingError::Twice(error.into()))
+}
+
 fn parse(directives: &str) -> Result<EnvFilter, LoggingError> {
     // A word that is no level is the name of a part of the program, whether there is one or not: a slip of the pen would
     // switch everything off.

@@ -128,6 +128,7 @@ pub(super) struct Inner {
     events: Family<OutcomeLabel, Counter>,
     history_lag: Histogram,
     rank_log: Family<OutcomeLabel, Counter>,
+    ready: Gauge,
     model: Family<ModelLabels, Gauge>,
     model_loaded: FloatGauge,
     model_load: FloatGauge,
@@ -187,6 +188,7 @@ impl Metrics {
             events: add(r, "events_appended", "Events by what became of them. Many too_old: the stream lags behind; many conflict: event ids are not unique; failed: not acknowledged, the sender must repeat them", Family::default()),
             history_lag: add(r, "history_lag_seconds", "From an event's time to its acknowledgement. Growth: the pipeline before this server lags", Histogram::new(LAG_SECONDS)),
             rank_log: add(r, "rank_log", "Lines of the rank log by what became of them. dropped: its disk is slower than the sample; failed: see the log. Neither slows a Rank", Family::default()),
+            ready: add(r, "ready", "1 while this replica answers that traffic may come (/readyz, gRPC health), else 0. 0 for minutes: /readyz and the log say why", Gauge::default()),
             model: add(r, "model_info", "1 for the live model: its bundle's name and version, architecture and device", Family::default()),
             model_loaded: add(r, "model_loaded_timestamp_seconds", "When the live model was loaded, in Unix time. time() minus this is its age: alert when retraining should have replaced it", FloatGauge::default()),
             model_load: add(r, "model_load_duration_seconds", "How long loading and warming the live model took: what a new replica needs before it is ready", FloatGauge::default()),
@@ -317,9 +319,14 @@ impl Metrics {
         }
     }
 
-    /// A line of the rank log was written, or not.
-    pub(crate) fn rank_log(&self, outcome: RankLogOutcome) {
-        self.0.rank_log.get_or_create(&OutcomeLabel { outcome: outcome.label() }).inc();
+    /// Lines of the rank log were written, or not.
+    pub(crate) fn rank_log(&self, outcome: RankLogOutcome, lines: u64) {
+        self.0.rank_log.get_or_create(&OutcomeLabel { outcome: outcome.label() }).inc_by(lines);
+    }
+
+    /// Whether traffic may come.
+    pub(super) fn ready(&self, ready: bool) {
+        self.0.ready.set(ready.into());
     }
 
     /// A model went live.

@@ -116,7 +116,7 @@ impl RankLog {
             None => false,
         };
         if !queued {
-            self.0.metrics.rank_log(RankLogOutcome::Dropped);
+            self.0.metrics.rank_log(RankLogOutcome::Dropped, 1);
         }
     }
 }
@@ -133,34 +133,50 @@ impl Drop for Shared {
 /// Writes until all handles are gone. A disk that fails loses lines, never requests.
 fn write(mut files: Files, lines: &Receiver<RankLogLine>, metrics: &Metrics) {
     let mut failing = false;
-    // Of the oldest line that is in memory only.
-    let mut flush_at: Option<Instant> = None;
+    // Lines that are in memory only, and when the oldest of them has to be in the file.
+    let (mut buffered, mut flush_at) = (0, None::<Instant>);
     loop {
         let patience = flush_at.map_or(FLUSH_EVERY, |at| at.saturating_duration_since(Instant::now()));
-        let mut result = match lines.recv_timeout(patience) {
-            Ok(line) => {
-                flush_at.get_or_insert_with(|| Instant::now() + FLUSH_EVERY);
-                let result = files.append(&line);
-                metrics.rank_log(if result.is_ok() { RankLogOutcome::Written } else { RankLogOutcome::Failed });
-                result
-            }
-            Err(RecvTimeoutError::Timeout) => Ok(()),
+        let appended = match lines.recv_timeout(patience) {
+            Ok(line) => Some(files.append(&line)),
+            Err(RecvTimeoutError::Timeout) => None,
             Err(RecvTimeoutError::Disconnected) => break,
         };
-        if flush_at.is_some_and(|at| at <= Instant::now()) {
-            flush_at = None;
-            result = result.and(files.file.flush());
+        match appended {
+            Some(Ok(())) => {
+                buffered += 1;
+                flush_at.get_or_insert_with(|| Instant::now() + FLUSH_EVERY);
+            }
+            Some(Err(_)) => metrics.rank_log(RankLogOutcome::Failed, 1),
+            None => {}
         }
-        // Once per outage, not once per line.
-        if let Err(error) = &result
-            && !failing
-        {
-            tracing::warn!(%error, path = %files.path.display(), "the rank log can't be written");
+        let flushed = flush_at.filter(|&at| at <= Instant::now()).map(|_| files.file.flush());
+        match flushed {
+            Some(Ok(())) => {
+                metrics.rank_log(RankLogOutcome::Written, std::mem::take(&mut buffered));
+                flush_at = None;
+            }
+            // They stay in memory; the file may take them yet.
+            Some(Err(_)) => flush_at = Some(Instant::now() + FLUSH_EVERY),
+            None => {}
         }
-        failing = result.is_err();
+        // Once per outage, not once per line; what only went to memory doesn't end one.
+        match (appended, flushed) {
+            (Some(Err(error)), _) | (_, Some(Err(error))) => {
+                if !std::mem::replace(&mut failing, true) {
+                    tracing::warn!(%error, path = %files.path.display(), "the rank log can't be written");
+                }
+            }
+            (_, Some(Ok(()))) => failing = false,
+            (_, None) => {}
+        }
     }
-    if let Err(error) = files.file.flush() {
-        tracing::warn!(%error, path = %files.path.display(), "the rank log's end was not written");
+    match files.file.flush() {
+        Ok(()) => metrics.rank_log(RankLogOutcome::Written, buffered),
+        Err(error) => {
+            metrics.rank_log(RankLogOutcome::Failed, buffered);
+            tracing::warn!(%error, path = %files.path.display(), "the rank log's end was not written");
+        }
     }
 }
 
@@ -300,6 +316,19 @@ mod tests {
             }
             assert!(Instant::now() < patience, "{n} lines, none in the file");
         }
+    }
+
+    /// What is in memory only has not been written.
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_full_disk_is_counted() {
+        let metrics = Metrics::new();
+        let log = options(Path::new("/dev/full"), 1.0, u64::MAX).open(&metrics).expect("opened").expect("wanted");
+        (0..3).for_each(|n| log.offer(|| line(n)));
+        drop(log);
+        let text = metrics.encode();
+        assert!(text.contains(r#"sesrec_rank_log_total{outcome="failed"} 3"#), "{text}");
+        assert!(text.contains(r#"sesrec_rank_log_total{outcome="written"} 0"#), "{text}");
     }
 
     #[test]

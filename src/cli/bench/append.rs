@@ -30,7 +30,7 @@ use crate::{
             ranking_service_client::RankingServiceClient,
         },
     },
-    units::parse_duration,
+    units::{parse_count, parse_duration},
 };
 
 /// Options of `sesrec bench append`.
@@ -56,13 +56,13 @@ pub struct Args {
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct LoadOptions {
     /// Streams side by side.
-    #[arg(long, default_value_t = 8, value_name = "N")]
+    #[arg(long, default_value_t = 8, value_parser = parse_count, value_name = "N")]
     pub(super) streams: usize,
     /// Unacknowledged events per stream.
-    #[arg(long, default_value_t = 256, value_name = "W")]
+    #[arg(long, default_value_t = 256, value_parser = parse_count, value_name = "W")]
     pub(super) window: usize,
     /// Events in a row of one user: interactions, then, where there are three or more, a search and a click on it.
-    #[arg(long, default_value_t = 10, value_name = "N")]
+    #[arg(long, default_value_t = 10, value_parser = parse_count, value_name = "N")]
     pub(super) visit: usize,
     /// How long it measures; each command has its own flag for it.
     #[arg(skip)]
@@ -94,7 +94,6 @@ pub(super) async fn measure(
     report: &mut Report,
 ) -> anyhow::Result<Acknowledged> {
     let LoadOptions { streams, window, visit, .. } = *options;
-    ensure!(streams > 0 && window > 0 && visit > 0, "--streams, --window and --visit must be above 0");
     // Another run must not be a replay of this one.
     let run = EventTime::now().nanos();
     let started = Instant::now();

@@ -17,6 +17,7 @@ use crate::{
     domain::EventTime,
     model::random,
     proto::v1::Event,
+    units::parse_count,
 };
 
 /// Of the model of `bench local`; a store keeps whatever item is named.
@@ -33,10 +34,10 @@ pub struct Args {
     #[arg(value_name = "OUTPUT", default_value = "-")]
     output: String,
     /// How many.
-    #[arg(long, default_value_t = 200_000, value_name = "N")]
+    #[arg(long, default_value_t = 200_000, value_parser = parse_count, value_name = "N")]
     count: usize,
     /// Distinct users.
-    #[arg(long, default_value_t = 10_000, value_name = "N")]
+    #[arg(long, default_value_t = 10_000, value_parser = parse_count, value_name = "N")]
     users: usize,
     /// The field of an entry that gets the event.
     #[arg(long, default_value = "event", value_name = "NAME")]

@@ -20,7 +20,7 @@ use crate::{
     nn::DeviceChoice,
     service::{RankingServer, Server, ServerOptions, ServiceOptions},
     telemetry::Metrics,
-    units::parse_duration,
+    units::{parse_count, parse_duration},
 };
 
 /// Connections that the load takes turns on.
@@ -30,7 +30,7 @@ const CONNECTIONS: usize = 4;
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Items of the catalogue.
-    #[arg(long, default_value_t = 100_000, value_name = "N")]
+    #[arg(long, default_value_t = 100_000, value_parser = parse_count, value_name = "N")]
     items: usize,
     /// Candidates per request; several values make several runs.
     #[arg(long, default_values_t = [100, 1000], value_delimiter = ',', value_name = "N")]

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     proto::v1::{GetModelInfoRequest, GetModelInfoResponse, RankRequest, ranking_service_client::RankingServiceClient},
-    units::parse_duration,
+    units::{parse_count, parse_duration},
 };
 
 /// Callers unless the command line says otherwise.
@@ -75,10 +75,10 @@ pub(super) struct LoadOptions {
     #[arg(long, default_value = "5s", value_parser = parse_duration, value_name = "DURATION")]
     pub(super) timeout: Duration,
     /// Connections that requests take turns on.
-    #[arg(long, default_value_t = 4, value_name = "N")]
+    #[arg(long, default_value_t = 4, value_parser = parse_count, value_name = "N")]
     pub(super) connections: usize,
     /// Requests in flight; those due beyond it are not sent, and counted.
-    #[arg(long, default_value_t = 4096, value_name = "N")]
+    #[arg(long, default_value_t = 4096, value_parser = parse_count, value_name = "N")]
     pub(super) max_in_flight: usize,
 }
 

@@ -24,7 +24,7 @@ use super::{
 use crate::{
     cli::connect_args::{ConnectArgs, Transport},
     model::random,
-    units::parse_duration,
+    units::{parse_count, parse_duration},
 };
 
 /// Connections to each replica.
@@ -42,10 +42,10 @@ pub struct Args {
     #[arg(long, default_value = "redis://localhost:6379", value_name = "URL")]
     redis: String,
     /// Items of the catalogue.
-    #[arg(long, default_value_t = 100_000, value_name = "N")]
+    #[arg(long, default_value_t = 100_000, value_parser = parse_count, value_name = "N")]
     items: usize,
     /// Candidates per request.
-    #[arg(long, default_value_t = 100, value_name = "N")]
+    #[arg(long, default_value_t = 100, value_parser = parse_count, value_name = "N")]
     candidates: usize,
     /// How histories reach the model: stored ones are read from Redis, and their users are encoded once.
     #[arg(long, value_enum, default_value = "stored")]

@@ -9,6 +9,7 @@ use rand_chacha::ChaCha8Rng;
 use crate::{
     data::Dataset,
     proto::v1::{History, RankRequest, Recommendation, Search, search::QueryForm},
+    units::parse_count,
 };
 
 /// Where item ids come from: the server has no call that lists them.
@@ -56,7 +57,7 @@ pub(super) enum HistoryMode {
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct Users {
     /// Distinct users.
-    #[arg(long, default_value_t = 200, value_name = "N")]
+    #[arg(long, default_value_t = 200, value_parser = parse_count, value_name = "N")]
     pub(super) users: usize,
     /// Recommendation events per user.
     #[arg(long, default_value_t = 150, value_name = "N")]
