@@ -189,6 +189,37 @@ async fn poison_goes_to_the_dead_letter_file_and_stops_nothing() {
     assert!(missing.contains("--dead-letter"), "{missing}");
 }
 
+/// What one user's key holds may be beyond repair: that user's events are kept aside. If all are, it is the store that is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_that_the_store_cannot_take_stop_nobody_else() {
+    let server = TestServer::start().await;
+    server.store.fail(Fault::CorruptFrom("v"));
+    let directory = tempfile::tempdir().unwrap();
+    let (file, dead_letter) = (directory.path().join("events.ndjson"), directory.path().join("dead.ndjson"));
+    let ingest = async |users: &[&str]| {
+        let events = users.iter().enumerate();
+        let lines = events.map(|(n, user)| json(event(user, &format!("e{n}"), n as i64, recommendation("i1"))) + "\n");
+        std::fs::write(&file, lines.collect::<String>()).unwrap();
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_sesrec"));
+        command.arg("ingest").arg(&file).args(["--server", &format!("http://{}", server.address), "--dead-letter"]);
+        command.arg(&dead_letter).output().await.unwrap()
+    };
+    let output = ingest(&["u", "v", "u", "w", "u"]).await;
+    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.contains("FAILED 2"), "{said}");
+    let letters = std::fs::read_to_string(&dead_letter).unwrap();
+    assert_eq!(letters.matches(r#""outcome":"FAILED""#).count(), 2, "{letters}");
+    assert!(letters.contains("DataLoss") && letters.contains(r#""position":"line 4""#), "{letters}");
+
+    assert_eq!(server.metric(APPLIED), 3.0);
+
+    std::fs::remove_file(&dead_letter).unwrap();
+    let output = ingest(&["v"; 40]).await;
+    assert!(!output.status.success(), "{output:?}");
+    let letters = std::fs::read_to_string(&dead_letter).unwrap();
+    assert_eq!(letters.lines().count(), 10, "the others are not given up: {letters}");
+}
+
 /// Streams end at their age; a source that has nothing to send meanwhile has not failed to. And a read of standard input, which
 /// nothing can cancel, keeps nobody from stopping.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

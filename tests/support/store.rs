@@ -27,6 +27,8 @@ pub enum Fault {
     StallAppendsAfter(usize),
     /// Appends fail from the n-th event of a call on.
     FailAppendsFrom(usize),
+    /// What is stored of users from this one on, by name, can't be read.
+    CorruptFrom(&'static str),
     /// Loads answer an empty history this often before they answer truly: a replica that lags.
     LaggingLoads(usize),
 }
@@ -106,6 +108,17 @@ impl HistoryStore for FaultyStore {
             return vec![Err(error); events.len()];
         }
         let fault = self.room_for(events.len()).await;
+        if let Fault::CorruptFrom(first) = fault {
+            let mut results = vec![];
+            for event in events {
+                let corrupt = Err(StoreError::Corrupt("broken by the test".into()));
+                let sound = event.user_id.as_str() < first;
+                let result =
+                    if sound { self.inner.append(std::slice::from_ref(event), deadline).await } else { vec![corrupt] };
+                results.extend(result);
+            }
+            return results;
+        }
         let good = if let Fault::FailAppendsFrom(n) = fault { n.min(events.len()) } else { events.len() };
         let mut results = self.inner.append(&events[..good], deadline).await;
         self.appended.fetch_add(good, Ordering::SeqCst);
