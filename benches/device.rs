@@ -20,7 +20,7 @@ use sesrec::{
     data::UserFeatures,
     engine::EngineOptions,
     model::{Bundle, ModelConfig, RankerOptions, RankingModel, ScoreRequest, UserState, random, sesrec::SesRecRanker},
-    nn::{DeviceChoice, device_name},
+    nn::{DeviceChoice, device_name, sigmoid},
 };
 use sizes::{FLOP_PER_CANDIDATE, ITEMS};
 use times::{median, quantile, repeated};
@@ -125,13 +125,18 @@ fn parity(bundle: &Bundle, rankers: &[(&str, &dyn RankingModel)], users: &[UserF
     let on_cpu = bundle.ranker(&Device::Cpu)?;
     let batch = Batch::new(16, 1_000);
     let users: Vec<&UserFeatures> = users.iter().take(16).collect();
-    let expected = batch.score(&*on_cpu, &on_cpu.encode(&users)?)?.concat();
+    // As answers have them.
+    let scores = |ranker: &dyn RankingModel| -> Result<Vec<f32>> {
+        let mut scores = batch.score(ranker, &ranker.encode(&users)?)?.concat();
+        sigmoid(&mut scores);
+        Ok(scores)
+    };
+    let expected = scores(&*on_cpu)?;
     let lowest = expected.iter().copied().fold(f32::INFINITY, f32::min);
     let highest = expected.iter().copied().fold(0.0, f32::max);
     println!("\n{} scores from {lowest:.3} to {highest:.3}; largest difference from the CPU's:", expected.len());
     for (name, ranker) in rankers {
-        let scores = batch.score(*ranker, &ranker.encode(&users)?)?.concat();
-        let far = scores.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        let far = scores(*ranker)?.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         println!("    {name}: {far:.1e}");
     }
     Ok(())

@@ -14,6 +14,7 @@ use candle_core::Device;
 use sesrec::{
     data::UserRow,
     model::{Bundle, ScoreRequest, random},
+    nn::sigmoid,
 };
 
 #[global_allocator]
@@ -77,7 +78,9 @@ fn serve(dir: &Path, counts: &[usize]) -> Result<(), Error> {
     let (user, lists) = (random::user(ITEMS, 0), lists(counts));
     let rank = |items: &[u32]| {
         let state = model.encode(&[&user])?.remove(0);
-        Ok::<_, Error>(model.score(&[ScoreRequest { state: &state, items }])?.remove(0))
+        let mut scores = model.score(&[ScoreRequest { state: &state, items }])?.remove(0);
+        sigmoid(&mut scores);
+        Ok::<_, Error>(scores)
     };
     let list = |count: &str| {
         let count = count.parse::<usize>()?;

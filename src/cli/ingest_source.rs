@@ -13,6 +13,7 @@ use tokio::{
 };
 
 use super::ingest_stream::StreamSource;
+use crate::files::write_whole;
 
 /// The longest line that is read, in bytes: a valid event has at most about 140 kB.
 pub(super) const MAX_LINE_BYTES: usize = 1 << 20;
@@ -252,11 +253,7 @@ impl Checkpoint {
     /// Notes that everything up to `line` is settled.
     pub(super) fn write(&mut self, line: u64) -> anyhow::Result<()> {
         self.state.line = line;
-        // The whole name: `events.1` and `events.2` may be two checkpoints that are written at once.
-        let mut beside = self.path.as_os_str().to_owned();
-        beside.push(".tmp");
-        let written = std::fs::write(&beside, serde_json::to_vec(&self.state)?);
-        written.and_then(|()| std::fs::rename(&beside, &self.path)).with_context(|| self.path.display().to_string())
+        write_whole(&self.path, &serde_json::to_vec(&self.state)?).with_context(|| self.path.display().to_string())
     }
 }
 

@@ -4,11 +4,8 @@ use std::path::Path;
 
 use indicatif::HumanCount;
 
-use super::{
-    Comparison, ExperimentError, PairedTest, Row, ServingCost, Spread, comparison::SIGNIFICANT, row::METRICS,
-    store::write_whole,
-};
-use crate::{eval::Metrics, table::Table};
+use super::{Comparison, ExperimentError, PairedTest, Row, ServingCost, Spread, comparison::SIGNIFICANT, row::METRICS};
+use crate::{eval::Metrics, files::write_whole, table::Table};
 
 /// A table with what is to be said about it.
 #[derive(Debug)]

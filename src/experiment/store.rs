@@ -3,14 +3,14 @@
 
 use std::{
     fs::{self, File, TryLockError},
-    io::{self, Write},
+    io,
     path::{Path, PathBuf},
 };
 
 use serde::{Deserialize, Serialize};
 
 use super::{ExperimentError, RunConfig, RunKey, RunRecord, record::hash};
-use crate::{data::DATASET_MANIFEST, eval::Metrics, model::Manifest};
+use crate::{data::DATASET_MANIFEST, eval::Metrics, files::write_whole, model::Manifest};
 
 /// Grows when the format changes; runs of another one are made anew.
 const FORMAT: u32 = 1;
@@ -119,14 +119,4 @@ fn check(json: &[u8], config: &RunConfig) -> Result<RunRecord, String> {
         return Err("does not match its checksum".into());
     }
     Ok(run)
-}
-
-/// Whole or not at all.
-pub(super) fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
-    let mut temporary = path.to_owned().into_os_string();
-    temporary.push(".new");
-    let mut file = File::create(&temporary)?;
-    file.write_all(content)?;
-    file.sync_all()?;
-    fs::rename(&temporary, path)
 }

@@ -1,0 +1,39 @@
+//! Files that are there as a whole or not at all.
+
+use std::{
+    fs::{self, File},
+    io::{self, Write},
+    path::Path,
+};
+
+/// Puts `content` in the file's place in one step, on the disk: what is killed, or loses its power, leaves the old one. Two
+/// writers of one file at once are not meant.
+pub(crate) fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
+    // The whole name: `events.1` and `events.2` may be written at once.
+    let mut temporary = path.to_owned().into_os_string();
+    temporary.push(".new");
+    let mut file = File::create(&temporary)?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    fs::rename(&temporary, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_old_file_stays_until_the_new_one_is_whole() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("state.json");
+        write_whole(&path, b"old").expect("written");
+        // Where the new one can't be made, nothing has changed.
+        fs::create_dir(directory.path().join("state.json.new")).expect("made");
+        write_whole(&path, b"new").expect_err("a directory is in the way");
+        assert_eq!(fs::read(&path).expect("there"), b"old");
+        fs::remove_dir(directory.path().join("state.json.new")).expect("removed");
+        write_whole(&path, b"new").expect("written");
+        assert_eq!(fs::read(&path).expect("there"), b"new");
+        assert_eq!(fs::read_dir(directory.path()).expect("listed").count(), 1);
+    }
+}
