@@ -122,7 +122,7 @@ pub(super) struct HistoryArgs {
     /// Newest searches kept per user; raised to what the model reads.
     #[arg(long, default_value_t = HistoryOptions::default().max_searches, value_name = "N")]
     max_searches: usize,
-    /// Clicks kept per search, the earliest; raised to what the model reads.
+    /// Clicks kept per search, the earliest, several on one item included; raised to what the model reads.
     #[arg(long, default_value_t = HistoryOptions::default().max_clicks, value_name = "N")]
     max_clicks: usize,
     /// Clicks that wait for their search, per user.

@@ -338,6 +338,27 @@ fn stopping_within_an_epoch_and_resuming_continues_exactly() {
     assert_eq!(timeless(&outcome), timeless(&expected));
 }
 
+/// What ends without a word (here by an error) goes on from the last of the steps that are kept.
+#[test]
+fn checkpoints_within_an_epoch_are_written_as_often_as_asked() {
+    let (dataset, negatives, directory) =
+        (dataset(), EvaluationNegatives::sampled(20, 1), tempfile::tempdir().unwrap());
+    let straight = Factorisation::new(&dataset);
+    trainer(&dataset, &negatives, recipe(2), &directory.path().join("a")).run(&straight, None).unwrap();
+    for (every, expected) in [(0, None), (3, Some(Position { epoch: 1, step: 6 }))] {
+        let part = directory.path().join(every.to_string());
+        let mut trainer = trainer(&dataset, &negatives, recipe(2), &part);
+        trainer.files.checkpoint_steps = every;
+        let mut broken = Factorisation::new(&dataset);
+        broken.broken_step = 8;
+        trainer.run(&broken, None).unwrap_err();
+        assert_eq!(checkpoint(&part).map(|checkpoint| checkpoint.position()), expected);
+        let resumed = Factorisation::new(&dataset);
+        trainer.run(&resumed, checkpoint(&part)).unwrap();
+        assert!(weights(&resumed) == weights(&straight), "every {every}");
+    }
+}
+
 #[test]
 fn a_checkpoint_of_another_run_is_refused() {
     let (dataset, negatives, directory) =
