@@ -2,7 +2,7 @@
 
 use std::{future::Future, net::SocketAddr, path::Path, sync::Arc};
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, ensure};
 use candle_core::Device;
 use tokio::{
     net::{TcpListener, TcpSocket, lookup_host},
@@ -26,8 +26,8 @@ use crate::{
 /// Options of `sesrec serve`.
 pub type Args = ServeArgs;
 
-/// Ports that are bound already, so that one that is taken is told before anything is loaded. Nobody listens yet: a balancer
-/// that connects is refused at once, and asks another replica.
+/// Ports that are bound already, so that one where somebody listens is told before anything is loaded. Nobody listens here yet: a
+/// balancer that connects is refused at once, and asks another replica.
 pub(super) struct Listeners {
     /// gRPC.
     pub grpc: Port,
@@ -50,6 +50,10 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
             MetricsListen::At(address) => Some(Port::bind("--metrics-listen", address).await?),
         },
     };
+    if let Some(metrics) = &listeners.metrics {
+        let (grpc, metrics) = (listeners.grpc.local_addr()?, metrics.local_addr()?);
+        ensure!(grpc != metrics, "--metrics-listen and --listen are both {grpc}: each needs a port of its own");
+    }
     let stopped = async {
         let _ = stopping.await;
     };
@@ -207,11 +211,14 @@ impl Port {
         let bound = async {
             let mut failed = std::io::Error::other("no such host");
             for found in lookup_host(address).await? {
-                let socket = if found.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-                // What a predecessor's connections left doesn't count. Without a number, one that nobody has is wanted.
-                socket.set_reuseaddr(cfg!(unix) && found.port() != 0)?;
-                match socket.bind(found) {
-                    Ok(()) => return Ok(socket),
+                let bind = || {
+                    let socket = if found.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+                    // What a predecessor's connections left doesn't count. Without a number, one that nobody has is wanted.
+                    socket.set_reuseaddr(cfg!(unix) && found.port() != 0)?;
+                    socket.bind(found).map(|()| socket)
+                };
+                match bind() {
+                    Ok(socket) => return Ok(socket),
                     Err(error) => failed = error,
                 }
             }

@@ -73,6 +73,9 @@ pub enum Loaded {
     Unchanged,
     /// The history; empty, with version 0, for a user that the store has never seen.
     History(Arc<UserHistoryView>),
+    /// What is left of a history whose oldest events are past their time, from a store that can't write that down now: its
+    /// version names those, too, so that nothing may be kept under it.
+    Unwritten(Arc<UserHistoryView>),
 }
 
 /// A store did not do what it was asked.

@@ -1,6 +1,6 @@
 //! AppendEvent and AppendEvents.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{collections::VecDeque, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures::{FutureExt, Stream, StreamExt};
 use prost::Message;
@@ -24,7 +24,7 @@ use crate::{
 const WINDOW_BYTES: usize = 1 << 20;
 
 /// Acknowledgements of one stream that wait to be sent.
-const ANSWERS: usize = 256;
+const ANSWERS: usize = 64;
 
 /// Appends one event.
 pub(super) async fn append_event(
@@ -103,17 +103,29 @@ impl EventStream {
             let answer = tokio::select! {
                 biased;
                 () = answers.closed() => return,
-                answer = self.next() => answer,
+                answer = AssertUnwindSafe(self.next()).catch_unwind() => answer,
             };
-            let Some(answer) = answer else { return };
+            let answer = match answer {
+                Ok(Some(answer)) => answer,
+                Ok(None) => return,
+                // Told by the panic hook. Without a last word the stream would look as if it had ended well.
+                Err(_) => {
+                    if let Some(guard) = self.guard.take() {
+                        guard.finish(Code::Internal);
+                    }
+                    last.send(Err(ServiceError::Internal.into()));
+                    return;
+                }
+            };
             match timeout(self.shared.options.timeouts.unread, answers.send(answer)).await {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) => return,
                 Err(_) => break,
             }
         }
-        let Self { mut inbound, guard, permit, .. } = self;
-        drop(permit);
+        // It stays one of `--max-streams`: what it holds goes with its connection.
+        let Self { shared, mut inbound, acknowledgements, guard, permit: _permit, .. } = self;
+        drop(acknowledgements);
         if let Some(guard) = guard {
             guard.finish(Code::Aborted);
         }
@@ -121,6 +133,7 @@ impl EventStream {
         // What is read makes room for other requests of the connection; HTTP/2 gives none back for a stream that is open.
         tokio::select! {
             () = answers.closed() => {}
+            () = shared.draining.cancelled() => {}
             () = async { while inbound.message().await.is_ok_and(|message| message.is_some()) {} } => {}
         }
     }

@@ -211,6 +211,8 @@ mod tests {
             (ServiceError::Busy("too many streams"), Code::ResourceExhausted, Some(LIMIT_RETRY)),
             (ServiceError::Draining, Code::Unavailable, Some(DRAIN_RETRY)),
             (ServiceError::StreamAge, Code::Unavailable, Some(DRAIN_RETRY)),
+            (ServiceError::MessageIncomplete, Code::DeadlineExceeded, None),
+            (ServiceError::Unread, Code::Aborted, Some(DRAIN_RETRY)),
         ];
         for (error, code, retry) in table {
             let name = error.to_string();

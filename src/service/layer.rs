@@ -23,7 +23,7 @@ use tracing::Instrument;
 
 use super::{
     ServiceError,
-    receive::Unfinished,
+    receive::{Unfinished, Unit},
     shared::{Arrival, Counted, Shared},
 };
 use crate::{
@@ -32,6 +32,9 @@ use crate::{
 };
 
 const REQUEST_ID: &str = "x-request-id";
+/// Of one message of a stream. A valid event has at most 140 kB.
+const MAX_EVENT_BYTES: usize = 256 << 10;
+
 const SERVICE: &str = "/sesrec.v1.RankingService/";
 
 /// Makes [`Observed`].
@@ -75,8 +78,14 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let mut request = request.map(|body| self.unfinished.count(body));
-        let Some(rpc) = method(request.uri().path()) else {
+        let rpc = method(request.uri().path());
+        // Reflection's are small and come as streams, which this suits, too.
+        let unit = match rpc {
+            Some(rpc) if rpc != Rpc::AppendEvents => Unit::Request,
+            _ => Unit::Message(MAX_EVENT_BYTES),
+        };
+        let mut request = request.map(|body| self.unfinished.count(body, unit));
+        let Some(rpc) = rpc else {
             return Box::pin(self.inner.call(request));
         };
         // The deadline counts from here. tonic has a timer of its own for `grpc-timeout`, which answers CANCELLED; it

@@ -55,7 +55,8 @@ pub(super) async fn rank(
 
     let queued = Instant::now();
     // A stale copy is a state that the user once had: as cacheable as a current one. No copy at all is version 0.
-    let cache_key = view.map(|view| (user.clone(), view.version));
+    let named = stored.as_ref().is_some_and(|stored| stored.named);
+    let cache_key = view.filter(|_| named).map(|view| (user.clone(), view.version));
     let ranked = if resolved.rows.is_empty() {
         Ranked { items: vec![], explanation: None, timings: Default::default() }
     } else {
@@ -133,7 +134,7 @@ impl Shared {
         let allowed = self.options.on_store_outage == OnStoreOutage::ColdStart && at_least == HistoryVersion::default();
         if away && allowed {
             tracing::warn!(%error, "ranking without history");
-            Ok(StoredHistory { known: Arc::default(), freshness: Freshness::Stale })
+            Ok(StoredHistory { known: Arc::default(), freshness: Freshness::Stale, named: true })
         } else {
             Err(error)
         }

@@ -1,7 +1,8 @@
-//! What has come of messages that are not whole yet: bounded for all callers together, and in time.
+//! What has come of requests that are not whole yet: bounded for all callers together, and in time.
 //!
 //! Admission counts requests, which exist when their messages are decoded; until then tonic keeps what has come. A caller
-//! that begins thousands of large messages and ends none would have all of them kept for it.
+//! that begins thousands of large requests and ends none would have all of them kept for it. A unary request is whole with
+//! its body's end, whatever its message says of its length; of a stream each message is by itself.
 
 use std::{
     pin::Pin,
@@ -23,8 +24,18 @@ use crate::telemetry::{Metrics, Rejection};
 /// gRPC's length-prefixed messages: a byte of flags, then the length.
 const PREFIX_BYTES: usize = 5;
 
-/// How many of the largest messages may be half-received at once.
+/// How many of the largest messages may be half-received at once, and how much where those are small.
 const LARGEST_MESSAGES: usize = 16;
+const LEAST_BYTES: usize = 16 << 20;
+
+/// What is whole or not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unit {
+    /// All of the body.
+    Request,
+    /// Each message of a stream, of at most so many bytes: what reads the stream keeps as much room as its largest took.
+    Message(usize),
+}
 
 /// Of all callers.
 #[derive(Debug)]
@@ -38,13 +49,14 @@ pub(super) struct Unfinished {
 
 impl Unfinished {
     pub(super) fn new(max_message_bytes: usize, patience: Duration, metrics: Metrics) -> Self {
-        let max_bytes = max_message_bytes.saturating_mul(LARGEST_MESSAGES);
+        let max_bytes = max_message_bytes.saturating_mul(LARGEST_MESSAGES).max(LEAST_BYTES);
         Self { bytes: AtomicUsize::new(0), max_bytes, patience, metrics }
     }
 
     /// The same body, counted.
-    pub(super) fn count(self: &Arc<Self>, body: Body) -> Body {
-        Body::new(Counted { inner: body, all: self.clone(), message: Message::default(), counted: 0, patience: None })
+    pub(super) fn count(self: &Arc<Self>, body: Body, unit: Unit) -> Body {
+        let message = Message::default();
+        Body::new(Counted { inner: body, all: self.clone(), unit, message, counted: 0, patience: None })
     }
 }
 
@@ -58,13 +70,19 @@ struct Message {
 
 impl Message {
     /// Takes in what comes next; whether a message ended with it. Of whole messages nothing is left.
-    fn take(&mut self, mut data: &[u8]) -> bool {
+    ///
+    /// # Errors
+    /// With the length of a message that is longer than `max`, when its prefix has come.
+    fn take(&mut self, mut data: &[u8], max: usize) -> Result<bool, usize> {
         let mut ended = false;
         while !data.is_empty() {
             if self.come < PREFIX_BYTES {
                 let (some, rest) = data.split_at(data.len().min(PREFIX_BYTES - self.come));
                 self.prefix[self.come..self.come + some.len()].copy_from_slice(some);
                 (self.come, data) = (self.come + some.len(), rest);
+                if self.come == PREFIX_BYTES && self.bytes() - PREFIX_BYTES > max {
+                    return Err(self.bytes() - PREFIX_BYTES);
+                }
             } else {
                 let some = data.len().min(self.bytes() - self.come);
                 (self.come, data) = (self.come + some, &data[some..]);
@@ -73,7 +91,7 @@ impl Message {
                 (self.come, ended) = (0, true);
             }
         }
-        ended
+        Ok(ended)
     }
 
     /// How long it is, by its prefix.
@@ -87,19 +105,33 @@ impl Message {
 struct Counted {
     inner: Body,
     all: Arc<Unfinished>,
+    unit: Unit,
     message: Message,
     /// Its part of what all have.
     counted: usize,
-    /// While a message is not whole.
+    /// While something is not whole.
     patience: Option<Pin<Box<Sleep>>>,
 }
 
 impl Counted {
-    fn come(&mut self, data: &[u8]) -> Result<(), ServiceError> {
-        if self.message.take(data) {
-            self.patience = None;
-        }
-        let (before, now) = (std::mem::replace(&mut self.counted, self.message.come), self.message.come);
+    fn come(&mut self, data: &[u8]) -> Result<(), Status> {
+        let before = self.counted;
+        let now = match self.unit {
+            Unit::Request => before + data.len(),
+            Unit::Message(max) => {
+                let ended = self.message.take(data, max).map_err(|length| {
+                    // As tonic says it of a message beyond its own limit.
+                    Status::out_of_range(format!(
+                        "a message of {length} bytes is too long; at most {max} are allowed here"
+                    ))
+                })?;
+                if ended {
+                    self.patience = None;
+                }
+                self.message.come
+            }
+        };
+        self.counted = now;
         // Most messages come whole, in one piece.
         if now == before {
             return Ok(());
@@ -111,7 +143,7 @@ impl Counted {
         };
         if now > before && all > self.all.max_bytes {
             self.all.metrics.rejected(Rejection::Unfinished);
-            return Err(ServiceError::Busy("too many requests are half-received"));
+            return Err(ServiceError::Busy("too many requests are half-received").into());
         }
         Ok(())
     }
@@ -126,9 +158,9 @@ impl HttpBody for Counted {
         if let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(cx) {
             let data = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref());
             let fine = data.map_or(Ok(()), |data| this.come(data));
-            return Poll::Ready(fine.map_or_else(|error| Some(Err(error.into())), |()| frame));
+            return Poll::Ready(fine.map_or_else(|status| Some(Err(status)), |()| frame));
         }
-        if this.message.come == 0 {
+        if this.counted == 0 {
             return Poll::Pending;
         }
         let patience = this.all.patience;
@@ -176,7 +208,7 @@ mod tests {
             cuts.sort_unstable();
             let (mut message, mut at) = (Message::default(), 0);
             for cut in cuts {
-                message.take(&bytes[at..cut]);
+                message.take(&bytes[at..cut], 300).unwrap();
                 at = cut;
                 let whole = ends.iter().copied().filter(|&end| end <= at).max().unwrap_or_default();
                 prop_assert_eq!(message.come, at - whole);

@@ -130,6 +130,8 @@ impl Counted {
 pub(super) struct StoredHistory {
     pub(super) known: Arc<KnownHistory>,
     pub(super) freshness: Freshness,
+    /// Whether its version names it, and nothing else: only then may be kept what follows from it.
+    pub(super) named: bool,
 }
 
 impl StoredHistory {
@@ -169,12 +171,15 @@ impl Shared {
             let started = Instant::now();
             let known_version = known.as_ref().map(|known| known.history.view.version);
             let load = self.store.load(user, known_version, patience);
-            let read = match self.store_call_until(StoreOperation::Load, patience, deadline, load).await {
-                Ok(Loaded::Unchanged) => known.map(|known| known.history).unwrap_or_default(),
-                Ok(Loaded::History(view)) => Arc::new(KnownHistory::new(view)),
+            let (read, named) = match self.store_call_until(StoreOperation::Load, patience, deadline, load).await {
+                Ok(Loaded::Unchanged) => (known.map(|known| known.history).unwrap_or_default(), true),
+                Ok(Loaded::History(view)) => (Arc::new(KnownHistory::new(view)), true),
+                Ok(Loaded::Unwritten(view)) => (Arc::new(KnownHistory::new(view)), false),
                 Err(ServiceError::Store(error)) if error.is_outage() => {
                     return match known.filter(usable) {
-                        Some(known) => Ok(StoredHistory { known: known.history, freshness: Freshness::Stale }),
+                        Some(known) => {
+                            Ok(StoredHistory { known: known.history, freshness: Freshness::Stale, named: true })
+                        }
                         None => Err(error.into()),
                     };
                 }
@@ -182,14 +187,16 @@ impl Shared {
             };
             let version = read.view.version;
             // A user of whom the store has nothing is not worth a place, and a copy of what expired must not answer.
-            if version > HistoryVersion::default() {
+            if !named {
+                // What is kept is older than this, and for outages only.
+            } else if version > HistoryVersion::default() {
                 self.last_known.keep(user, &read, started);
             } else if known_version.is_some() {
                 self.last_known.expired(user);
             }
             let time_to_live = self.options.history_time_to_live;
             if version >= at_least || has_expired(version, at_least, time_to_live, EventTime::now()) {
-                return Ok(StoredHistory { known: read, freshness: Freshness::Current });
+                return Ok(StoredHistory { known: read, freshness: Freshness::Current, named });
             }
             // The read may have come from a Redis replica that lags by milliseconds: worth a few more looks, no more.
             let next = Instant::now() + pause;

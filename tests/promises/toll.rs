@@ -55,7 +55,9 @@ impl Toll {
         for (name, expected) in by_user {
             let name = UserId::new(name).unwrap();
             let load = store.load(&name, None, Deadline::after(PATIENCE));
-            let Loaded::History(view) = load.await.unwrap() else { panic!("nothing was known") };
+            let Loaded::History(view) = load.await.unwrap() else {
+                panic!("nothing was known, and Redis takes writes")
+            };
             let events = &view.recommendation_events;
             let stored: BTreeSet<&str> = events.iter().map(|event| event.event_id.as_str()).collect();
             self.lost += expected.difference(&stored).count();

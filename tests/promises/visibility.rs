@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use sesrec::proto::v1;
+use sesrec::{domain::EventTime, proto::v1};
 use tonic::Status;
 
 use crate::{
-    amount,
+    amount, bundle,
     checker::{Checker, Freshness},
     redis_server::{PATIENCE, RedisServer},
     replicas::{REPLICAS, Reading, read, replicas, request},
@@ -89,4 +89,55 @@ async fn copies_are_not_believed_after_connections_to_redis_broke() {
         USERS * REPLICAS
     );
     assert!(current > 0);
+}
+
+/// Redis that takes no writes is asked all the same; what is past its time counts no more, in what was encoded before neither.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_expires_while_redis_takes_no_writes_is_not_seen() {
+    let directory = tempfile::tempdir().unwrap();
+    bundle::write(&directory.path().join("bundle"), 1);
+    let redis = RedisServer::start(&[]);
+    let arguments = ["--time-to-live", "4s"];
+    let mut server = Server::start(directory.path(), &directory.path().join("bundle"), &redis.url(), &arguments);
+    server.ready().await;
+    let mut client = server.client();
+    let now = EventTime::now();
+    for (n, at) in [now.saturating_sub(Duration::from_secs(2)), now].into_iter().enumerate() {
+        let item = v1::Recommendation { item_id: bundle::item(n) };
+        let event = v1::Event {
+            event_id: format!("e{n}"),
+            user_id: "u".into(),
+            time: Some(at.into()),
+            payload: Some(v1::event::Payload::Recommendation(item)),
+        };
+        append(&mut client, event).await.unwrap();
+    }
+    let items: Vec<String> = (0..10).map(bundle::item).collect();
+    let mut rank = async || {
+        let question = v1::RankRequest {
+            user_id: "u".into(),
+            candidate_item_ids: items.clone(),
+            explain: true,
+            ..Default::default()
+        };
+        let answer = client.rank(request(question)).await.unwrap().into_inner();
+        assert!(!answer.stale_history);
+        let weights = answer.explanation.unwrap().recommendations;
+        (answer.items, weights.into_iter().map(|event| event.coattention).collect::<Vec<_>>())
+    };
+    let (both, weights) = rank().await;
+    assert_eq!(weights.len(), 2);
+    let set = |replicas: &str| {
+        let set = ["SET", "min-replicas-to-write", replicas];
+        redis::cmd("CONFIG").arg(&set).exec(&mut redis.connection()).unwrap();
+    };
+    set("1");
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    let (refused, weights) = rank().await;
+    set("0");
+    assert_eq!(weights.len(), 1);
+    assert!((weights[0] - 1.0).abs() < 1e-6, "{weights:?}");
+    let (written, _) = rank().await;
+    assert_eq!(refused, written);
+    assert_ne!(refused, both);
 }

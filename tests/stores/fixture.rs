@@ -144,7 +144,7 @@ pub async fn append(store: &dyn HistoryStore, event: &Event) -> Appended {
 
 pub async fn view(store: &dyn HistoryStore, user: &UserId) -> Arc<UserHistoryView> {
     match store.load(user, None, soon()).await.unwrap() {
-        Loaded::History(view) => view,
+        Loaded::History(view) | Loaded::Unwritten(view) => view,
         Loaded::Unchanged => panic!("nothing was known"),
     }
 }

@@ -39,19 +39,20 @@ pub(super) fn loaded(answer: Value) -> Result<Loaded, StoreError> {
     let Value::Array(parts) = answer else { return Err(unexpected("load")) };
     match parts.as_slice() {
         [_] => Ok(Loaded::Unchanged),
-        [at, erased, lists @ ..] if lists.len() == 3 => {
+        [at, erased, recommendations, searches, clicks, unwritten @ ..] => {
             let erased = match bytes(erased)? {
                 b"" => EventTime::default(),
                 time => element::decode_time(time)?,
             };
             let mut rows = vec![];
-            for list in lists {
+            for list in [recommendations, searches, clicks] {
                 let Value::Array(elements) = list else { return Err(unexpected("load")) };
                 for element in elements {
                     rows.push(element::decode(bytes(element)?)?);
                 }
             }
-            Ok(Loaded::History(Arc::new(UserTimeline::restore(rows, version(at)?, erased).view())))
+            let view = Arc::new(UserTimeline::restore(rows, version(at)?, erased).view());
+            Ok(if unwritten.is_empty() { Loaded::History(view) } else { Loaded::Unwritten(view) })
         }
         _ => Err(unexpected("load")),
     }

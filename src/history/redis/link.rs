@@ -274,5 +274,63 @@ async fn node(client: &Client, config: &AsyncConnectionConfig) -> RedisResult<Co
 }
 
 fn is_demoted(error: &RedisError) -> bool {
-    matches!(error.code(), Some("READONLY" | "MASTERDOWN" | "UNBLOCKED"))
+    matches!(code(error), Some("READONLY" | "MASTERDOWN" | "UNBLOCKED"))
+}
+
+/// What Redis calls the error. Redis 6 calls all within scripts ERR, and has what they are in the text: `… @user_script: 5:
+/// -READONLY You can't write …`.
+pub(super) fn code(error: &RedisError) -> Option<&str> {
+    let detail = error.detail().filter(|detail| error.code() == Some("ERR") && detail.contains("@user_script"));
+    let is_code = |word: &&str| word.len() > 2 && word.bytes().all(|byte| byte.is_ascii_uppercase());
+    let wrapped = detail.and_then(|detail| detail.split(' ').filter_map(|word| word.strip_prefix('-')).find(is_code));
+    wrapped.or_else(|| error.code())
+}
+
+/// Whether a script stumbled over what it read: errors of Lua, not of a command that it called.
+pub(super) fn is_a_scripts_own(detail: &str) -> bool {
+    detail.contains("user_script")
+        && ["attempt to ", "bad argument ", "data string too short"].iter().any(|words| detail.contains(words))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_within_scripts_have_their_codes_in_any_redis() {
+        let error = |text: &str| {
+            let (code, detail) = text.split_once(' ').expect("a code");
+            redis::make_extension_error(code.to_owned(), Some(detail.to_owned()))
+        };
+        for (text, expected, own) in [
+            ("READONLY You can't write against a read only replica. script: 1f, on @user_script:5.", "READONLY", false),
+            (
+                "ERR Error running script (call to f_1f): @user_script:299: @user_script: 299: -NOREPLICAS Not enough good \
+                 replicas to write.",
+                "NOREPLICAS",
+                false,
+            ),
+            (
+                "ERR Error running script (call to f_1f): @user_script:7: @user_script: 7: -WRONGTYPE Operation against a \
+                 key holding the wrong kind of value",
+                "WRONGTYPE",
+                false,
+            ),
+            (
+                "ERR user_script:39: attempt to perform arithmetic on a nil value script: 1f, on @user_script:39.",
+                "ERR",
+                true,
+            ),
+            (
+                "ERR The user executing the script can't run this command or subcommand script: 1f, on @user_script:5.",
+                "ERR",
+                false,
+            ),
+            ("ERR max number of clients reached", "ERR", false),
+        ] {
+            let error = error(text);
+            assert_eq!(code(&error), Some(expected), "{text}");
+            assert_eq!(error.detail().is_some_and(is_a_scripts_own), own, "{text}");
+        }
+    }
 }

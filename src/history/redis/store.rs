@@ -12,7 +12,7 @@ use super::{
     answers::{appended, loaded, only, version},
     delivery::{Delivery, Verdict},
     element,
-    link::Link,
+    link::{self, Link},
     scripts::{Call, Scripts},
     url::{Kind, Target},
 };
@@ -217,7 +217,7 @@ impl RedisStore {
     fn judge(&self, error: &RedisError) -> Verdict {
         let unavailable = || StoreError::Unavailable(format!("Redis at {}: {error}", self.name));
         let corrupt = || StoreError::Corrupt(format!("Redis at {}: {error}", self.name));
-        match error.code() {
+        match link::code(error) {
             Some("NOSCRIPT") => Verdict::SendText,
             Some(
                 "LOADING" | "READONLY" | "MASTERDOWN" | "CLUSTERDOWN" | "TRYAGAIN" | "MOVED" | "ASK" | "BUSY"
@@ -229,9 +229,7 @@ impl RedisStore {
             ))),
             // One user's key holds what no script of this program wrote: no outage, and waiting doesn't help.
             Some("WRONGTYPE") => Verdict::Final(corrupt()),
-            Some("ERR") if error.detail().is_some_and(|detail| detail.contains("user_script")) => {
-                Verdict::Final(corrupt())
-            }
+            Some("ERR") if error.detail().is_some_and(link::is_a_scripts_own) => Verdict::Final(corrupt()),
             Some(_) => Verdict::Final(unavailable()),
             None if error.kind() == redis::ErrorKind::AuthenticationFailed => Verdict::Final(StoreError::Config(
                 format!("Redis at {} refuses the user or password: {error}", self.name),

@@ -61,6 +61,9 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- if eq .Values.probes.type "http" }}
 {{- fail "probes.type: http probes ask the metrics port, which metrics.enabled=false closes: use grpc or exec" }}
 {{- end }}
+{{- if .Values.autoscaling.enabled }}
+{{- fail "autoscaling.enabled: goes by a metric of the Pods, and needs metrics.enabled=true" }}
+{{- end }}
 {{- if .Values.metrics.podMonitor.enabled }}
 {{- fail "metrics.podMonitor: needs metrics.enabled=true" }}
 {{- end }}

@@ -1,5 +1,6 @@
 -- Reads a user. ARGV: 7 the version that the caller has, or ''.
--- Returns {version} if that is the current one, else {version, erasure, recommendations, searches, clicks}.
+-- Returns {version} if that is the current one, else {version, erasure, recommendations, searches, clicks}, and 'UNWRITTEN'
+-- where that is less than the version names.
 
 local due = false
 for i = 2, 4 do
@@ -20,7 +21,7 @@ if due then
   -- Changes nothing. A server that takes no writes now (a replica, or one that misses its own, or can't save) says so here,
   -- and answers reads all the same.
   if redis.pcall('LTRIM', KEYS[2], 0, -1).err then
-    return { version_text(), erased, lists[2], lists[3], without(lists[4], dropped) }
+    return { version_text(), erased, lists[2], lists[3], without(lists[4], dropped), 'UNWRITTEN' }
   end
   local gone, before = {}, version
   local count = redis.call('LLEN', KEYS[2]) + redis.call('LLEN', KEYS[3]) + redis.call('LLEN', KEYS[4])
