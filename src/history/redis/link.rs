@@ -277,12 +277,13 @@ fn is_demoted(error: &RedisError) -> bool {
     matches!(code(error), Some("READONLY" | "MASTERDOWN" | "UNBLOCKED"))
 }
 
-/// What Redis calls the error. Redis 6 calls all within scripts ERR, and has what they are in the text: `… @user_script: 5:
-/// -READONLY You can't write …`.
+/// What Redis calls the error. Redis 6 calls all within scripts ERR, and has what they are in the text: `… @user_script:5:
+/// WRONGTYPE Operation …`, or `… @user_script: 5: -READONLY You can't write …`.
 pub(super) fn code(error: &RedisError) -> Option<&str> {
     let detail = error.detail().filter(|detail| error.code() == Some("ERR") && detail.contains("@user_script"));
     let is_code = |word: &&str| word.len() > 2 && word.bytes().all(|byte| byte.is_ascii_uppercase());
-    let wrapped = detail.and_then(|detail| detail.split(' ').filter_map(|word| word.strip_prefix('-')).find(is_code));
+    let words = detail.into_iter().flat_map(|detail| detail.split(' '));
+    let wrapped = words.map(|word| word.strip_prefix('-').unwrap_or(word)).find(is_code);
     wrapped.or_else(|| error.code())
 }
 
@@ -311,7 +312,7 @@ mod tests {
                 false,
             ),
             (
-                "ERR Error running script (call to f_1f): @user_script:7: @user_script: 7: -WRONGTYPE Operation against a \
+                "ERR Error running script (call to f_1f): @user_script:7: WRONGTYPE Operation against a \
                  key holding the wrong kind of value",
                 "WRONGTYPE",
                 false,
