@@ -7,7 +7,8 @@
 //!
 //! A model's way: [`data`] imports logs → [`train`] learns → [`eval`] measures → [`model::Bundle`] is written, and
 //! served. [`experiment`] does that for whole grids and compares, [`analysis`] looks inside. [`nn`] has the layers, [`cli`]
-//! the commands, [`telemetry`] metrics and logs; [`table`] and [`plot`] show results, [`secrets`] hides what is not to be shown.
+//! the commands, [`telemetry`] metrics and logs; [`table`] and [`plot`] show results, [`secrets`] hides what is not to be
+//! shown.
 //!
 //! Dependencies point one way: `service` → `engine` → `model` → `nn`; `domain` is below all.
 

@@ -61,12 +61,13 @@ fn main() -> ExitCode {
 
 /// What clap says of the command line: of help that was asked for, too. It repeats what was typed.
 fn refused(error: &clap::Error) -> ExitCode {
-    let told = error.render();
-    if error.use_stderr() && without_passwords(&told.to_string()) != told.to_string() {
-        eprint!("{}", without_passwords(&told.to_string()));
-        return ExitCode::from(2);
+    let told = error.render().to_string();
+    let hidden = without_passwords(&told);
+    if !error.use_stderr() || hidden == told {
+        error.exit();
     }
-    error.exit()
+    eprint!("{hidden}");
+    ExitCode::from(2)
 }
 
 /// Standard output that can't be written to, which `println!` panics for: a reader who has had enough (`| head`) is the end,

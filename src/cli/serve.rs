@@ -26,8 +26,8 @@ use crate::{
 /// Options of `sesrec serve`.
 pub type Args = ServeArgs;
 
-/// Ports that are bound already, so that one where somebody listens is told before anything is loaded. Nobody listens here yet: a
-/// balancer that connects is refused at once, and asks another replica.
+/// Ports that are bound already, so that one where somebody listens is told before anything is loaded. Nobody listens
+/// here yet: a balancer that connects is refused at once, and asks another replica.
 pub(super) struct Listeners {
     /// gRPC.
     pub grpc: Port,

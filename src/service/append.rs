@@ -99,7 +99,7 @@ impl EventStream {
     async fn run(mut self, answers: mpsc::Sender<Answer>) {
         // A place for the last word.
         let Ok(last) = answers.clone().reserve_owned().await else { return };
-        loop {
+        let error = loop {
             let answer = tokio::select! {
                 biased;
                 () = answers.closed() => return,
@@ -109,27 +109,22 @@ impl EventStream {
                 Ok(Some(answer)) => answer,
                 Ok(None) => return,
                 // Told by the panic hook. Without a last word the stream would look as if it had ended well.
-                Err(_) => {
-                    if let Some(guard) = self.guard.take() {
-                        guard.finish(Code::Internal);
-                    }
-                    last.send(Err(ServiceError::Internal.into()));
-                    return;
-                }
+                Err(_) => break ServiceError::Internal,
             };
             match timeout(self.shared.options.timeouts.unread, answers.send(answer)).await {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) => return,
-                Err(_) => break,
+                Err(_) => break ServiceError::Unread,
             }
-        }
+        };
         // It stays one of `--max-streams`: what it holds goes with its connection.
         let Self { shared, mut inbound, acknowledgements, guard, permit: _permit, .. } = self;
         drop(acknowledgements);
+        let status = Status::from(error);
         if let Some(guard) = guard {
-            guard.finish(Code::Aborted);
+            guard.finish(status.code());
         }
-        last.send(Err(ServiceError::Unread.into()));
+        last.send(Err(status));
         // What is read makes room for other requests of the connection; HTTP/2 gives none back for a stream that is open.
         tokio::select! {
             () = answers.closed() => {}

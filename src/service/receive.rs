@@ -136,11 +136,9 @@ impl Counted {
         if now == before {
             return Ok(());
         }
-        let all = if now > before {
-            self.all.bytes.fetch_add(now - before, Ordering::Relaxed) + (now - before)
-        } else {
-            self.all.bytes.fetch_sub(before - now, Ordering::Relaxed) - (before - now)
-        };
+        // Wraps around where less is there than before.
+        let grown = now.wrapping_sub(before);
+        let all = self.all.bytes.fetch_add(grown, Ordering::Relaxed).wrapping_add(grown);
         if now > before && all > self.all.max_bytes {
             self.all.metrics.rejected(Rejection::Unfinished);
             return Err(ServiceError::Busy("too many requests are half-received").into());

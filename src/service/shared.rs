@@ -186,13 +186,13 @@ impl Shared {
                 Err(error) => return Err(error),
             };
             let version = read.view.version;
-            // A user of whom the store has nothing is not worth a place, and a copy of what expired must not answer.
-            if !named {
-                // What is kept is older than this, and for outages only.
-            } else if version > HistoryVersion::default() {
-                self.last_known.keep(user, &read, started);
-            } else if known_version.is_some() {
-                self.last_known.expired(user);
+            if named {
+                // A user of whom the store has nothing is not worth a place, and a copy of what expired must not answer.
+                if version > HistoryVersion::default() {
+                    self.last_known.keep(user, &read, started);
+                } else if known_version.is_some() {
+                    self.last_known.expired(user);
+                }
             }
             let time_to_live = self.options.history_time_to_live;
             if version >= at_least || has_expired(version, at_least, time_to_live, EventTime::now()) {

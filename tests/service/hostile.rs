@@ -334,7 +334,7 @@ fn begun(length: u32, missing: usize) -> Body {
     Body::new(StreamBody::new(stream::iter([frame]).chain(stream::pending())))
 }
 
-fn request(method: &str, body: Body) -> http::Request<Body> {
+fn request<B>(method: &str, body: B) -> http::Request<B> {
     let request = http::Request::post(format!("http://x{SERVICE}{method}"));
     request.header("content-type", "application/grpc").header("te", "trailers").body(body).unwrap()
 }
@@ -386,16 +386,12 @@ async fn streams_that_read_nothing_leave_room_for_others() {
     // No answer's message may be sent.
     let (mut connection, driver) = h2::client::Builder::new().initial_window_size(0).handshake(socket).await.unwrap();
     tokio::spawn(driver);
-    let begin = |method: &str| {
-        let request = http::Request::post(format!("http://x{SERVICE}{method}"));
-        request.header("content-type", "application/grpc").header("te", "trailers").body(()).unwrap()
-    };
     let event = v1::AppendEventRequest::encode_to_vec(&event("u", "a", 1, recommendation("i1")));
     let framed = [&[0][..], &u32::try_from(event.len()).unwrap().to_be_bytes(), &event].concat();
     let piece = Bytes::from(framed.repeat(100));
     for _ in 0..24 {
         connection = connection.ready().await.unwrap();
-        let (_, mut stream) = connection.send_request(begin("AppendEvents"), false).unwrap();
+        let (_, mut stream) = connection.send_request(request("AppendEvents", ()), false).unwrap();
         let piece = piece.clone();
         tokio::spawn(async move {
             loop {
@@ -412,7 +408,7 @@ async fn streams_that_read_nothing_leave_room_for_others() {
     }
     // They have filled the connection's window by then.
     tokio::time::sleep(Duration::from_millis(500)).await;
-    let (_, mut stream) = connection.ready().await.unwrap().send_request(begin("Rank"), false).unwrap();
+    let (_, mut stream) = connection.ready().await.unwrap().send_request(request("Rank", ()), false).unwrap();
     stream.reserve_capacity(100);
     let room = async {
         while stream.capacity() < 100 {
