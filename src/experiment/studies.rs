@@ -85,6 +85,8 @@ pub fn recipe(base: &Base<'_>, paper: &Variant) -> Result<Vec<Variant>, Experime
         ("without captions' words", ids_only, None),
         ("without shared words", model("shared_words").filter(|_| has_captions), None),
         ("without items clicked together", model("clicked_together"), None),
+        ("ids' and words' widths added up", widths_added_up(&best), None),
+        ("with users' embeddings", model("user_attributes"), None),
         ("without matches", model("matching"), None),
         ("without inner products", model("inner_products"), None),
         ("without item biases", model("item_bias"), None),
@@ -93,6 +95,7 @@ pub fn recipe(base: &Base<'_>, paper: &Variant) -> Result<Vec<Variant>, Experime
         ("binary cross-entropy", model("prediction_loss"), None),
         ("negatives by popularity", None, training("negative_sampling")),
         ("fewer negatives", None, training("negatives")),
+        ("own clicks among negatives", None, training("own_clicks")),
         ("targets after a search only", None, training("targets")),
         ("without validation's interactions", None, training("refit")),
         ("batches of any lengths", None, training("order")),
@@ -100,6 +103,7 @@ pub fn recipe(base: &Base<'_>, paper: &Variant) -> Result<Vec<Variant>, Experime
         ("constant rate", None, training("schedule")),
         ("paper's dropout", None, training("dropout")),
         ("paper's L2", None, training("l2")),
+        ("selected by MRR", None, training("selection")),
     ];
     let without = parts.into_iter().filter(|(_, model, training)| model.is_some() || training.is_some()).map(
         |(name, model, training)| {
@@ -117,6 +121,18 @@ fn ids_only(variant: &Variant) -> Option<Vec<Setting>> {
     attributes[0].dim += attributes.remove(words).dim;
     let attributes = Setting::new("item_attributes", serde_json::to_value(attributes).ok()?);
     Some(vec![attributes, Setting::new("shared_words", false)])
+}
+
+/// Items as wide as their attributes together. Nothing if they are.
+fn widths_added_up(variant: &Variant) -> Option<Vec<Setting>> {
+    let inputs = variant.model.inputs();
+    let width = inputs.item_attributes_dim();
+    inputs.item_width.filter(|&own| own != width)?;
+    let mut settings = vec![Setting::new("item_width", Value::Null), Setting::new("hidden_dim", width)];
+    if inputs.query_features.is_some_and(|features| features.search_source.is_some()) {
+        settings.push(Setting::new("query_features.search_source.dim", width));
+    }
+    Some(settings)
 }
 
 fn sesrec(base: &Base<'_>, name: &str, model: Vec<Setting>) -> Result<Variant, ExperimentError> {

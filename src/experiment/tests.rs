@@ -4,7 +4,7 @@ use std::fs;
 
 use super::{store::Found, *};
 use crate::{
-    data::{Dataset, EvaluationNegatives, ITEM_WORDS, Split, fixture},
+    data::{Catalogue, Dataset, EvaluationNegatives, ITEM_WORDS, Split, fixture},
     eval::{Metrics, Rank, UserRank},
     model::{InputConfig, InputSizes, ModelConfig, ModelKind, Setting},
     train::{Candidates, Optimizer, Recipe},
@@ -29,7 +29,8 @@ fn setting(variant: &Variant, name: &str) -> serde_json::Value {
 fn the_best_recipe_is_taken_apart() {
     let paper = with_base(vec![], studies::paper).unwrap();
     let of_best = ["matching", "inner_products"].map(|name| Setting::new(name, true));
-    let of_best = of_best.into_iter().chain([Setting::new("prediction_loss", "softmax")]).collect();
+    let no_users = Setting::new("user_attributes", serde_json::json!([]));
+    let of_best = of_best.into_iter().chain([Setting::new("prediction_loss", "softmax"), no_users]).collect();
     let variants = with_base(of_best, |base| studies::recipe(base, &paper)).unwrap();
     let row = |name: &str| variants.iter().find(|variant| variant.name == name).unwrap();
     assert_eq!(variants[0].name, "best");
@@ -38,6 +39,9 @@ fn the_best_recipe_is_taken_apart() {
     assert_eq!(setting(row("without inner products"), "inner_products"), false);
     assert_eq!(setting(row("without inner products"), "matching"), true);
     assert_eq!(setting(row("binary cross-entropy"), "prediction_loss"), "bce");
+    assert!(row("best").model.inputs().user_attributes.is_empty());
+    let users = &row("with users' embeddings").model.inputs().user_attributes;
+    assert_eq!(users, &paper.model.inputs().user_attributes, "what a row sets wins over what the recipe sets");
     assert_eq!(row("fewer negatives").recipe.negatives, paper.recipe.negatives);
     let of_captions = ["without captions' words", "without shared words"];
     assert!(variants.iter().all(|variant| !of_captions.contains(&variant.name.as_str())), "these items have none");
@@ -45,21 +49,29 @@ fn the_best_recipe_is_taken_apart() {
 
 #[test]
 fn captions_are_taken_apart_where_there_are_some() {
-    let rows = |name: &str, rows: usize| serde_json::json!({ "name": name, "rows": rows, "dim": 16 });
-    let words = dataset().catalogue.words.rows();
-    let attributes = serde_json::json!([rows("id", dataset().catalogue.items.rows()), rows(ITEM_WORDS, words)]);
+    let table = |name: &str, rows: usize, dim| serde_json::json!({ "name": name, "rows": rows, "dim": dim });
+    let Catalogue { items, words, .. } = &*dataset().catalogue;
+    let attributes = serde_json::json!([table("id", items.rows(), 48), table(ITEM_WORDS, words.rows(), 16)]);
     let of_best = vec![Setting::new("item_attributes", attributes), Setting::new("shared_words", true)];
     let paper = with_base(vec![], studies::paper).unwrap();
-    let variants = with_base(of_best, |base| studies::recipe(base, &paper)).unwrap();
+    let variants = with_base(of_best, |base| {
+        let inputs = InputConfig { item_width: Some(32), ..base.inputs.clone() };
+        studies::recipe(&Base { inputs, ..*base }, &paper)
+    })
+    .unwrap();
     let row = |name: &str| variants.iter().find(|variant| variant.name == name).unwrap();
     let attributes = |name: &str| {
         let attributes = &row(name).model.inputs().item_attributes;
         attributes.iter().map(|attribute| (attribute.name.clone(), attribute.dim)).collect::<Vec<_>>()
     };
-    assert_eq!(attributes("best"), [("id".into(), 16), (ITEM_WORDS.into(), 16)]);
+    assert_eq!(attributes("best"), [("id".into(), 48), (ITEM_WORDS.into(), 16)]);
     assert_eq!(attributes("without shared words"), attributes("best"));
     assert_eq!(setting(row("without shared words"), "shared_words"), false);
-    assert_eq!(attributes("without captions' words"), [("id".into(), 32)], "as wide as before");
+    assert_eq!(attributes("without captions' words"), [("id".into(), 64)], "as wide as before");
+    assert_eq!(attributes("ids' and words' widths added up"), attributes("best"));
+    assert_eq!((setting(row("best"), "hidden_dim"), row("best").model.inputs().item_dim()), (32.into(), 32));
+    let wide = row("ids' and words' widths added up");
+    assert_eq!((setting(wide, "hidden_dim"), wide.model.inputs().item_dim()), (64.into(), 64));
     assert_eq!(setting(row("without captions' words"), "shared_words"), false);
     assert_eq!(setting(row("without matches"), "shared_words"), true);
 }

@@ -2,6 +2,8 @@
 
 use std::sync::{Arc, atomic::AtomicBool};
 
+use anyhow::bail;
+
 use super::{ABOUT, session::Session, study_flags::StudyFlags};
 use crate::{
     cli::train::RecipeName,
@@ -32,6 +34,9 @@ pub struct ThresholdsArgs {
 pub struct RecipeArgs {
     #[command(flatten)]
     study: StudyFlags,
+    /// Train these rows only, by their names in the table: --rows best,"fewer negatives".
+    #[arg(long, value_delimiter = ',', value_name = "ROWS")]
+    rows: Vec<String>,
 }
 
 /// Options of `sesrec experiment weights`.
@@ -72,12 +77,13 @@ pub(super) fn recipe(args: &RecipeArgs, stop: Arc<AtomicBool>) -> anyhow::Result
     let session = Session::open(&args.study)?;
     let paper = session.variants_of(RecipeName::Paper, None, |base| Ok(studies::paper(base)?))?;
     let best = session.variants_of(RecipeName::Best, None, |base| Ok(studies::recipe(base, &paper)?))?;
-    let variants: Vec<Variant> = std::iter::once(paper).chain(best).collect();
+    let variants = named(std::iter::once(paper).chain(best).collect(), &args.rows)?;
     session.run("recipe", &variants, None, stop, |rows, mut protocol| {
-        protocol.push("each row below \"best\" is the best recipe with one part as in the paper's".into());
-        let times: Vec<f64> = rows.iter().take(2).filter_map(|row| Some(row.costs?.seconds.mean)).collect();
+        protocol.push("each row but \"paper\" and \"best\" is the best recipe with one part as in the paper's".into());
+        let seconds = |name: &str| Some(rows.iter().find(|row| row.name == name)?.costs?.seconds.mean);
+        let times = seconds("paper").zip(seconds("best"));
         let mut report = report("What each part of the recipe \"best\" brings", rows, protocol);
-        if let [paper, best] = times[..] {
+        if let Some((paper, best)) = times {
             report.notes.push(format!(
                 "Training takes {paper:.0} s by the paper's recipe and {best:.0} s by the better one, {:.1} times as long: as \
                  long as it took when each was run, validation and second round included.",
@@ -86,6 +92,16 @@ pub(super) fn recipe(args: &RecipeArgs, stop: Arc<AtomicBool>) -> anyhow::Result
         }
         Ok(report)
     })
+}
+
+/// The variants that are asked for; all if none are.
+fn named(variants: Vec<Variant>, names: &[String]) -> anyhow::Result<Vec<Variant>> {
+    if let Some(unknown) = names.iter().find(|name| !variants.iter().any(|variant| variant.name == **name)) {
+        let there: Vec<&str> = variants.iter().map(|variant| variant.name.as_str()).collect();
+        bail!("--rows: there is no row {unknown:?}; there are: {}", there.join(", "));
+    }
+    let wanted = |variant: &Variant| names.is_empty() || names.contains(&variant.name);
+    Ok(variants.into_iter().filter(wanted).collect())
 }
 
 pub(super) fn weights(args: &WeightsArgs, stop: Arc<AtomicBool>) -> anyhow::Result<()> {
