@@ -108,7 +108,7 @@ fn summary() {
     let model = &**MODEL;
     let user = random::user(ITEMS, 0);
     let cases: Vec<Case> = [10, 100, 1_000, 10_000].map(|count| Case::new(model, count)).into();
-    let mut times = vec![vec![]; 2 + cases.len()];
+    let mut times: Vec<Vec<Duration>> = vec![vec![]; 2 + cases.len()];
     for _ in 0..ROUNDS {
         times[0].push(timed(|| a.matmul(&b).expect("a product")));
         times[1].push(timed(|| model.encode(&[&user]).expect("an encoded user")));
@@ -116,14 +116,9 @@ fn summary() {
             times.push(timed(|| case.score(model)));
         }
     }
-    let [median, best] = [2, ROUNDS].map(|part| {
-        let at = |times: &Vec<Duration>| {
-            let mut times = times.clone();
-            times.sort();
-            times[if part == 2 { ROUNDS / 2 } else { 0 }].as_secs_f64()
-        };
-        times.iter().map(at).collect::<Vec<f64>>()
-    });
+    times.iter_mut().for_each(|times| times.sort());
+    let [median, best] =
+        [ROUNDS / 2, 0].map(|rank| times.iter().map(|times| times[rank].as_secs_f64()).collect::<Vec<f64>>());
     let peak = |seconds: &[f64]| 2.0 * (SIDE as f64).powi(3) / seconds[0] / 1e9;
     println!("\n{ROUNDS} rounds in turn, {} threads            median       best", rayon::current_num_threads());
     println!("sgemm 1024                         {:7.1}    {:7.1} GFLOP/s", peak(&median), peak(&best));

@@ -35,6 +35,10 @@ pub enum ConfigError {
 }
 
 /// Parses the process's arguments, environment and configuration file.
+///
+/// # Errors
+/// Names the file with its line or key, or the variable that a refused value comes from. [`ConfigError::Usage`] is what
+/// clap says of the command line; help that was asked for is one, too.
 pub fn parse(args: impl IntoIterator<Item = String>) -> Result<Cli, ConfigError> {
     let args: Vec<String> = args.into_iter().collect();
     let mut command = with_environment(Cli::command());

@@ -20,6 +20,7 @@ pub mod domain;
 pub mod engine;
 pub mod eval;
 pub mod experiment;
+pub mod failures;
 mod files;
 pub mod history;
 pub mod model;

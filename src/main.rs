@@ -5,6 +5,7 @@ use std::{process::ExitCode, time::Duration};
 use sesrec::{
     cli::{self, Command},
     config::{self, ConfigError},
+    failures::told_once,
     secrets::without_passwords,
     telemetry::logging,
 };
@@ -100,13 +101,4 @@ fn keep_candle_off_its_barrier_pool() {
             std::env::set_var(THREADS, "1");
         }
     }
-}
-
-/// An error with its causes, each told once: many messages carry their cause already.
-fn told_once(error: &anyhow::Error) -> String {
-    error.chain().map(ToString::to_string).fold(String::new(), |told, cause| match told.as_str() {
-        "" => cause,
-        known if known.contains(&cause) => told,
-        _ => format!("{told}: {cause}"),
-    })
 }

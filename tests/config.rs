@@ -1,19 +1,15 @@
 //! Flags over environment over file over defaults, as a user meets them: `synth` shows in its files what it was told.
 
-use std::{
-    fs,
-    path::Path,
-    process::{Command, Output},
-};
+#[path = "support/program.rs"]
+mod program;
+
+use std::{fs, path::Path, process::Output};
+
+use program::{errors, said};
 
 /// `sesrec` with variables of its own and none of the surroundings'.
 fn sesrec(args: &[&str], variables: &[(&str, &str)]) -> Output {
-    let inherited = std::env::vars_os().map(|(name, _)| name);
-    let mut command = Command::new(env!("CARGO_BIN_EXE_sesrec"));
-    for name in inherited.filter(|name| name.to_string_lossy().starts_with("SESREC_")) {
-        command.env_remove(name);
-    }
-    command.args(args).envs(variables.iter().copied()).output().unwrap()
+    program::sesrec().args(args).envs(variables.iter().copied()).output().unwrap()
 }
 
 fn refusal(args: &[&str], variables: &[(&str, &str)]) -> String {
@@ -27,7 +23,7 @@ fn users(out: &Path, args: &[&str], variables: &[(&str, &str)]) -> usize {
     let out = out.to_str().unwrap();
     let all = [&["synth", "--items", "100", "--clicks-per-user", "5", "--force", "--out", out], args].concat();
     let output = sesrec(&all, variables);
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{}", errors(&output));
     fs::read_to_string(Path::new(out).join("user_features.csv")).unwrap().lines().count() - 1
 }
 
@@ -130,7 +126,7 @@ fn what_is_required_may_be_in_the_file() {
 
 #[test]
 fn who_has_read_enough_is_no_error() {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_sesrec"))
+    let mut child = program::sesrec()
         .args(["synth", "--help"])
         .env("COLUMNS", "80")
         .stdout(std::process::Stdio::piped())
@@ -143,12 +139,8 @@ fn who_has_read_enough_is_no_error() {
     let out = dir.path().join("logs");
     let synth = |stdout: std::process::Stdio| {
         let args = ["synth", "--users", "10", "--items", "100", "--force", "--out", out.to_str().unwrap()];
-        let mut child = Command::new(env!("CARGO_BIN_EXE_sesrec"))
-            .args(args)
-            .stdout(stdout)
-            .stderr(std::process::Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut child =
+            program::sesrec().args(args).stdout(stdout).stderr(std::process::Stdio::piped()).spawn().unwrap();
         drop(child.stdout.take());
         let output = child.wait_with_output().unwrap();
         (output.status.code(), String::from_utf8(output.stderr).unwrap())
@@ -164,8 +156,7 @@ fn who_has_read_enough_is_no_error() {
 #[test]
 fn an_argument_that_is_no_text_is_an_error() {
     use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
-    let output =
-        Command::new(env!("CARGO_BIN_EXE_sesrec")).arg("rank").arg(OsStr::from_bytes(b"\xff")).output().unwrap();
+    let output = program::sesrec().arg("rank").arg(OsStr::from_bytes(b"\xff")).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8(output.stderr).unwrap().contains("is not UTF-8"));
 }
@@ -180,7 +171,7 @@ fn tables_of_nested_subcommands() {
     let import = ["import", "kuaisar", logs.to_str().unwrap(), "--config", file.to_str().unwrap()];
     // A required flag may stand in the file.
     let output = sesrec(&import, &[]);
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{}", errors(&output));
     assert!(data.join("dataset.json").exists());
     assert!(!sesrec(&import, &[]).status.success());
     assert!(sesrec(&import, &[("SESREC_IMPORT_KUAISAR_FORCE", "1")]).status.success());
@@ -235,7 +226,7 @@ fn passwords_are_not_repeated() {
         fs::write(&file, config).unwrap();
         let args = [args, &["--config", file.to_str().unwrap()]].concat();
         let output = sesrec(&args, variables);
-        let said = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+        let said = said(&output);
         assert!(!output.status.success() && !said.contains("hidden"), "{args:?}: {said}");
     }
 }

@@ -1,6 +1,9 @@
 //! The newcomer's command, on small logs: from nothing to an answer that moved, and again on what is there.
 #![cfg(unix)]
 
+#[path = "support/program.rs"]
+mod program;
+
 use std::{
     io::{BufRead, BufReader, Read},
     net::TcpListener,
@@ -8,8 +11,10 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
+use program::{Running, errors};
+
 fn command(dir: &Path, listen: &str) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_sesrec"));
+    let mut command = program::sesrec();
     command.args(["demo", "--users", "250", "--items", "400", "--listen", listen, "--dir"]).arg(dir);
     command
 }
@@ -17,8 +22,13 @@ fn command(dir: &Path, listen: &str) -> Command {
 /// Runs the demo to its end; returns what it prints.
 fn demo(dir: &Path) -> String {
     let output = command(dir, "127.0.0.1:0").arg("--once").output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{}", errors(&output));
     String::from_utf8(output.stdout).unwrap()
+}
+
+/// Starts the demo, to be watched.
+fn start(dir: &Path, listen: &str) -> Running {
+    Running::start(command(dir, listen).stdout(Stdio::piped()).stderr(Stdio::piped()))
 }
 
 /// Reads what the demo prints until a line begins with `beginning`.
@@ -33,10 +43,6 @@ fn wait_for(running: &mut Child, beginning: &str) -> String {
         }
     }
     printed
-}
-
-fn press_ctrl_c(running: &Child) {
-    assert!(Command::new("kill").args(["-INT", &running.id().to_string()]).status().unwrap().success());
 }
 
 /// The numbers in the line that begins with `name`, after the last occurrence of `heading`.
@@ -78,11 +84,11 @@ fn from_logs_to_an_answer_that_moved() {
 
     // What is there is reused. After the story it serves, wherever it was told to, until Ctrl-C.
     let listen = if TcpListener::bind("[::1]:0").is_ok() { "[::1]:0" } else { "0.0.0.0:0" };
-    let mut running = command(dir.path(), listen).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut running = start(dir.path(), listen);
     let second = wait_for(&mut running, "serving on ");
-    press_ctrl_c(&running);
-    let output = running.wait_with_output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    running.signal("INT");
+    let output = running.output();
+    assert!(output.status.success(), "{}", errors(&output));
     assert_eq!(second.matches("is there already: reusing it").count(), 3, "{second}");
     assert_eq!(row(&second, "── 4.", "bundle"), bundle);
     assert_eq!(second.matches("\"APPLIED\"").count(), 2, "another user's story: {second}");
@@ -91,13 +97,13 @@ fn from_logs_to_an_answer_that_moved() {
 #[test]
 fn ctrl_c_ends_the_demo_while_it_trains() {
     let dir = tempfile::tempdir().unwrap();
-    let mut running = command(dir.path(), "127.0.0.1:0").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut running = start(dir.path(), "127.0.0.1:0");
     wait_for(&mut running, "── 3.");
     // Where the data set is told, training listens for signals.
     let mut told = BufReader::new(running.stderr.take().unwrap());
     let mut line = String::new();
     told.read_line(&mut line).unwrap();
-    press_ctrl_c(&running);
+    running.signal("INT");
     let mut printed = String::new();
     running.stdout.take().unwrap().read_to_string(&mut printed).unwrap();
     told.read_to_string(&mut line).unwrap();

@@ -378,7 +378,12 @@ async fn sesrec_answers_in_a_batch_and_among_threads_as_alone() {
     let divided = futures::future::join_all(jobs.iter().map(|job| divided.rank(job.clone()))).await;
     for ((job, batched), divided) in jobs.iter().zip(batched).zip(divided) {
         let batched = batched.unwrap();
-        for (item, other) in divided.unwrap().items.iter().zip(&batched.items) {
+        let of_batched = |candidate| batched.items.iter().find(|item| item.candidate == candidate).unwrap();
+        assert_eq!(batched.items.len(), job.items.len());
+        let divided = divided.unwrap();
+        assert_eq!(divided.items.len(), job.items.len());
+        for item in &divided.items {
+            let other = of_batched(item.candidate);
             assert!((item.score - other.score).abs() < 1e-5, "{item:?} {other:?}");
         }
         // Twice: the second time the user is cached, where it may be.
@@ -386,7 +391,7 @@ async fn sesrec_answers_in_a_batch_and_among_threads_as_alone() {
             let single = alone.rank(job.clone()).await.unwrap();
             assert_eq!(single.items.len(), job.items.len());
             for item in &single.items {
-                let other = batched.items.iter().find(|other| other.candidate == item.candidate).unwrap();
+                let other = of_batched(item.candidate);
                 assert!((item.score - other.score).abs() < 1e-5, "{item:?} {other:?}");
             }
             let (weights, attention) = single.explanation.unwrap();

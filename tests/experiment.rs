@@ -2,6 +2,8 @@
 
 #[path = "support/logs.rs"]
 mod logs;
+#[path = "support/program.rs"]
+mod program;
 
 use std::{
     fs,
@@ -9,12 +11,8 @@ use std::{
     process::{Command, Output},
 };
 
-use logs::write_logs;
-use sesrec::data::{
-    Existing,
-    kuaisar::{self, ImportOptions},
-};
-use tempfile::TempDir;
+use logs::workplace;
+use program::text;
 
 const PROTOCOL: [&str; 16] = [
     "--data",
@@ -35,17 +33,8 @@ const PROTOCOL: [&str; 16] = [
     "0",
 ];
 
-/// A directory with a data set in `data`.
-fn workplace() -> TempDir {
-    let directory = tempfile::tempdir().unwrap();
-    write_logs(directory.path());
-    let imported = kuaisar::read(directory.path(), &ImportOptions::default());
-    imported.unwrap().write(&directory.path().join("data"), Existing::Refuse).unwrap();
-    directory
-}
-
 fn command(directory: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_sesrec"));
+    let mut command = program::sesrec();
     command.arg("experiment").args(arguments).args(PROTOCOL).current_dir(directory);
     command
 }
@@ -58,10 +47,6 @@ fn success(directory: &Path, arguments: &[&str]) -> String {
     let output = experiment(directory, arguments);
     assert!(output.status.success(), "{}", text(&output.stderr));
     text(&output.stdout)
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
 }
 
 /// The files of finished runs, by name.
@@ -221,11 +206,8 @@ fn an_interrupted_experiment_keeps_what_is_finished() {
     let seeds: Vec<String> = (1..=400).map(|seed: u32| seed.to_string()).collect();
     // The last of them is there already.
     success(here, &["table2", "--models", "stamp", "--seeds", "400"]);
-    let child = command(here, &["table2", "--models", "stamp", "--seeds", &seeds.join(",")])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut command = command(here, &["table2", "--models", "stamp", "--seeds", &seeds.join(",")]);
+    let running = program::Running::start(command.stdout(Stdio::piped()).stderr(Stdio::piped()));
     let some = || here.join("out/runs").exists() && runs(here).len() >= 3;
     for _ in 0..6000 {
         if some() {
@@ -237,8 +219,8 @@ fn an_interrupted_experiment_keeps_what_is_finished() {
     // Meanwhile nobody else writes there.
     let refused = experiment(here, &["table2", "--models", "stamp"]);
     assert!(text(&refused.stderr).contains("another experiment is running"), "{}", text(&refused.stderr));
-    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
-    let output = child.wait_with_output().unwrap();
+    running.signal("INT");
+    let output = running.output();
     let error = text(&output.stderr);
     assert!(!output.status.success() && error.contains("the same command goes on"), "{error}");
     let finished = runs(here).len();

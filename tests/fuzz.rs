@@ -1,15 +1,14 @@
 //! The fuzz targets' bodies on random bytes, on damaged good ones, and on the corpus that fuzzing has left: no panic.
-#![allow(clippy::unwrap_used, reason = "a test's way to fail")]
 
 #[path = "../fuzz/bodies.rs"]
 mod bodies;
+#[path = "support/damage.rs"]
+mod damage;
 
 use std::{fs, path::Path};
 
-use proptest::{
-    prelude::*,
-    test_runner::{Config, TestRunner},
-};
+use damage::damaged;
+use proptest::test_runner::{Config, TestRunner};
 
 /// The corpus of a target; with the inputs that once broke it.
 fn corpus(target: &str) -> Vec<Vec<u8>> {
@@ -22,27 +21,9 @@ fn corpus(target: &str) -> Vec<Vec<u8>> {
 fn exercise(body: fn(&[u8]), mut seeds: Vec<Vec<u8>>, cases: u32) {
     seeds.iter().for_each(|seed| body(seed));
     seeds.push(vec![]);
-    let damage = (any::<prop::sample::Index>(), any::<u8>(), 0..4_u8);
-    let damaged = (prop::sample::select(seeds), prop::collection::vec(damage, 1..8));
-    let damaged = damaged.prop_map(|(mut bytes, damages)| {
-        for (place, byte, kind) in damages {
-            if bytes.is_empty() {
-                break;
-            }
-            let place = place.index(bytes.len());
-            match kind {
-                0 => bytes[place] = byte,
-                1 => drop(bytes.remove(place)),
-                2 => bytes.insert(place, byte),
-                _ => bytes.truncate(place + 1),
-            }
-        }
-        bytes
-    });
-    let any_bytes = prop_oneof![1 => prop::collection::vec(any::<u8>(), 0..300), 3 => damaged];
     let config = Config { cases, failure_persistence: None, ..Config::default() };
     TestRunner::new(config)
-        .run(&any_bytes, |bytes| {
+        .run(&damaged(seeds), |bytes| {
             body(&bytes);
             Ok(())
         })

@@ -5,6 +5,8 @@
 
 #[path = "support/device.rs"]
 mod device;
+#[path = "support/program.rs"]
+mod program;
 #[path = "support/skip.rs"]
 mod skip;
 #[path = "support/golden.rs"]
@@ -13,7 +15,7 @@ mod support;
 use std::{
     collections::HashMap,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Stdio,
     sync::Arc,
 };
 
@@ -290,7 +292,7 @@ fn convert_then_score_by_command_line() {
         let bundle = temporary.path().join("bundle");
         convert(&golden.dir, &golden.dir.join("weights.safetensors"), &bundle);
         let score = |requests: &Path| {
-            Command::new(env!("CARGO_BIN_EXE_sesrec"))
+            program::sesrec()
                 .args(["score", "--model"])
                 .arg(&bundle)
                 .args(["--device", &std::env::var("SESREC_TEST_DEVICE").unwrap_or_else(|_| "cpu".into())])
@@ -326,7 +328,7 @@ fn convert_then_score_by_command_line() {
 }
 
 fn convert(golden: &Path, weights: &Path, bundle: &Path) {
-    let status = Command::new(env!("CARGO_BIN_EXE_sesrec"))
+    let status = program::sesrec()
         .arg("convert")
         .arg("--weights")
         .arg(weights)

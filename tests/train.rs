@@ -2,20 +2,17 @@
 
 #[path = "support/logs.rs"]
 mod logs;
+#[path = "support/program.rs"]
+mod program;
 
-use std::{
-    collections::HashMap,
-    fs,
-    path::Path,
-    process::{Command, Output},
-    sync::Arc,
-};
+use std::{collections::HashMap, fs, path::Path, process::Output, sync::Arc};
 
 use candle_core::{Device, Tensor};
-use logs::write_logs;
+use logs::{workplace, write_logs};
+use program::text;
 use sesrec::{
     data::{
-        Dataset, EvaluationNegatives, Existing,
+        Dataset, EvaluationNegatives,
         kuaisar::{self, ImportOptions},
     },
     model::{
@@ -81,11 +78,7 @@ fn sesrec_trains_repeatably_and_resumes_bit_for_bit() {
 }
 
 fn sesrec(directory: &Path, arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_sesrec")).args(arguments).current_dir(directory).output().unwrap()
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
+    program::sesrec().args(arguments).current_dir(directory).output().unwrap()
 }
 
 const TRAIN: [&str; 15] = [
@@ -108,12 +101,11 @@ const TRAIN: [&str; 15] = [
 
 #[test]
 fn train_and_evaluate_on_the_command_line() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = workplace();
     let here = directory.path();
-    write_logs(here);
-    kuaisar::read(here, &ImportOptions::default()).unwrap().write(&here.join("data"), Existing::Refuse).unwrap();
 
-    let output = sesrec(here, &TRAIN);
+    // However its path ends, it is the same bundle.
+    let output = sesrec(here, &TRAIN.map(|word| if word == "bundle" { "bundle/" } else { word }));
     assert!(output.status.success(), "{}", text(&output.stderr));
     let (table, progress) = (text(&output.stdout), text(&output.stderr));
     assert!(table.contains("NDCG@10") && table.contains("test") && table.contains("popularity"), "{table}");
@@ -160,25 +152,66 @@ fn train_and_evaluate_on_the_command_line() {
         serde_json::from_slice(&fs::read(here.join("bundle/metrics.json")).unwrap()).unwrap();
     assert_eq!(metrics["epochs"].as_array().unwrap().len(), 3);
     assert!(!text(&output.stderr).contains("epoch   2: total"), "the first two were not repeated");
+
+    // Another model is what is blamed, not what follows from it.
+    let output = sesrec(here, &[&longer[..], &["--model", "sasrec"]].concat());
+    let error = text(&output.stderr);
+    assert!(error.contains(r#"with model "sesrec", this run has "sasrec""#) && error.contains("--force"), "{error}");
+
+    // One weight that is not what was written.
+    let entry = fs::read_dir(here.join("bundle.run/checkpoints")).unwrap().next().unwrap().unwrap();
+    let weights = entry.path().join("parameters.safetensors");
+    let mut bytes = fs::read(&weights).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&weights, bytes).unwrap();
+    let output = sesrec(here, &longer);
+    let error = text(&output.stderr);
+    assert!(!output.status.success(), "{error}");
+    assert!(error.contains("parameters.safetensors: does not match its checksum"), "{error}");
+    assert!(error.contains("start afresh with --force"), "{error}");
+}
+
+#[test]
+fn one_run_at_a_time_trains_a_bundle() {
+    let directory = workplace();
+    let here = directory.path();
+    fs::create_dir(here.join("bundle.run")).unwrap();
+    // As the other run does.
+    let lock = fs::File::create(here.join("bundle.run/.lock")).unwrap();
+    lock.try_lock().unwrap();
+    for again in [&[] as &[&str], &["--force"], &["--resume"]] {
+        let output = sesrec(here, &[&TRAIN[..], again].concat());
+        let error = text(&output.stderr);
+        assert!(!output.status.success() && error.contains("bundle.run: another training is running"), "{error}");
+    }
+    assert!(!here.join("bundle").exists());
 }
 
 #[test]
 fn mistakes_on_the_command_line_say_what_to_do() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = workplace();
     let here = directory.path();
-    write_logs(here);
-    kuaisar::read(here, &ImportOptions::default()).unwrap().write(&here.join("data"), Existing::Refuse).unwrap();
     for (flags, expected) in [
         (&["--item-attributes", "id:32,colour:8"][..], "no attribute \"colour\""),
         (&["--heads", "5"], "num_heads 5"),
         (&["--dropout", "1"], "dropout: is 1"),
         (&["--negatives", "absent.txt"], "absent.txt"),
+        (&["--training-negatives", "0"], "--training-negatives"),
+        (&["--training-negatives", "100000"], "--training-negatives: is 100000, but the data set has 60 items"),
+        (&["--min-learning-rate", "1"], "--min-learning-rate: is 1.0, must be from 0 to the learning rate"),
+        (&["--heads", "0"], "--heads"),
+        (&["--run-dir", "./bundle/run"], "choose another --run-dir"),
     ] {
         let arguments: Vec<&str> = TRAIN.iter().chain(flags).copied().collect();
         let output = sesrec(here, &arguments);
         let error = text(&output.stderr);
         assert!(!output.status.success() && error.contains(expected), "{flags:?}: {error}");
-        assert!(!here.join("bundle").exists());
+        assert!(!here.join("bundle").exists() && !here.join("bundle.run").exists(), "{flags:?}");
+    }
+    for out in [".", "..", "/"] {
+        let output = sesrec(here, &TRAIN.map(|word| if word == "bundle" { out } else { word }));
+        let error = text(&output.stderr);
+        assert!(!output.status.success() && error.contains("name a directory that isn't there yet"), "{error}");
     }
 }
 
@@ -187,18 +220,12 @@ fn mistakes_on_the_command_line_say_what_to_do() {
 fn an_interrupted_run_says_how_to_continue_and_does() {
     use std::{process::Stdio, time::Duration};
 
-    let directory = tempfile::tempdir().unwrap();
+    let directory = workplace();
     let here = directory.path();
-    write_logs(here);
-    kuaisar::read(here, &ImportOptions::default()).unwrap().write(&here.join("data"), Existing::Refuse).unwrap();
     let arguments: Vec<&str> = TRAIN.iter().map(|&word| if word == "2" { "1000" } else { word }).collect();
-    let child = Command::new(env!("CARGO_BIN_EXE_sesrec"))
-        .args(&arguments)
-        .current_dir(here)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut command = program::sesrec();
+    command.args(&arguments).current_dir(here).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let running = program::Running::start(&mut command);
     let checkpoints = here.join("bundle.run/checkpoints");
     let first_epoch = || {
         fs::read_dir(&checkpoints).is_ok_and(|entries| {
@@ -212,8 +239,8 @@ fn an_interrupted_run_says_how_to_continue_and_does() {
         std::thread::sleep(Duration::from_millis(100));
     }
     assert!(first_epoch(), "no epoch was finished within five minutes");
-    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
-    let output = child.wait_with_output().unwrap();
+    running.signal("INT");
+    let output = running.output();
     let error = text(&output.stderr);
     assert!(!output.status.success());
     assert!(

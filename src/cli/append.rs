@@ -6,7 +6,7 @@ use pbjson_types::Timestamp;
 use super::client::{ServerArgs, describe, random_id};
 use crate::{
     domain::EventTime,
-    proto::v1::{self, event::Payload, search::QueryForm},
+    proto::v1::{self, Outcome, event::Payload, search::QueryForm},
 };
 
 /// Options of `sesrec append`.
@@ -28,7 +28,7 @@ pub struct Args {
     /// A search by a query of the catalogue.
     #[arg(long, value_name = "ID", group = "asked")]
     query_id: Option<String>,
-    /// Ties later clicks to this search. Made up where it is missing.
+    /// Ties later clicks to this search. Default: the --event-id, or else made up.
     #[arg(long, value_name = "ID", requires = "asked")]
     search_id: Option<String>,
     /// How the search began.
@@ -40,8 +40,9 @@ pub struct Args {
     /// The search whose result was clicked.
     #[arg(long, value_name = "SEARCH", requires = "item")]
     click_of: Option<String>,
-    /// Makes a repetition harmless. Made up where it is missing.
-    #[arg(long, value_name = "ID")]
+    /// Makes a repetition harmless: the event is stored once. Takes --time, because a repetition at another time (the
+    /// default is now) would be another event of the same id, which is refused. Made up where it is missing.
+    #[arg(long, value_name = "ID", requires = "time")]
     event_id: Option<String>,
     /// When it happened, as in 2026-01-31T12:00:00Z. Default: now.
     #[arg(long, value_name = "TIME")]
@@ -63,11 +64,22 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     let request = args.server.request(v1::AppendEventRequest { event: Some(event) });
     let response = client.append_event(request).await.map_err(|status| describe(&status))?.into_inner();
     println!("{} {}", response.outcome().as_str_name(), response.event_id);
+    if let Some(hint) = hint(response.outcome()) {
+        eprintln!("{hint}");
+    }
     if let Some(search_id) = search_id {
         println!("search id     {search_id}");
     }
     println!("history token {}", response.history_token);
     Ok(())
+}
+
+/// What to do, where the event is not stored.
+fn hint(outcome: Outcome) -> Option<&'static str> {
+    (outcome == Outcome::TooOld).then_some(
+        "hint: the event was TOO_OLD and is not stored: it is older than the server's --time-to-live, or than all that \
+         it keeps of this user. To store old events, start the server with `serve --time-to-live 0s`",
+    )
 }
 
 impl Args {
@@ -83,7 +95,12 @@ impl Args {
             }
             (None, Some(item_id), None) => Payload::Recommendation(v1::Recommendation { item_id: item_id.clone() }),
             (None, None, Some(form)) => Payload::Search(v1::Search {
-                search_id: self.search_id.clone().unwrap_or_else(|| random_id("search")),
+                // A repetition has to be the same in all parts.
+                search_id: self
+                    .search_id
+                    .clone()
+                    .or_else(|| self.event_id.clone())
+                    .unwrap_or_else(|| random_id("search")),
                 query_form: Some(form),
                 source: self.source.clone(),
                 clicked_item_ids: self.clicked.clone(),
@@ -100,5 +117,40 @@ impl Args {
             time: Some(time),
             payload: Some(payload),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn parse(words: &[&str]) -> Result<Args, clap::Error> {
+        Line::try_parse_from([&["append", "--user", "u"][..], words].concat()).map(|line| line.args)
+    }
+
+    #[test]
+    fn an_event_with_an_id_and_a_time_is_the_same_when_it_is_repeated() {
+        for what in [["--item", "i1"], ["--query", "red shoes"]] {
+            let error = parse(&[&what[..], &["--event-id", "e1"]].concat()).unwrap_err().to_string();
+            assert!(error.contains("--time <TIME>"), "{error}");
+            let words = [&what[..], &["--event-id", "e1", "--time", "2026-01-31T12:00:00Z"]].concat();
+            assert_eq!(parse(&words).unwrap().event().unwrap(), parse(&words).unwrap().event().unwrap());
+        }
+        let event = |words: &[&str]| parse(words).unwrap().event().unwrap();
+        assert_ne!(event(&["--item", "i1"]).event_id, event(&["--item", "i1"]).event_id);
+    }
+
+    #[test]
+    fn only_an_event_that_is_too_old_is_worth_a_hint() {
+        assert!(hint(Outcome::TooOld).is_some_and(|hint| hint.contains("serve --time-to-live 0s")));
+        assert!([Outcome::Applied, Outcome::Duplicate].into_iter().all(|outcome| hint(outcome).is_none()));
     }
 }

@@ -1,9 +1,9 @@
 //! What the commands that talk to a running server have in common.
 
-use std::time::Duration;
+use std::{error::Error, io, time::Duration};
 
 use anyhow::anyhow;
-use tonic::{Code, Status};
+use tonic::{Code, Status, TimeoutExpired};
 use tonic_types::StatusExt;
 
 use super::connect_args::{ConnectArgs, Transport};
@@ -56,11 +56,8 @@ pub fn describe(status: &Status) -> anyhow::Error {
     if let Some(delay) = retry_delay(status) {
         text.push_str(&format!("\n  try again in {delay:?}"));
     }
-    if std::error::Error::source(status).is_some_and(|source| source.is::<tonic::transport::Error>()) {
-        text.push_str(
-            "\n  nothing was understood there: https:// where the server has TLS, http:// where it has none; --ca FILE if \
-             its authority is not the system's, --client-certificate FILE if it asks for one",
-        );
+    if let Some(source) = status.source().filter(|source| source.is::<tonic::transport::Error>()) {
+        text.push_str(transport_hint(source));
     }
     match status.code() {
         Code::Unimplemented => text.push_str("\n  is that a sesrec server?"),
@@ -68,6 +65,26 @@ pub fn describe(status: &Status) -> anyhow::Error {
         _ => {}
     }
     anyhow!(text)
+}
+
+/// What to look at, where no server has answered.
+fn transport_hint(error: &(dyn Error + 'static)) -> &'static str {
+    for cause in std::iter::successors(Some(error), |&error| error.source()) {
+        if cause.is::<TimeoutExpired>() {
+            return "\n  there was no answer within --timeout";
+        }
+        match cause.downcast_ref::<io::Error>().map(io::Error::kind) {
+            Some(io::ErrorKind::ConnectionRefused) => {
+                return "\n  nobody listens there: is `sesrec serve` running there?";
+            }
+            Some(io::ErrorKind::TimedOut) => {
+                return "\n  there was no connection within --timeout, or within 5 s: is `sesrec serve` running there?";
+            }
+            _ => {}
+        }
+    }
+    "\n  nothing was understood there: https:// where the server has TLS, http:// where it has none; --ca FILE if its \
+     authority is not the system's, --client-certificate FILE if it asks for one"
 }
 
 /// Whether the server itself says so, and not what lies between.
@@ -83,4 +100,40 @@ pub fn retry_delay(status: &Status) -> Option<Duration> {
 /// An id that nobody else makes.
 pub fn random_id(prefix: &str) -> String {
     format!("{prefix}-{:032x}", rand::random::<u128>())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use tokio::{io::AsyncWriteExt, net::TcpListener};
+
+    use super::*;
+    use crate::proto::v1::GetModelInfoRequest;
+
+    /// What is said of a call to this address.
+    async fn told(address: SocketAddr, timeout: Duration) -> String {
+        let server = ServerArgs { connection: ConnectArgs::plain(format!("http://{address}")), timeout };
+        let request = server.request(GetModelInfoRequest {});
+        let answer = server.connect_lazy().unwrap().get_model_info(request).await;
+        describe(&answer.unwrap_err()).to_string()
+    }
+
+    #[tokio::test]
+    async fn what_is_said_of_a_call_without_an_answer_fits_what_happened() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        // The system takes the connection; nobody reads from it.
+        let silent = told(address, Duration::from_millis(500)).await;
+        assert!(silent.contains("within --timeout") && !silent.contains("https://"), "{silent}");
+        let refused = told("127.0.0.1:1".parse().unwrap(), Duration::from_secs(10)).await;
+        assert!(refused.contains("is `sesrec serve` running there?") && !refused.contains("https://"), "{refused}");
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
+            }
+        });
+        let misunderstood = told(address, Duration::from_secs(10)).await;
+        assert!(misunderstood.contains("https:// where the server has TLS"), "{misunderstood}");
+    }
 }

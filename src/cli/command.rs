@@ -58,6 +58,9 @@ pub enum Command {
 }
 
 /// Runs a subcommand to its end.
+///
+/// # Errors
+/// The subcommand's own, worded for whoever called it.
 pub async fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
         Command::Demo(args) => demo::run(args).await,

@@ -80,12 +80,12 @@ impl ConnectArgs {
         Self { server, credentials: Credentials::default() }
     }
 
-    /// Connects.
+    /// Connects. Errors name the server and no flag, since several flags name one.
     pub async fn connect(&self, timeout: Duration) -> anyhow::Result<Transport> {
         let endpoint = self.endpoint(timeout)?;
-        let channel = endpoint.connect().await.with_context(|| {
-            format!("cannot connect to {}; is `sesrec serve` running there? (--server says where)", self.server)
-        })?;
+        let connected = endpoint.connect().await;
+        let channel = connected
+            .with_context(|| format!("cannot connect to {}; is `sesrec serve` running there?", self.server))?;
         Ok(InterceptedService::new(channel, self.credentials.bearer()?))
     }
 
@@ -100,14 +100,14 @@ impl ConnectArgs {
         let url = match self.server.split_once("://") {
             None => format!("{scheme}://{}", self.server),
             Some(("http", _)) if tls.is_some() => {
-                bail!("--server {}: certificates are of use with https:// only", self.server)
+                bail!("the server {}: certificates are of use with https:// only", self.server)
             }
             Some(("http" | "https", _)) => self.server.clone(),
-            Some(_) => bail!("--server {}: begins with neither http:// nor https://", self.server),
+            Some(_) => bail!("the server {}: begins with neither http:// nor https://", self.server),
         };
         let secure = url.starts_with("https://");
         let mut endpoint = Endpoint::from_shared(url)
-            .with_context(|| format!("--server {}", self.server))?
+            .with_context(|| format!("the server {}: is no address", self.server))?
             .connect_timeout(Duration::from_secs(5).min(timeout))
             .tcp_nodelay(true)
             .http2_keep_alive_interval(Duration::from_secs(20))
@@ -168,7 +168,8 @@ mod tests {
         let plain = |server: &str| ConnectArgs::plain(server.into());
         assert_eq!(endpoint(&plain("localhost:1")).unwrap(), "http://localhost:1/");
         assert_eq!(endpoint(&plain("https://localhost:1")).unwrap(), "https://localhost:1/");
-        assert!(endpoint(&plain("ftp://localhost")).unwrap_err().contains("neither http:// nor https://"));
+        let scheme = endpoint(&plain("ftp://localhost")).unwrap_err();
+        assert!(scheme.contains("neither http:// nor https://") && !scheme.contains("--server"), "{scheme}");
         let pem = || Some(Pem(b"-----BEGIN CERTIFICATE-----".to_vec()));
         let with = |credentials, server| ConnectArgs { credentials, ..plain(server) };
         let half = with(Credentials { client_certificate: pem(), ..Credentials::default() }, "localhost:1");

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::anyhow;
 use clap::Subcommand;
 
+use super::train::quoted;
 use crate::data::{
     DatasetError, Existing, Progress,
     kuaisar::{self, ImportOptions, Imported, ItemColumn, UnclickedSearches},
@@ -92,6 +93,6 @@ fn kuaisar(args: &KuaisarArgs) -> anyhow::Result<()> {
     println!("{}", imported.report);
     imported.report.doubts().iter().for_each(|doubt| eprintln!("warning: {doubt}"));
     println!("Data set: {}", args.out.display());
-    println!("Next:     sesrec train --data {} --out BUNDLE", args.out.display());
+    println!("Next:     sesrec train --data {} --out BUNDLE", quoted(&args.out.display().to_string()));
     Ok(())
 }

@@ -16,7 +16,7 @@ use super::{
     ingest_stream::{StreamArgs, StreamSource},
     signals::StopSignals,
 };
-use crate::units::parse_duration;
+use crate::{secrets::without_passwords, units::parse_duration};
 
 /// Options of `sesrec ingest`.
 #[derive(Debug, clap::Args)]
@@ -102,8 +102,7 @@ impl Args {
         };
         Ok(Plan {
             input,
-            // A URL may hold a password.
-            name: self.input.rsplit_once('@').map_or(&*self.input, |(_, rest)| rest).to_owned(),
+            name: without_passwords(&self.input),
             window: self.window as usize,
             checkpoint,
             allow_rejects: self.allow_rejects,

@@ -64,7 +64,7 @@ pub(super) struct Flow {
 /// What is sent, and what is kept of it.
 pub(super) struct Plan {
     pub(super) input: Input,
-    /// As it was given.
+    /// The input as dead letters name it, without a password.
     pub(super) name: String,
     pub(super) window: usize,
     pub(super) checkpoint: Option<Checkpoint>,
@@ -234,7 +234,11 @@ impl Flow {
     /// Gives up the oldest open event, at which the stream broke: the server acknowledges in order, up to the event that
     /// its store fails on. `false`: not without a dead-letter file, and not if others before it met the same.
     pub(super) fn give_up_oldest(&mut self, status: &Status) -> anyhow::Result<bool> {
-        let events_fault = matches!(status.code(), Code::DataLoss | Code::Internal | Code::InvalidArgument);
+        let events_fault = matches!(
+            status.code(),
+            // The last one: longer than an event can be.
+            Code::DataLoss | Code::Internal | Code::InvalidArgument | Code::OutOfRange
+        );
         if !events_fault || self.dead_letters.is_none() || self.broke >= BREAKERS {
             return Ok(false);
         }
@@ -248,6 +252,10 @@ impl Flow {
     fn reject(&mut self, position: &Position, outcome: &'static str, reason: &str, event: &str) -> anyhow::Result<()> {
         if let Some(letters) = &mut self.dead_letters {
             letters.write(&self.name, &Rejected { position: &position.to_string(), outcome, reason, event })?;
+            // An entry is acknowledged right away, a line with the next checkpoint.
+            if matches!(position, Position::Entry(_)) {
+                letters.sync()?;
+            }
         } else if let (Position::Line(line), false) = (position, self.allow_rejects) {
             // Some are found out when they are read, others when the server has answered.
             self.first_rejected = Some(self.first_rejected.map_or(*line, |first| first.min(*line)));
@@ -330,6 +338,9 @@ impl Flow {
     fn save(&mut self) -> anyhow::Result<()> {
         let line = self.settled_line();
         self.checkpoint_written = Instant::now();
+        if let Some(letters) = &mut self.dead_letters {
+            letters.sync()?;
+        }
         self.checkpoint.as_mut().map_or(Ok(()), |checkpoint| checkpoint.write(line))
     }
 

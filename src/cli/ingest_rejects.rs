@@ -13,6 +13,8 @@ use serde::Serialize;
 pub(super) struct DeadLetters {
     path: PathBuf,
     file: File,
+    /// Whether all of it is on the disk.
+    synced: bool,
 }
 
 /// One line of it.
@@ -32,7 +34,7 @@ struct DeadLetter<'a> {
 impl DeadLetters {
     pub(super) fn open(path: &Path) -> anyhow::Result<Self> {
         let file = OpenOptions::new().create(true).append(true).open(path);
-        Ok(Self { path: path.to_owned(), file: file.with_context(|| path.display().to_string())? })
+        Ok(Self { path: path.to_owned(), file: file.with_context(|| path.display().to_string())?, synced: true })
     }
 
     /// Written before the event is settled: nothing is lost between the two.
@@ -41,7 +43,17 @@ impl DeadLetters {
         let letter = DeadLetter { time: jiff::Timestamp::now(), input, position, outcome, reason, event };
         let mut line = serde_json::to_vec(&letter)?;
         line.push(b'\n');
+        self.synced = false;
         self.file.write_all(&line).with_context(|| self.path.display().to_string())
+    }
+
+    /// Returns when all of it is on the disk: before the input is told that an event has reached its end.
+    pub(super) fn sync(&mut self) -> anyhow::Result<()> {
+        if !self.synced {
+            self.file.sync_data().with_context(|| self.path.display().to_string())?;
+            self.synced = true;
+        }
+        Ok(())
     }
 }
 

@@ -92,7 +92,7 @@ impl Input {
         }
     }
 
-    /// Of how much.
+    /// The whole's size, where known.
     pub(super) fn size(&self) -> Option<u64> {
         match self {
             Self::Lines(source) => source.size,

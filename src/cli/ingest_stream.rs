@@ -267,7 +267,8 @@ impl Shared {
         Ok(reply.into_iter().flat_map(|reply| reply.keys).flat_map(|key| key.ids).collect())
     }
 
-    /// Takes over what any consumer has had for too long.
+    /// Takes over what any consumer has had for too long. What was trimmed meanwhile Redis takes off the pending entries, and
+    /// tells only now: it comes as an entry without fields.
     async fn claim(&self, connection: &mut MultiplexedConnection) -> RedisResult<Vec<StreamId>> {
         let (mut claimed, mut from) = (vec![], "0-0".to_owned());
         loop {
@@ -280,6 +281,7 @@ impl Shared {
                 .query_async(connection)
                 .await?;
             claimed.extend(reply.claimed);
+            claimed.extend(reply.deleted_ids.into_iter().map(|id| StreamId { id, ..StreamId::default() }));
             from = reply.next_stream_id;
             // The rest next time, once there is room again.
             if from == "0-0" || claimed.len() >= BATCH {

@@ -116,7 +116,8 @@ pub(super) fn table(response: &v1::RankResponse) -> String {
         let _ = writeln!(out, "not in the catalogue: {}", response.unknown_item_ids.join(", "));
     }
     if response.cold_start {
-        let _ = writeln!(out, "no history: ranked from user and item features alone");
+        // There may be a history: a model that reads none sees none.
+        let _ = writeln!(out, "the model saw no event of this user: ranked from user and item features alone");
     }
     if response.stale_history {
         let _ = writeln!(out, "the history store could not be reached: ranked by an older copy of the history");
@@ -198,4 +199,16 @@ fn strongest(history: &v1::HistoryExplanation, item: &v1::ItemExplanation) -> St
         .map(|(share, event)| format!("{} {:.0} %", describe_event(event), **share * 100.0))
         .collect::<Vec<_>>()
         .join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cold_start_is_what_the_model_saw() {
+        let said = |cold_start| table(&v1::RankResponse { cold_start, ..Default::default() });
+        assert!(said(true).contains("the model saw no event of this user"), "{}", said(true));
+        assert!(!said(false).contains("no event"), "{}", said(false));
+    }
 }

@@ -16,6 +16,7 @@ use super::{
 use crate::{
     data::HistoryLimits,
     engine::{Engine, LoadedModel, ModelSlot},
+    failures::told_once,
     history::{self, HistoryOptions},
     model::RankerOptions,
     nn::device_name,
@@ -36,7 +37,7 @@ pub(super) struct Listeners {
 }
 
 pub(super) async fn run(args: Args) -> anyhow::Result<()> {
-    logging::init(&args.log)?;
+    let _log = logging::init(&args.log)?;
     let options = args.options()?;
     let traces = trace::export(&args.traces)?;
     // Before the ports: who sees them open may send signals.
@@ -174,7 +175,7 @@ async fn reload_on_hangup(reload: Reload, mut hangups: Signals) {
             tracing::info!(directory = %reload.directory.display(), "loading the bundle anew");
             match load(&reload.directory, &reload.device, reload.ranker).await {
                 Ok(model) => reload.swap(model),
-                Err(error) => tracing::error!(error = format!("{error:#}"), "the live model stays"),
+                Err(error) => tracing::error!(error = told_once(&error), "the live model stays"),
             }
         }
     };

@@ -4,6 +4,7 @@ use std::{path::PathBuf, time::Instant};
 
 use indicatif::HumanCount;
 
+use super::train::quoted;
 use crate::data::{
     Existing, Progress,
     synthetic::{self, SyntheticOptions},
@@ -61,6 +62,6 @@ fn synth(args: &Args) -> anyhow::Result<()> {
     println!("{} log rows in {seconds:.1} s", HumanCount(rows));
     println!();
     println!("Logs: {}", args.out.display());
-    println!("Next: sesrec import kuaisar {} --out DATASET", args.out.display());
+    println!("Next: sesrec import kuaisar {} --out DATASET", quoted(&args.out.display().to_string()));
     Ok(())
 }

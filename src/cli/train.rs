@@ -2,10 +2,12 @@
 
 mod model_flags;
 mod recipe_flags;
+mod run_dir;
+mod shell;
 mod size_flags;
 
 use std::{
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -19,6 +21,9 @@ use serde::Serialize;
 pub use model_flags::Loss;
 use model_flags::ModelFlags;
 pub use recipe_flags::{RecipeFlags, RecipeName};
+use run_dir::RunDir;
+pub(crate) use shell::quoted;
+use shell::resume_command;
 pub use size_flags::{Preset, SizeFlags};
 
 use super::signals::StopSignals;
@@ -148,21 +153,24 @@ pub(super) fn stop_on_signal(stop: Arc<AtomicBool>) -> tokio::task::JoinHandle<(
 
 fn train(args: &Args, stop: Arc<AtomicBool>) -> anyhow::Result<()> {
     let started = Instant::now();
+    StagedDirectory::check(&args.out, Manifest::FILE, Existing::Replace)?;
     if args.out.exists() && !args.resume && !args.force {
         bail!(
             "{} exists: replace it with --force, or, by --schedule plateau, train it longer with --resume --epochs N",
             args.out.display()
         );
     }
-    StagedDirectory::check(&args.out, Manifest::FILE, Existing::Replace)?;
+    let run_dir = args.run_dir()?;
     let dataset = Dataset::read(&args.data)?;
     let negatives = args.negatives.open(&dataset)?;
     let recipe = args.recipe.recipe(args.seed, args.model.sizes.preset, args.model.kind(), args.model.loss());
-    recipe.check()?;
+    let items = dataset.catalogue.items.ids.len();
+    recipe.check().and_then(|()| recipe.check_items(items)).map_err(recipe_flags::flag_error)?;
     let config = args.model.config(&dataset.catalogue, args.recipe.recipe, recipe.dropout)?;
     let device = args.device.open()?;
     let model = config.new_trainable(&dataset, recipe.seed, &device)?;
-    let run_dir = args.run_dir();
+    // What changes something on the disk comes last.
+    let run_dir = RunDir::open(run_dir)?;
     let from = args.checkpoint(&run_dir)?;
     if !args.quiet {
         let Statistics { users, items, queries, actions_search, actions_recommendation } = dataset.statistics;
@@ -172,7 +180,7 @@ fn train(args: &Args, stop: Arc<AtomicBool>) -> anyhow::Result<()> {
             model.parameters().count(),
             device_name(&device),
             started.elapsed().as_secs_f64(),
-            run_dir.display(),
+            run_dir.path().display(),
         );
     }
     let trainer = Trainer {
@@ -181,9 +189,9 @@ fn train(args: &Args, stop: Arc<AtomicBool>) -> anyhow::Result<()> {
         recipe,
         model_config: serde_json::to_value(&config)?,
         files: TrainingFiles {
-            checkpoints: Some(run_dir.join("checkpoints")),
+            checkpoints: Some(run_dir.checkpoints()),
             checkpoint_steps: args.checkpoint_steps,
-            tensorboard: Some(run_dir.join("tensorboard")),
+            tensorboard: Some(run_dir.tensorboard()),
             log_steps: args.log_steps,
         },
         reporting: if args.quiet { Reporting::Silent } else { Reporting::Terminal },
@@ -191,7 +199,7 @@ fn train(args: &Args, stop: Arc<AtomicBool>) -> anyhow::Result<()> {
     };
     let outcome = trainer.fit(&*model, from, |dataset| config.new_trainable(dataset, trainer.recipe.seed, &device))?;
     if let Ending::Interrupted { checkpoint } = &outcome.ending {
-        let place = checkpoint.as_deref().unwrap_or(&run_dir).display();
+        let place = checkpoint.as_deref().unwrap_or(run_dir.path()).display();
         bail!(
             "stopped before the end; a checkpoint is in {place}. Continue exactly there with:\n  {}",
             resume_command()
@@ -255,51 +263,32 @@ fn finish(args: &Args, trainer: &Trainer<'_>, config: ModelConfig, outcome: Outc
 }
 
 impl Args {
-    fn run_dir(&self) -> PathBuf {
-        self.run_dir.clone().unwrap_or_else(|| {
-            let mut name = self.out.clone().into_os_string();
-            name.push(".run");
-            name.into()
-        })
+    fn run_dir(&self) -> anyhow::Result<PathBuf> {
+        let Some(run_dir) = &self.run_dir else { return Ok(RunDir::beside(&self.out)) };
+        if std::path::absolute(run_dir)?.starts_with(std::path::absolute(&self.out)?) {
+            bail!(
+                "--run-dir {} lies in --out {}, which holds the bundle and nothing else: choose another --run-dir",
+                run_dir.display(),
+                self.out.display()
+            );
+        }
+        Ok(run_dir.clone())
     }
 
     /// Where to begin. A fresh run removes what an earlier one left, and only if told to.
-    fn checkpoint(&self, run_dir: &Path) -> anyhow::Result<Option<Checkpoint>> {
-        let checkpoints = run_dir.join("checkpoints");
-        let found = match (self.force, Checkpoint::read_latest(&checkpoints)) {
-            (true, _) => None,
-            (false, found) => found?,
-        };
-        match found {
-            Some(checkpoint) if self.resume => return Ok(Some(checkpoint)),
-            Some(checkpoint) => bail!(
+    fn checkpoint(&self, run_dir: &RunDir) -> anyhow::Result<Option<Checkpoint>> {
+        if self.force {
+            run_dir.clear()?;
+            return Ok(None);
+        }
+        match run_dir.checkpoint()? {
+            Some(checkpoint) if !self.resume => bail!(
                 "{} has the checkpoint of an earlier run, in epoch {}: continue it with --resume, or start afresh with \
                  --force",
-                checkpoints.display(),
+                run_dir.checkpoints().display(),
                 checkpoint.position().epoch
             ),
-            None => {}
+            found => Ok(found),
         }
-        if self.force {
-            for directory in [checkpoints, run_dir.join("tensorboard")] {
-                if directory.exists() {
-                    std::fs::remove_dir_all(&directory).with_context(|| directory.display().to_string())?;
-                }
-            }
-        }
-        Ok(None)
     }
-}
-
-/// This command, continued.
-fn resume_command() -> String {
-    let quoted = |arg: String| {
-        let plain = |c: char| c.is_alphanumeric() || "-_./:,=+@".contains(c);
-        if !arg.is_empty() && arg.chars().all(plain) { arg } else { format!("'{}'", arg.replace('\'', r"'\''")) }
-    };
-    let mut words: Vec<String> = std::env::args().filter(|arg| arg != "--force").map(quoted).collect();
-    if !words.iter().any(|word| word == "--resume") {
-        words.push("--resume".into());
-    }
-    words.join(" ")
 }

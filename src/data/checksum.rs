@@ -15,6 +15,9 @@ pub struct FileChecksum {
 
 impl FileChecksum {
     /// Of a file as it is now, read in pieces.
+    ///
+    /// # Errors
+    /// If it can't be read.
     pub fn of(path: &Path) -> io::Result<Self> {
         let mut hasher = blake3::Hasher::new();
         hasher.update_reader(fs::File::open(path)?)?;

@@ -50,7 +50,7 @@ impl TableWriter {
         let schema = Arc::new(Schema::new(fields));
         let properties = WriterProperties::builder().set_compression(Compression::ZSTD(ZstdLevel::default())).build();
         let writer =
-            ArrowWriter::try_new(file, schema.clone(), Some(properties)).map_err(|error| failed(&path, error))?;
+            ArrowWriter::try_new(file, schema.clone(), Some(properties)).map_err(|error| unwritable(&path, error))?;
         Ok(Self { path, writer, schema })
     }
 
@@ -58,12 +58,12 @@ impl TableWriter {
     pub fn write(&mut self, columns: Vec<ArrayRef>) -> Result<(), DatasetError> {
         let batch = RecordBatch::try_new(self.schema.clone(), columns)
             .map_err(|error| DatasetError::format(&self.path, error.to_string()))?;
-        self.writer.write(&batch).map_err(|error| failed(&self.path, error))
+        self.writer.write(&batch).map_err(|error| unwritable(&self.path, error))
     }
 
     /// Writes the footer and waits until the file is on disk.
     pub fn close(self) -> Result<(), DatasetError> {
-        let file = self.writer.into_inner().map_err(|error| failed(&self.path, error))?;
+        let file = self.writer.into_inner().map_err(|error| unwritable(&self.path, error))?;
         file.sync_all().map_err(DatasetError::io(&self.path))
     }
 }
@@ -79,9 +79,9 @@ impl TableReader {
     /// Opens a file and reads its footer.
     pub fn open(path: PathBuf) -> Result<Self, DatasetError> {
         let file = File::open(&path).map_err(DatasetError::io(&path))?;
-        let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| failed(&path, error))?;
+        let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| unreadable(&path, error))?;
         let rows = u64::try_from(builder.metadata().file_metadata().num_rows()).unwrap_or(0);
-        let reader = builder.with_batch_size(BATCH_ROWS).build().map_err(|error| failed(&path, error))?;
+        let reader = builder.with_batch_size(BATCH_ROWS).build().map_err(|error| unreadable(&path, error))?;
         Ok(Self { path, reader, rows })
     }
 
@@ -194,12 +194,36 @@ fn element() -> Arc<Field> {
     Arc::new(field("element", DataType::UInt32))
 }
 
-fn failed(path: &Path, error: ParquetError) -> DatasetError {
+fn unreadable(path: &Path, error: ParquetError) -> DatasetError {
+    failed(path, "is not a readable Parquet file", error)
+}
+
+/// A full disk, most often.
+fn unwritable(path: &Path, error: ParquetError) -> DatasetError {
+    failed(path, "can't be written", error)
+}
+
+fn failed(path: &Path, how: &str, error: ParquetError) -> DatasetError {
     match error {
         ParquetError::External(error) => match error.downcast::<std::io::Error>() {
             Ok(source) => DatasetError::Io { path: path.to_owned(), source: *source },
             Err(error) => DatasetError::format(path, error.to_string()),
         },
-        error => DatasetError::format(path, format!("is not a readable Parquet file: {error}")),
+        error => DatasetError::format(path, format!("{how}: {error}")),
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_no_unreadable_file() {
+        let fields = vec![field("row", DataType::UInt32)];
+        let mut table = TableWriter::create("/dev/full".into(), fields).unwrap();
+        table.write(vec![u32_column(0..3)]).unwrap();
+        let refused = table.close().unwrap_err().to_string();
+        assert!(refused.contains("/dev/full: ") && refused.contains("No space left"), "{refused}");
+        assert!(!refused.contains("readable"), "{refused}");
     }
 }

@@ -18,10 +18,13 @@ pub enum Existing {
     Replace,
 }
 
-/// A directory in the making. Dropped before [`Self::commit`], nothing of it remains.
+/// A directory in the making. Dropped before [`Self::commit`], nothing of it remains. What a killed process leaves is
+/// removed, on Linux, when the next directory of this name is begun.
 #[derive(Debug)]
 pub struct StagedDirectory {
     temporary: PathBuf,
+    /// Of the temporary directory, where the file system has locks: who holds it is at work, in whichever container.
+    _lock: Option<fs::File>,
     target: PathBuf,
     marker: &'static str,
     existing: Existing,
@@ -31,6 +34,10 @@ impl StagedDirectory {
     /// Whether `target` may be written: worth asking before hours of work. `marker` is the file by which a directory
     /// of this kind is known, for example `dataset.json`.
     pub fn check(target: &Path, marker: &'static str, existing: Existing) -> Result<(), DatasetError> {
+        // `.` and `..` are directories that somebody is in: what replaces them is not seen from there.
+        if target.file_name().is_none() {
+            return Err(unnamed(target));
+        }
         let refuse = |message: String| Err(DatasetError::Exists { path: target.to_owned(), message });
         let mut entries = match fs::read_dir(target) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -55,12 +62,14 @@ impl StagedDirectory {
             // By an earlier process of this one's number, as in containers, where numbers begin anew.
             fs::remove_dir_all(&temporary).map_err(DatasetError::io(&temporary))?;
         }
+        remove_abandoned(target);
         let replaced = sibling(target, "replaced")?;
         if target.exists() && replaced.exists() {
             fs::remove_dir_all(&replaced).map_err(DatasetError::io(&replaced))?;
         }
         fs::create_dir(&temporary).map_err(DatasetError::io(&temporary))?;
-        Ok(Self { temporary, target: target.to_owned(), marker, existing })
+        let lock = fs::File::open(&temporary).ok().filter(|directory| directory.try_lock().is_ok());
+        Ok(Self { temporary, _lock: lock, target: target.to_owned(), marker, existing })
     }
 
     /// Where to write.
@@ -113,13 +122,40 @@ fn resolved(target: &Path) -> Result<PathBuf, DatasetError> {
 
 /// A hidden name beside `target`, on the same file system, so that renaming is atomic.
 fn sibling(target: &Path, purpose: &str) -> Result<PathBuf, DatasetError> {
-    let Some(name) = target.file_name() else {
-        return Err(DatasetError::format(target, "is no name for a new directory: give it a name of its own"));
-    };
+    let name = target.file_name().ok_or_else(|| unnamed(target))?;
     let mut hidden = std::ffi::OsString::from(".");
     hidden.push(name);
     hidden.push(format!(".{purpose}-{}", std::process::id()));
     Ok(parent(target).join(hidden))
+}
+
+fn unnamed(target: &Path) -> DatasetError {
+    DatasetError::format(target, "has no name of its own: name a directory that isn't there yet")
+}
+
+/// Removes what killed processes have left of directories of this name. Whose process is gone is known on Linux only:
+/// elsewhere all of it stays.
+fn remove_abandoned(target: &Path) {
+    let processes = Path::new("/proc");
+    let (Some(name), Ok(entries)) = (target.file_name(), fs::read_dir(parent(target))) else { return };
+    if !processes.join("self").exists() {
+        return;
+    }
+    let prefix = format!(".{}.partial-", name.to_string_lossy());
+    for entry in entries.flatten() {
+        let file_name = entry.file_name();
+        let number = file_name.to_str().and_then(|name| name.strip_prefix(&prefix)).map(str::parse::<u32>);
+        let Some(Ok(number)) = number else { continue };
+        let (gone, path) = (!processes.join(number.to_string()).exists(), entry.path());
+        // Another container's processes are not among these.
+        if gone
+            && fs::File::open(&path).is_ok_and(|directory| directory.try_lock().is_ok())
+            && let Err(error) = fs::remove_dir_all(&path)
+        {
+            // It takes space and is in nobody's way.
+            tracing::warn!(path = %path.display(), %error, "what a killed process left could not be removed");
+        }
+    }
 }
 
 fn parent(target: &Path) -> &Path {
@@ -160,7 +196,41 @@ mod tests {
         fs::write(staged.path().join("half"), "").unwrap();
         drop(staged);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
-        assert!(write(Path::new("/"), Existing::Replace).is_err());
+    }
+
+    #[test]
+    fn what_has_no_name_of_its_own_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let above = dir.path().join("..");
+        for target in [Path::new("/"), Path::new("."), Path::new(".."), above.as_path()] {
+            let message = StagedDirectory::check(target, "marker", Existing::Replace).unwrap_err().to_string();
+            assert!(message.contains("name a directory that isn't there yet"), "{message}");
+            assert!(write(target, Existing::Replace).is_err());
+        }
+        write(&dir.path().join("data/"), Existing::Refuse).unwrap();
+        assert!(dir.path().join("data/marker").is_file());
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn what_killed_processes_left_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        // Numbers that no process has.
+        let left = |name: &str, number: u32| {
+            let path = dir.path().join(format!(".{name}.partial-{number}"));
+            fs::create_dir(&path).unwrap();
+            fs::write(path.join("half"), "").unwrap();
+            path
+        };
+        let (abandoned, other) = (left("data", u32::MAX), left("other", u32::MAX));
+        let (of_parent, locked) = (left("data", std::os::unix::process::parent_id()), left("data", u32::MAX - 1));
+        let lock = fs::File::open(&locked).unwrap();
+        lock.try_lock().unwrap();
+        write(&dir.path().join("data"), Existing::Refuse).unwrap();
+        assert!(!abandoned.exists());
+        assert!(other.exists() && locked.exists(), "another directory's, and one that is being written");
+        // Where the parent is outside the container, it has the number 0 here.
+        assert_eq!(of_parent.exists(), std::os::unix::process::parent_id() != 0);
     }
 
     #[cfg(unix)]

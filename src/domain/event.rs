@@ -65,3 +65,13 @@ pub enum Query {
     /// A query of the catalogue.
     Id(QueryId),
 }
+
+impl Query {
+    /// The text, or the id.
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Text(text) => text,
+            Self::Id(id) => id.as_str(),
+        }
+    }
+}

@@ -20,6 +20,9 @@ pub enum IdError {
 }
 
 /// The rules of every identifier, for text that need not be copied: thousands of candidates per request.
+///
+/// # Errors
+/// Names the first rule that is broken.
 pub fn check_id(id: &str) -> Result<(), IdError> {
     if id.is_empty() {
         Err(IdError::Empty)
@@ -41,6 +44,9 @@ macro_rules! id {
 
         impl $name {
             /// Checks length and characters.
+            ///
+            /// # Errors
+            /// As [`check_id`].
             pub fn new(id: &str) -> Result<Self, IdError> {
                 check_id(id).map(|()| Self(id.into()))
             }

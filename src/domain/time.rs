@@ -15,11 +15,17 @@ pub struct TimeError;
 
 impl EventTime {
     /// From nanoseconds since 1970.
+    ///
+    /// # Errors
+    /// If it lies after 2262-04-11.
     pub fn from_nanos(nanos: u64) -> Result<Self, TimeError> {
         if nanos <= i64::MAX as u64 { Ok(Self(nanos)) } else { Err(TimeError) }
     }
 
     /// From milliseconds since 1970.
+    ///
+    /// # Errors
+    /// As [`Self::from_nanos`].
     pub fn from_millis(millis: u64) -> Result<Self, TimeError> {
         millis.checked_mul(1_000_000).ok_or(TimeError).and_then(Self::from_nanos)
     }

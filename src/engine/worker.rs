@@ -1,7 +1,6 @@
 //! A thread that owns the device: takes a batch, encodes, scores, answers, and survives whatever the model does.
 
 use std::{
-    any::Any,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
@@ -23,6 +22,7 @@ use super::{
 use crate::{
     data::UserFeatures,
     domain::{HistoryWeights, ItemAttention, ModelVersion, RankedItem, StageTimings},
+    failures::panic_message,
     model::{ModelError, RankingModel, ScoreRequest, UserState},
     telemetry::{Metrics, Stage},
 };
@@ -268,9 +268,4 @@ impl Worker {
         tracing::error!(%message, "model call failed");
         EngineError::Model(message)
     }
-}
-
-fn panic_message(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("without a message")
 }

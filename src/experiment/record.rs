@@ -15,7 +15,7 @@ use crate::{
 pub struct RunConfig {
     /// The model.
     pub model: ModelConfig,
-    /// Of the program's code for it.
+    /// Of the program's code for it, and of [`RANKING`].
     #[serde(default, skip_serializing_if = "is_first")]
     pub revision: u32,
     /// The recipe, seed included.
@@ -25,6 +25,9 @@ pub struct RunConfig {
     /// What every user's clicked item is ranked among.
     pub candidates: Candidates,
 }
+
+/// Grows when the same model ranks otherwise than before. 1: by logits, which tell apart what probabilities round to one.
+const RANKING: u32 = 1;
 
 /// A hash of a [`RunConfig`]: the run's file name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -46,6 +49,11 @@ fn is_first(revision: &u32) -> bool {
 }
 
 impl RunConfig {
+    /// What the program's code for a model is now.
+    pub fn revision(model: &ModelConfig) -> u32 {
+        RANKING + model.revision()
+    }
+
     /// Equal for equal configurations.
     pub fn key(&self) -> RunKey {
         RunKey(hash(self))

@@ -40,9 +40,9 @@ pub struct Runner<'a> {
 /// What is to be run.
 #[derive(Debug, Clone, Copy)]
 pub struct Plan<'a> {
-    /// Each of these ...
+    /// Each of these is trained with every seed.
     pub variants: &'a [Variant],
-    /// ... with each of these.
+    /// All variants are trained with the first of these before any is with the second.
     pub seeds: &'a [u64],
 }
 
@@ -75,7 +75,7 @@ impl Runner<'_> {
         for &seed in plan.seeds {
             for (variant, runs) in plan.variants.iter().zip(&mut finished.runs) {
                 let config = RunConfig {
-                    revision: variant.model.revision(),
+                    revision: RunConfig::revision(&variant.model),
                     model: variant.model.clone(),
                     recipe: Recipe { seed, ..variant.recipe.clone() },
                     data_checksum: self.dataset.checksum.clone(),

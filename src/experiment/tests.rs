@@ -163,7 +163,7 @@ fn record(dataset: &Dataset, seed: u64) -> RunRecord {
     let negatives = EvaluationNegatives::sampled(5, 1);
     let variant = with_base(vec![], |base| base.variant("", ModelKind::Sesrec, &Changes::default())).unwrap();
     let config = RunConfig {
-        revision: variant.model.revision(),
+        revision: RunConfig::revision(&variant.model),
         model: variant.model,
         recipe: Recipe { seed, ..variant.recipe },
         data_checksum: dataset.checksum.clone(),
@@ -237,7 +237,7 @@ fn runs_of_a_version_with_fewer_settings_are_found() {
     // Other values are another run, and so is what other code makes of the same ones.
     let lazy = Recipe { optimizer: Optimizer::LazyAdam, ..run.config.recipe.clone() };
     assert_ne!(RunConfig { recipe: lazy, ..run.config.clone() }.key(), key);
-    assert_ne!(RunConfig { revision: 1, ..run.config }.key(), key);
+    assert_ne!(RunConfig { revision: run.config.revision + 1, ..run.config }.key(), key);
 }
 
 fn row(name: &str, ranks: impl IntoIterator<Item = u32>) -> Row {
@@ -327,4 +327,27 @@ fn a_row_averages_its_seeds_per_user() {
     assert!((row.metrics[5].mean - 0.6875).abs() < 1e-12);
     assert!((row.metrics[5].deviation.unwrap() - 0.125 / 2f64.sqrt()).abs() < 1e-12);
     assert!(Row::of_runs(&variant, &[]).is_none());
+}
+
+/// Hits by three seeds: a user who gained one counts as much as any other who did.
+#[test]
+fn equal_differences_of_means_are_ties() {
+    let dataset = dataset();
+    let hits = |by_seed: [[u32; 6]; 3]| {
+        let runs: Vec<RunRecord> = (0..)
+            .zip(by_seed)
+            .map(|(seed, hits)| {
+                let ranks = hits.map(|hit| Rank(if hit == 1 { 0 } else { 50 })).to_vec();
+                RunRecord { ranks, ..record(&dataset, seed) }
+            })
+            .collect();
+        let variant = with_base(vec![], |base| base.variant("", ModelKind::Sesrec, &Changes::default())).unwrap();
+        Row::of_runs(&variant, &runs).unwrap()
+    };
+    // Three gain a third and have all three then; three lose their only one.
+    let before = hits([[1; 6], [1, 1, 1, 0, 0, 0], [0; 6]]);
+    let after = hits([[1, 1, 1, 0, 0, 0]; 3]);
+    let test = Comparison::of(&after, &before, 2).wilcoxon.unwrap();
+    assert_eq!(test.statistic, 10.5, "all have the mean rank 3.5, three are gains");
+    assert!((test.p - 1.0).abs() < 1e-12);
 }

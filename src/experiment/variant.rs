@@ -50,10 +50,7 @@ impl Base<'_> {
     pub fn variant(&self, name: &str, kind: ModelKind, changes: &Changes) -> Result<Variant, ExperimentError> {
         let failed = |source| ExperimentError::Variant { variant: name.to_owned(), source };
         let config = kind.config(self.inputs.clone(), self.heads);
-        // An empty list is not there once it is set, so what a change sets is not set before.
-        let own = |setting: &Setting| changes.model.iter().any(|change| change.name == setting.name);
-        let common = (self.settings)(kind).into_iter();
-        let common = common.filter(|setting| config.setting(&setting.name).is_some() && !own(setting));
+        let common = (self.settings)(kind).into_iter().filter(|setting| config.setting(&setting.name).is_some());
         let settings: Vec<Setting> = common.chain(changes.model.iter().cloned()).collect();
         if settings.iter().any(|setting| setting.name == "dropout") {
             let message = "the model's dropout is its recipe's: it belongs to [recipe], or --dropout sets it";

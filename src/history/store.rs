@@ -119,9 +119,16 @@ impl StoreError {
 pub trait HistoryStore: Send + Sync + 'static {
     /// Appends events, each in its own atomic step, in order per user; the answers are in the events' order.
     /// Several events in one call share round trips or a group commit, nothing else.
+    ///
+    /// # Errors
+    /// Each event has its own. After [`StoreError::Unavailable`] or [`StoreError::Deadline`] it may be stored all the
+    /// same.
     async fn append(&self, events: &[Event], deadline: Deadline) -> Vec<Result<Appended, StoreError>>;
 
     /// The history of a user, unless it is still at `known`.
+    ///
+    /// # Errors
+    /// If the store is away or too slow for the deadline, or the user's history can't be read.
     async fn load(
         &self,
         user: &UserId,
@@ -130,9 +137,15 @@ pub trait HistoryStore: Send + Sync + 'static {
     ) -> Result<Loaded, StoreError>;
 
     /// Erases a user. Replays of erased events are `TooOld` from then on.
+    ///
+    /// # Errors
+    /// As [`Self::load`]. The user may be erased all the same where the store was away or too slow.
     async fn delete(&self, user: &UserId, deadline: Deadline) -> Result<HistoryVersion, StoreError>;
 
     /// Whether the store answers now. (A store that answers may still refuse appends: no room, too few replicas.)
+    ///
+    /// # Errors
+    /// Says why it doesn't.
     async fn ping(&self, deadline: Deadline) -> Result<(), StoreError>;
 
     /// Flushes and closes; appends that are running get their acknowledgements first.

@@ -80,11 +80,7 @@ impl Row {
             Payload::Recommendation(recommendation) => SHARED + recommendation.item_id.as_str().len(),
             Payload::Search(search) => {
                 let clicks = search.clicked_item_ids.iter().map(|item| SHARED + 16 + item.as_str().len());
-                let query = match &search.query {
-                    crate::domain::Query::Text(text) => text.len(),
-                    crate::domain::Query::Id(id) => id.as_str().len(),
-                };
-                3 * SHARED + search.search_id.as_str().len() + query + clicks.sum::<usize>()
+                3 * SHARED + search.search_id.as_str().len() + search.query.as_str().len() + clicks.sum::<usize>()
             }
             Payload::SearchClick(click) => 2 * SHARED + click.search_id.as_str().len() + click.item_id.as_str().len(),
         };

@@ -97,6 +97,9 @@ pub struct Bundle {
 
 impl Bundle {
     /// A bundle yet to be written. Checks that configuration, catalogue and weights fit each other.
+    ///
+    /// # Errors
+    /// Names the setting, the catalogue's table or the tensor that doesn't fit.
     pub fn new(
         config: ModelConfig,
         catalogue: Arc<Catalogue>,
@@ -148,6 +151,9 @@ impl Bundle {
 
     /// Writes the bundle to `dir`, all or nothing: a temporary directory beside it is filled and then renamed. A bundle
     /// that is there already is replaced; any other directory with content is left alone.
+    ///
+    /// # Errors
+    /// Names the file, or the directory that may not be replaced.
     pub fn write(&self, dir: &Path) -> Result<ModelVersion, BundleError> {
         let staged = StagedDirectory::begin(dir, Manifest::FILE, Existing::Replace)?;
         let version = self.fill(staged.path())?;
@@ -156,11 +162,17 @@ impl Bundle {
     }
 
     /// The model, ready to answer on a device.
+    ///
+    /// # Errors
+    /// As [`ModelConfig::ranker_with`].
     pub fn ranker(&self, device: &Device) -> Result<Box<dyn RankingModel>, ModelError> {
         self.ranker_with(device, RankerOptions::default())
     }
 
     /// The same within bounds.
+    ///
+    /// # Errors
+    /// As [`ModelConfig::ranker_with`].
     pub fn ranker_with(&self, device: &Device, options: RankerOptions) -> Result<Box<dyn RankingModel>, ModelError> {
         self.config.ranker_with(self.catalogue.clone(), &self.tensors, device, options)
     }

@@ -164,6 +164,9 @@ impl ModelConfig {
     }
 
     /// From JSON; without a "model" key, as the release's files are, it is SESRec's.
+    ///
+    /// # Errors
+    /// If it is no model's configuration; then as [`Self::validate`].
     pub fn from_json(json: &[u8]) -> Result<Self, ModelError> {
         let wrong = |error: serde_json::Error| ModelError::Config(error.to_string());
         let mut value: serde_json::Value = serde_json::from_slice(json).map_err(wrong)?;
@@ -202,11 +205,17 @@ impl ModelConfig {
     }
 
     /// Checks that the settings fit each other.
+    ///
+    /// # Errors
+    /// Names the first setting that doesn't fit.
     pub fn validate(&self) -> Result<(), ModelError> {
         self.architecture().validate()
     }
 
     /// Checks that the model's tables hold the catalogue's rows.
+    ///
+    /// # Errors
+    /// Names the first of the catalogue's tables that doesn't fit.
     pub fn check_catalogue(&self, catalogue: &Catalogue) -> Result<(), ModelError> {
         self.inputs().check_catalogue(catalogue)
     }
@@ -217,12 +226,18 @@ impl ModelConfig {
     }
 
     /// Checks that the tensors are this model's: names, shapes, finite values, rows that there are.
+    ///
+    /// # Errors
+    /// Names the first tensor that isn't.
     pub fn check_weights(&self, tensors: &HashMap<String, Tensor>) -> Result<(), ModelError> {
         weights::check(&self.parameters(), tensors)?;
         self.architecture().check_tables(tensors)
     }
 
     /// A model that begins to learn from a data set; equal seeds begin equally.
+    ///
+    /// # Errors
+    /// As [`Self::validate`]; then as [`Self::trainable_from`], with the tables that the data set makes.
     pub fn new_trainable(
         &self,
         dataset: &Dataset,
@@ -236,6 +251,9 @@ impl ModelConfig {
     }
 
     /// A model that learns on from given weights.
+    ///
+    /// # Errors
+    /// As [`Self::check_weights`]; then if the device fails, for want of memory for example.
     pub fn trainable_from(
         &self,
         catalogue: Arc<Catalogue>,
@@ -247,6 +265,9 @@ impl ModelConfig {
     }
 
     /// A model that answers.
+    ///
+    /// # Errors
+    /// As [`Self::ranker_with`].
     pub fn ranker(
         &self,
         catalogue: Arc<Catalogue>,
@@ -257,6 +278,9 @@ impl ModelConfig {
     }
 
     /// The same within bounds.
+    ///
+    /// # Errors
+    /// As [`Self::check_weights`]; then if the device fails, for want of memory for example.
     pub fn ranker_with(
         &self,
         catalogue: Arc<Catalogue>,

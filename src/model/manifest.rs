@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
+    fs, io,
     path::{Path, PathBuf},
 };
 
@@ -40,7 +40,13 @@ impl Manifest {
     /// Reads it and checks every file against it but for `unread`, which is for [`check`](Self::check).
     pub(super) fn read(dir: &Path, unread: &str) -> Result<Self, BundleError> {
         let path = dir.join(Self::FILE);
-        let manifest = Self::parse(&path)?;
+        let manifest = match Self::parse(&path) {
+            Err(BundleError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                let message = format!("is no bundle (it has no {}): `sesrec train` makes one", Self::FILE);
+                return Err(BundleError::Format { path: dir.to_owned(), message });
+            }
+            parsed => parsed?,
+        };
         if manifest.format_version != FORMAT_VERSION {
             let message = format!(
                 "format version {} where this program reads {FORMAT_VERSION}; use a matching sesrec",
@@ -135,4 +141,19 @@ pub(super) fn listed(dir: &Path, prefix: &str) -> Result<Vec<String>, BundleErro
         }
     }
     Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_bundle_is_called_so() {
+        let directory = tempfile::tempdir().unwrap();
+        for dir in [directory.path().to_owned(), directory.path().join("nope")] {
+            let refused = Manifest::read(&dir, "").unwrap_err().to_string();
+            assert!(refused.starts_with(&format!("{}: is no bundle", dir.display())), "{refused}");
+            assert!(refused.contains("manifest.json") && refused.contains("`sesrec train`"), "{refused}");
+        }
+    }
 }

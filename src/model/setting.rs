@@ -57,8 +57,11 @@ impl ModelConfig {
     /// Names the setting that the model doesn't have or whose value it can't be; then as [`Self::validate`].
     pub fn with_settings(&self, settings: &[Setting]) -> Result<Self, ModelError> {
         let mut config = self.clone();
-        for setting in settings {
-            config = config.with_setting(setting)?;
+        for (n, setting) in settings.iter().enumerate() {
+            // The last of a name counts. The others are not tried: a list that one of them empties would not be there for it.
+            if !settings[n + 1..].iter().any(|later| later.name == setting.name) {
+                config = config.with_setting(setting)?;
+            }
         }
         config.validate()?;
         Ok(config)

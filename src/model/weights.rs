@@ -113,6 +113,9 @@ impl ParameterList {
 }
 
 /// New values of all that isn't a table; equal seeds give equal ones.
+///
+/// # Errors
+/// If a tensor can't be made.
 pub fn initialise(parameters: &[Parameter], seed: u64) -> Result<HashMap<String, Tensor>, ModelError> {
     let tensors = parameters.iter().filter_map(|Parameter { name, shape, role }| {
         let tensor = match role {
@@ -126,6 +129,9 @@ pub fn initialise(parameters: &[Parameter], seed: u64) -> Result<HashMap<String,
 }
 
 /// Copies of the tensors on a device, of which those that learn are variables.
+///
+/// # Errors
+/// If the device can't hold them.
 pub fn variables(
     parameters: &[Parameter],
     tensors: &HashMap<String, Tensor>,
@@ -135,7 +141,10 @@ pub fn variables(
     Ok(Parameters::partly_fixed(&on_device(tensors, device)?, fixed)?)
 }
 
-/// Refuses tensors that are not these, naming the first: missing, unexpected, of another shape or type, not finite.
+/// Checks that the tensors are these.
+///
+/// # Errors
+/// Names the first that is missing, unexpected, of another shape or type, or not finite.
 pub fn check(parameters: &[Parameter], tensors: &HashMap<String, Tensor>) -> Result<(), ModelError> {
     for Parameter { name, shape, role } in parameters {
         let fail = |message: String| Err(ModelError::Weights { name: name.clone(), message });
@@ -191,11 +200,17 @@ impl<'a> Weights<'a> {
     }
 
     /// `{name}.weight` and `{name}.bias`.
+    ///
+    /// # Errors
+    /// As [`Self::get`], for either.
     pub fn linear(&self, name: &str) -> Result<Linear, ModelError> {
         Ok(Linear::new(self.get(&format!("{name}.weight"))?, self.get(&format!("{name}.bias"))?))
     }
 
     /// What [`ParameterList::batch_norm`] lists.
+    ///
+    /// # Errors
+    /// As [`Self::get`], for any of them.
     pub fn batch_norm(&self, name: &str, eps: f64) -> Result<BatchNorm, ModelError> {
         Ok(BatchNorm {
             weight: self.get(&format!("{name}.weight"))?,
@@ -207,6 +222,9 @@ impl<'a> Weights<'a> {
     }
 
     /// `{name}.weight` and `{name}.bias` of a layer norm.
+    ///
+    /// # Errors
+    /// As [`Self::get`], for either.
     pub fn layer_norm(&self, name: &str, eps: f64) -> Result<LayerNorm, ModelError> {
         Ok(LayerNorm::new(self.get(&format!("{name}.weight"))?, self.get(&format!("{name}.bias"))?, eps))
     }

@@ -2,6 +2,12 @@
 
 use candle_core::{Result, Tensor, Var};
 
+/// The largest difference; infinite where there is no number, which candle's `max_all` passes over.
+pub(super) fn far(a: &Tensor, b: &Tensor) -> Result<f32> {
+    let differences = (a - b)?.flatten_all()?.to_vec1::<f32>()?;
+    Ok(differences.into_iter().fold(0.0, |far, x| if x.is_nan() { f32::INFINITY } else { far.max(x.abs()) }))
+}
+
 /// Fails unless both results are alike, and the gradients that a random weighting of them gives each variable; a variable that
 /// one of them gives no gradient must get none of the other.
 pub(super) fn assert_alike(own: &Tensor, composed: &Tensor, variables: &[&Var]) -> Result<()> {

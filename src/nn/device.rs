@@ -18,6 +18,9 @@ pub enum DeviceChoice {
 
 impl DeviceChoice {
     /// Opens the device. `auto` probes: a cuda build on a machine without a GPU falls back to the CPU.
+    ///
+    /// # Errors
+    /// If the CUDA device that was asked for can't be opened; in a build without the `cuda` feature, none can.
     pub fn open(self) -> candle_core::Result<Device> {
         match self {
             Self::Cpu => Ok(Device::Cpu),
@@ -34,6 +37,12 @@ impl DeviceChoice {
 /// With one stream for all threads: candle's default is a stream per thread, and a model is loaded by another thread
 /// than the one that computes.
 fn open_cuda(ordinal: usize) -> candle_core::Result<Device> {
+    if !candle_core::utils::cuda_is_available() {
+        candle_core::bail!(
+            "this program was built without CUDA: build it with `cargo build --release --features cuda`, or compute \
+             with --device cpu"
+        );
+    }
     let device = Device::new_cuda_with_stream(ordinal)?;
     #[cfg(feature = "cuda")]
     if let Device::Cuda(cuda) = &device {
@@ -70,12 +79,12 @@ mod one_stream {
     }
 }
 
-/// Memory in bytes, of everybody on the device and in all.
+/// A device's memory, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DeviceMemory {
-    /// In use.
+    /// What all processes together use of it.
     pub used: u64,
-    /// There is.
+    /// What the device has.
     pub total: u64,
 }
 
@@ -122,5 +131,17 @@ impl fmt::Display for DeviceChoice {
             Self::Cpu => f.write_str("cpu"),
             Self::Cuda(ordinal) => write!(f, "cuda:{ordinal}"),
         }
+    }
+}
+
+#[cfg(all(test, not(feature = "cuda")))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_build_without_cuda_says_which_build_has_it() {
+        let refused = DeviceChoice::Cuda(0).open().unwrap_err().to_string();
+        assert!(refused.contains("--features cuda") && refused.contains("--device cpu"), "{refused}");
+        assert!(matches!(DeviceChoice::Auto.open().unwrap(), Device::Cpu));
     }
 }

@@ -58,6 +58,7 @@ mod tests {
     use candle_core::Device;
 
     use super::*;
+    use crate::nn::alike::far;
 
     #[test]
     fn it_solves_the_normal_equations() -> Result<()> {
@@ -66,7 +67,7 @@ mod tests {
         let inverse = ridge_inverse(&z, eps)?;
         let gram = (z.matmul(&z.t()?.contiguous()?)?
             + (Tensor::eye(4, candle_core::DType::F32, &Device::Cpu)? * eps)?.broadcast_left(5)?)?;
-        let far = (gram.matmul(&inverse)? - z)?.abs()?.max_all()?.to_scalar::<f32>()?;
+        let far = far(&gram.matmul(&inverse)?, &z)?;
         assert!(far < 1e-5, "{far}");
         Ok(())
     }

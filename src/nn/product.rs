@@ -430,6 +430,7 @@ mod tests {
     use candle_core::Device;
 
     use super::*;
+    use crate::nn::alike::far;
 
     #[test]
     fn equals_a_tensor_product_in_every_remainder() -> Result<()> {
@@ -451,7 +452,7 @@ mod tests {
                     (Start::Zero, plain.clone()),
                 ] {
                     run(Product { shape: (m, k, n), a: left.view(), b: right.view(), start, c: c.view_mut() });
-                    let far = (c.tensor()? - expected)?.abs()?.max_all()?.to_scalar::<f32>()?;
+                    let far = far(&c.tensor()?, &expected)?;
                     assert!(far < 1e-4, "{m} x {k} x {n}, {start:?}: {far}");
                     assert!((0..m).all(|row| c.padded_row(row)[n..].iter().all(|&x| x == 0.0)), "{m} x {k} x {n}");
                 }
@@ -459,7 +460,7 @@ mod tests {
             let by_columns = Matrix::transposed(&a)?;
             let (a, mut c) = (Transposed(by_columns.view()), Matrix::zeros(m, n));
             Product { shape: (m, k, n), a, b: right.view(), start: Start::Zero, c: c.view_mut() }.run();
-            assert!((c.tensor()? - plain)?.abs()?.max_all()?.to_scalar::<f32>()? < 1e-4, "{m} x {k} x {n}, by columns");
+            assert!(far(&c.tensor()?, &plain)? < 1e-4, "{m} x {k} x {n}, by columns");
         }
         Ok(())
     }
@@ -485,8 +486,8 @@ mod tests {
         let x = Tensor::randn(0f32, 1f32, (5, 9), &Device::Cpu)?;
         let (wide, mut y) = (Matrix::new(&x)?, Matrix::zeros(5, 20));
         Dense::new(&linear)?.apply(5, wide.view().columns_from(3), y.view_mut());
-        let far = (y.tensor()? - linear.forward(&x.narrow(1, 3, 6)?.contiguous()?)?)?;
-        assert!(far.abs()?.max_all()?.to_scalar::<f32>()? < 1e-5);
+        let expected = linear.forward(&x.narrow(1, 3, 6)?.contiguous()?)?;
+        assert!(far(&y.tensor()?, &expected)? < 1e-5);
         assert_eq!(y.view().rows_from(2).values[..20], *y.row(2));
         Ok(())
     }

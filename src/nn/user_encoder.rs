@@ -185,6 +185,7 @@ mod tests {
     use candle_core::{Device, Tensor};
 
     use super::*;
+    use crate::nn::alike::far;
     use crate::nn::{Dropout, Linear, Matrix, MultiHeadAttention};
 
     #[test]
@@ -209,7 +210,7 @@ mod tests {
                 let expected = encoder.forward(&x.unsqueeze(0)?, &[real], &mut Dropout::off())?.squeeze(0)?;
                 let mut found = Matrix::new(&x)?;
                 UserEncoder::new(&encoder)?.forward(found.values_mut(), length, real);
-                let far = (found.tensor()? - expected)?.abs()?.max_all()?.to_scalar::<f32>()?;
+                let far = far(&found.tensor()?, &expected)?;
                 assert!(far < 1e-4, "d {d}, {heads} heads, {real} of {length}: {far}");
             }
         }

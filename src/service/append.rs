@@ -72,9 +72,7 @@ pub(super) fn append_events(
     let (answers, body) = mpsc::channel(ANSWERS);
     // In the request's span, so that the log has its ids to the stream's end.
     tokio::spawn(events.run(answers).instrument(tracing::Span::current()));
-    // Counts as running, for the drain, until the last of it is out.
-    let running = shared.running.token();
-    Ok(ReceiverStream::new(body).inspect(move |_| _ = &running))
+    Ok(ReceiverStream::new(body))
 }
 
 struct EventStream {

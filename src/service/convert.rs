@@ -90,6 +90,9 @@ impl Resolved {
 
 impl RankQuestion {
     /// Checks a request, and looks its candidates up.
+    ///
+    /// # Errors
+    /// Names every field that breaks a rule, as far as [`Violations`] lists them.
     pub fn parse(request: v1::RankRequest, max_candidates: usize, catalogue: &Catalogue) -> Result<Self, Violations> {
         let mut violations = Violations::new();
         let user_id = violations.take("user_id", UserId::new(&request.user_id));
@@ -125,6 +128,9 @@ impl RankQuestion {
 }
 
 /// Checks a GetHistory: whose, and at which version or a later one.
+///
+/// # Errors
+/// As [`RankQuestion::parse`].
 pub fn history_question(request: &v1::GetHistoryRequest) -> Result<(UserId, HistoryVersion), Violations> {
     let mut violations = Violations::new();
     let user_id = violations.take("user_id", UserId::new(&request.user_id));
@@ -134,6 +140,9 @@ pub fn history_question(request: &v1::GetHistoryRequest) -> Result<(UserId, Hist
 
 /// Checks an append. An event later than `latest` is refused: it would stay the newest of its user's history for ever, and
 /// its erasure would keep everything before it out.
+///
+/// # Errors
+/// As [`RankQuestion::parse`].
 pub fn event(request: v1::AppendEventRequest, latest: EventTime) -> Result<Event, Violations> {
     let mut violations = Violations::new();
     let Some(event) = request.event else { return Err(Violations::of("event", "is required")) };

@@ -188,39 +188,67 @@ mod tests {
         let engine = |error| ServiceError::Engine(error, Duration::from_millis(7));
         let version = |text: &str| ModelVersion::new(text).expect("an id");
         let table = [
-            (Violations::of("user_id", "must not be empty").into(), Code::InvalidArgument, None),
-            (store(StoreError::Unavailable("redis://secret".into())), Code::Unavailable, Some(STORE_RETRY)),
-            (store(StoreError::Config("redis://secret".into())), Code::Unavailable, Some(STORE_RETRY)),
-            (store(StoreError::Deadline), Code::DeadlineExceeded, None),
-            (store(StoreError::NewerSchema { found: 9, supported: 1 }), Code::FailedPrecondition, None),
-            (store(StoreError::Corrupt("redis://secret".into())), Code::DataLoss, None),
-            (engine(EngineError::Overloaded("queue full")), Code::ResourceExhausted, Some(Duration::from_millis(7))),
-            (engine(EngineError::DeadlineExceeded), Code::DeadlineExceeded, None),
-            (engine(EngineError::ShuttingDown), Code::Unavailable, Some(DRAIN_RETRY)),
-            (engine(EngineError::Model("redis://secret".into())), Code::Internal, None),
-            (ServiceError::DeadlineExceeded, Code::DeadlineExceeded, None),
+            (Violations::of("user_id", "must not be empty").into(), Code::InvalidArgument, "INVALID_REQUEST", None),
+            (
+                store(StoreError::Unavailable("redis://secret".into())),
+                Code::Unavailable,
+                "STORE_UNAVAILABLE",
+                Some(STORE_RETRY),
+            ),
+            (
+                store(StoreError::Config("redis://secret".into())),
+                Code::Unavailable,
+                "STORE_CONFIGURATION",
+                Some(STORE_RETRY),
+            ),
+            (store(StoreError::Deadline), Code::DeadlineExceeded, "STORE_DEADLINE", None),
+            (
+                store(StoreError::NewerSchema { found: 9, supported: 1 }),
+                Code::FailedPrecondition,
+                "STORE_NEWER_SCHEMA",
+                None,
+            ),
+            (store(StoreError::Corrupt("redis://secret".into())), Code::DataLoss, "STORE_CORRUPT", None),
+            (
+                engine(EngineError::Overloaded("queue full")),
+                Code::ResourceExhausted,
+                "OVERLOADED",
+                Some(Duration::from_millis(7)),
+            ),
+            (engine(EngineError::DeadlineExceeded), Code::DeadlineExceeded, "DEADLINE_EXCEEDED", None),
+            (engine(EngineError::ShuttingDown), Code::Unavailable, "SHUTTING_DOWN", Some(DRAIN_RETRY)),
+            (engine(EngineError::Model("redis://secret".into())), Code::Internal, "MODEL_FAILED", None),
+            (ServiceError::DeadlineExceeded, Code::DeadlineExceeded, "DEADLINE_EXCEEDED", None),
             (
                 ServiceError::TokenAhead { wanted: HistoryVersion(2), stored: HistoryVersion(1) },
                 Code::FailedPrecondition,
+                "HISTORY_TOKEN_AHEAD",
                 None,
             ),
-            (ServiceError::ModelNotLive { wanted: version("a"), live: version("b") }, Code::FailedPrecondition, None),
-            (ServiceError::Conflict(EventId::new("e").expect("an id")), Code::AlreadyExists, None),
-            (ServiceError::Unauthenticated("no token"), Code::Unauthenticated, None),
-            (ServiceError::PermissionDenied(Right::Admin), Code::PermissionDenied, None),
-            (ServiceError::Busy("too many streams"), Code::ResourceExhausted, Some(LIMIT_RETRY)),
-            (ServiceError::Draining, Code::Unavailable, Some(DRAIN_RETRY)),
-            (ServiceError::StreamAge, Code::Unavailable, Some(DRAIN_RETRY)),
-            (ServiceError::MessageIncomplete, Code::DeadlineExceeded, None),
-            (ServiceError::Unread, Code::Aborted, Some(DRAIN_RETRY)),
+            (
+                ServiceError::ModelNotLive { wanted: version("a"), live: version("b") },
+                Code::FailedPrecondition,
+                "MODEL_VERSION_NOT_LIVE",
+                None,
+            ),
+            (ServiceError::Conflict(EventId::new("e").expect("an id")), Code::AlreadyExists, "EVENT_ID_CONFLICT", None),
+            (ServiceError::Unauthenticated("no token"), Code::Unauthenticated, "UNAUTHENTICATED", None),
+            (ServiceError::PermissionDenied(Right::Admin), Code::PermissionDenied, "PERMISSION_DENIED", None),
+            (ServiceError::Busy("too many streams"), Code::ResourceExhausted, "OVERLOADED", Some(LIMIT_RETRY)),
+            (ServiceError::Draining, Code::Unavailable, "SHUTTING_DOWN", Some(DRAIN_RETRY)),
+            (ServiceError::StreamAge, Code::Unavailable, "STREAM_AGE", Some(DRAIN_RETRY)),
+            (ServiceError::MessageIncomplete, Code::DeadlineExceeded, "MESSAGE_INCOMPLETE", None),
+            (ServiceError::Unread, Code::Aborted, "ACKNOWLEDGEMENTS_UNREAD", Some(DRAIN_RETRY)),
+            (ServiceError::Internal, Code::Internal, "INTERNAL", None),
         ];
-        for (error, code, retry) in table {
+        for (error, code, reason, retry) in table {
             let name = error.to_string();
             let status = Status::from(error);
             assert_eq!(status.code(), code, "{name}");
             let details = status.get_error_details();
             assert_eq!(details.retry_info().and_then(|retry| retry.retry_delay), retry, "{name}");
-            assert_eq!(details.error_info().expect("always there").domain, ERROR_DOMAIN);
+            let info = details.error_info().expect("always there");
+            assert_eq!((info.domain.as_str(), info.reason.as_str()), (ERROR_DOMAIN, reason), "{name}");
             assert!(!status.message().contains("secret"), "{}", status.message());
         }
     }

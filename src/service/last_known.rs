@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use crate::{
     data::{Featurized, SearchFeatures},
-    domain::{HistoryVersion, ModelVersion, Query, UserHistoryView, UserId},
+    domain::{HistoryVersion, ModelVersion, UserHistoryView, UserId},
 };
 
 /// Bounded in bytes; a clone is a handle on the same cache.
@@ -99,7 +99,7 @@ impl LastKnown {
     }
 
     /// Forgets a user of whom the store has nothing left: the history expired.
-    pub(super) fn expired(&self, user: &UserId) {
+    pub(super) fn forget(&self, user: &UserId) {
         self.0.remove(user);
     }
 
@@ -121,12 +121,12 @@ fn bytes(view: &UserHistoryView) -> u64 {
         bytes += size_of::<u32>() + size_of::<usize>();
     }
     for (search, event) in view.history.searches.iter().zip(&view.search_events) {
-        let query = match &search.query {
-            Query::Text(query) => query.len(),
-            Query::Id(query) => query.as_str().len(),
-        };
+        let query = search.query.as_str().len();
         bytes += search.search_id.as_ref().map_or(0, |id| text(id.as_str()));
-        bytes += query + search.source.as_deref().map_or(0, text) + text(event.event_id.as_str()) + 128;
+        bytes += search.query.as_str().len()
+            + search.source.as_deref().map_or(0, text)
+            + text(event.event_id.as_str())
+            + 128;
         bytes += search.clicked_item_ids.iter().map(|item| text(item.as_str()) + 16).sum::<usize>();
         // A word has at least a letter and a blank.
         bytes += size_of::<SearchFeatures>() + size_of::<usize>() + 2 * ALLOCATION;

@@ -12,7 +12,10 @@ use std::{
 
 use futures::FutureExt;
 use opentelemetry::context::FutureExt as _;
-use tokio::time::{Instant, timeout_at};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, timeout_at},
+};
 use tonic::{
     Code, Status,
     body::Body,
@@ -22,19 +25,22 @@ use tower::{Layer, Service};
 use tracing::Instrument;
 
 use super::{
-    ServiceError,
+    ServiceError, Timeouts,
+    held::held,
     receive::{Unfinished, Unit},
-    shared::{Arrival, Counted, Shared},
+    shared::{Arrival, CountedRequest, Shared},
 };
 use crate::{
     domain::Deadline,
-    telemetry::{Rpc, trace::RequestTrace},
+    failures::panic_message,
+    telemetry::{Rejection, Rpc, trace::RequestTrace},
 };
 
 const REQUEST_ID: &str = "x-request-id";
 /// Of one message of a stream. A valid event has at most 140 kB.
 const MAX_EVENT_BYTES: usize = 256 << 10;
 
+const HEALTH_WATCH: &str = "/grpc.health.v1.Health/Watch";
 const SERVICE: &str = "/sesrec.v1.RankingService/";
 
 /// Makes [`Observed`].
@@ -42,23 +48,24 @@ const SERVICE: &str = "/sesrec.v1.RankingService/";
 pub(super) struct ObserveLayer {
     pub(super) shared: Arc<Shared>,
     pub(super) unfinished: Arc<Unfinished>,
+    /// Places for streams about health and reflection, which need no token and live as long as their callers like.
+    pub(super) watches: Arc<Semaphore>,
 }
 
 impl<S> Layer<S> for ObserveLayer {
     type Service = Observed<S>;
 
     fn layer(&self, inner: S) -> Observed<S> {
-        let Self { shared, unfinished } = self.clone();
-        Observed { inner, shared, unfinished }
+        Observed { inner, layer: self.clone() }
     }
 }
 
-/// See the module.
+/// Counts what has come of every call's message. Gives calls of the ranking service their deadline, metrics and a span,
+/// and turns their panics into INTERNAL.
 #[derive(Clone)]
 pub(super) struct Observed<S> {
     inner: S,
-    shared: Arc<Shared>,
-    unfinished: Arc<Unfinished>,
+    layer: ObserveLayer,
 }
 
 type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -84,22 +91,15 @@ where
             Some(rpc) if rpc != Rpc::AppendEvents => Unit::Request,
             _ => Unit::Message(MAX_EVENT_BYTES),
         };
-        let mut request = request.map(|body| self.unfinished.count(body, unit));
+        let mut request = request.map(|body| self.layer.unfinished.count(body, unit));
         let Some(rpc) = rpc else {
-            return Box::pin(self.inner.call(request));
+            return self.call_other(request);
         };
+        let shared = &self.layer.shared;
         // The deadline counts from here. tonic has a timer of its own for `grpc-timeout`, which answers CANCELLED; it
         // starts after this call returns, and this future is polled before it: at a tie, this one answers.
         let at = Instant::now();
-        let timeouts = self.shared.options.timeouts;
-        let wanted = timeout(request.headers());
-        let unary = rpc != Rpc::AppendEvents;
-        let limit = match wanted {
-            Some(wanted) if unary => Some(wanted.min(timeouts.maximum)),
-            None if unary => Some(timeouts.default),
-            wanted => wanted,
-        };
-        let deadline = limit.map(Deadline::after);
+        let deadline = limit(rpc, timeout(request.headers()), &shared.options.timeouts).map(Deadline::after);
         request.extensions_mut().insert(Arrival { at, deadline });
 
         let request_id = request_id(request.headers());
@@ -113,13 +113,12 @@ where
         }
         let context = trace.context();
         // A stream takes it over: it goes on when this future has ended.
-        let counted = Counted::new(self.shared.metrics.request(rpc));
+        let counted = CountedRequest::new(shared.metrics.request(rpc));
         request.extensions_mut().insert(counted.clone());
-        let running = self.shared.running.token();
+        let running = shared.running.token();
         // In the span: the next layer tells it who the caller is.
         let call = AssertUnwindSafe(span.in_scope(|| self.inner.call(request))).catch_unwind();
         let answered = async move {
-            let _running = running;
             let result = match deadline {
                 Some(deadline) => timeout_at(deadline.instant(), call).await,
                 None => Ok(call.await),
@@ -127,9 +126,7 @@ where
             let mut response = match result {
                 Ok(Ok(answer)) => answer?,
                 Ok(Err(panic)) => {
-                    let message = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-                    let message = message.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
-                    tracing::error!(panic = message, "a request panicked");
+                    tracing::error!(panic = panic_message(&*panic), "a request panicked");
                     Status::from(ServiceError::Internal).into_http()
                 }
                 Err(_) => Status::from(ServiceError::DeadlineExceeded).into_http(),
@@ -140,9 +137,41 @@ where
                 guard.finish(code);
             }
             trace.finish(code);
-            Ok(response)
+            // Running, for the drain, until the last of the answer is out.
+            Ok(response.map(|body| held(body, running)))
         };
         Box::pin(answered.with_context(context).instrument(span))
+    }
+}
+
+impl<S> Observed<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>>,
+    S::Future: Send + 'static,
+    S::Error: Send + 'static,
+{
+    /// Health, reflection, and what there isn't.
+    fn call_other(&mut self, request: Request<Body>) -> BoxFuture<Result<Response<Body>, S::Error>> {
+        let path = request.uri().path();
+        if !(path == HEALTH_WATCH || path.starts_with("/grpc.reflection.")) {
+            return Box::pin(self.inner.call(request));
+        }
+        let Ok(place) = self.layer.watches.clone().try_acquire_owned() else {
+            self.layer.shared.metrics.rejected(Rejection::Streams);
+            let busy = ServiceError::Busy("too many streams about health and reflection are open");
+            return Box::pin(std::future::ready(Ok(Status::from(busy).into_http())));
+        };
+        let call = self.inner.call(request);
+        Box::pin(async move { Ok(call.await?.map(|body| held(body, place))) })
+    }
+}
+
+/// How long a call may take: as long as its caller says, unary ones within bounds. A stream that says nothing has no limit.
+fn limit(rpc: Rpc, wanted: Option<Duration>, timeouts: &Timeouts) -> Option<Duration> {
+    match wanted {
+        wanted if rpc == Rpc::AppendEvents => wanted,
+        Some(wanted) => Some(wanted.min(timeouts.maximum)),
+        None => Some(timeouts.default),
     }
 }
 
@@ -188,6 +217,22 @@ fn timeout(headers: &HeaderMap) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::service::ServiceOptions;
+
+    #[test]
+    fn unary_calls_take_bounded_time() {
+        let [default, maximum, longer] = [10, 20, 30].map(Duration::from_secs);
+        let timeouts = Timeouts { default, maximum, ..ServiceOptions::default().timeouts };
+        for (rpc, wanted, expected) in [
+            (Rpc::Rank, None, Some(default)),
+            (Rpc::Rank, Some(longer), Some(maximum)),
+            (Rpc::Rank, Some(Duration::ZERO), Some(Duration::ZERO)),
+            (Rpc::AppendEvents, None, None),
+            (Rpc::AppendEvents, Some(longer), Some(longer)),
+        ] {
+            assert_eq!(limit(rpc, wanted, &timeouts), expected, "{rpc:?} {wanted:?}");
+        }
+    }
 
     #[test]
     fn timeouts_of_the_wire() {

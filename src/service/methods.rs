@@ -7,7 +7,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{
     RankingServer, append, history, info, rank,
-    shared::{Arrival, Counted},
+    shared::{Arrival, CountedRequest},
 };
 use crate::{
     proto::v1::{self, ranking_service_server::RankingService},
@@ -36,7 +36,7 @@ impl RankingService for RankingServer {
     ) -> Answer<Self::AppendEventsStream> {
         // Without a deadline of its caller's, a stream lives as long as its caller wants.
         let deadline = request.extensions().get::<Arrival>().and_then(|arrival| arrival.deadline);
-        let counted = Counted::of(&request, &self.shared, Rpc::AppendEvents);
+        let counted = CountedRequest::of(&request, &self.shared, Rpc::AppendEvents);
         let answers = append::append_events(&self.shared, request.into_inner(), deadline, counted)?;
         Ok(Response::new(Box::pin(answers)))
     }

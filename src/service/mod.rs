@@ -10,6 +10,7 @@ mod auth;
 mod connection;
 pub mod convert;
 mod errors;
+mod held;
 mod history;
 mod info;
 mod last_known;

@@ -9,8 +9,8 @@ use super::{
     shared::Freshness, shared::Shared, shared::StoredHistory,
 };
 use crate::{
-    data::UserRow,
-    domain::{Deadline, HistoryVersion, UserId},
+    data::{Featurized, UserRow},
+    domain::{Deadline, History, HistoryVersion, UserHistoryView, UserId},
     engine::{EngineError, LoadedModel, RankJob, Ranked},
     history::HistoryToken,
     proto::v1,
@@ -37,33 +37,19 @@ pub(super) async fn rank(
 
     let history_started = Instant::now();
     let user = question.user_id;
-    let stored = match &question.history {
-        HistorySource::Inline(_) => None,
-        HistorySource::Stored { at_least } => {
-            let read = shared.history(&user, *at_least, deadline).await;
-            Some(read.or_else(|error| shared.without_store(error, *at_least))?)
-        }
-    };
+    let basis = shared.basis(question.history, &user, deadline).await?;
     let history_time = history_started.elapsed();
-
-    let (history, view, seen) = match (&question.history, &stored) {
-        (HistorySource::Inline(history), _) => (history, None, Arc::new(model.featurizer.features(&user, history))),
-        (_, Some(stored)) => (&stored.known.view.history, Some(&*stored.known.view), stored.seen(&user, &model)),
-        (HistorySource::Stored { .. }, None) => return Err(ServiceError::Internal),
-    };
+    let seen = basis.seen(&user, &model);
     shared.count_items(&seen, &resolved);
 
     let queued = Instant::now();
-    // A stale copy is a state that the user once had: as cacheable as a current one. No copy at all is version 0.
-    let named = stored.as_ref().is_some_and(|stored| stored.named);
-    let cache_key = view.filter(|_| named).map(|view| (user.clone(), view.version));
     let ranked = if resolved.rows.is_empty() {
         Ranked { items: vec![], explanation: None, timings: Default::default() }
     } else {
         let job = RankJob {
             model: model.clone(),
             features: seen.features.clone(),
-            cache_key,
+            cache_key: basis.cache_key(&user),
             items: resolved.rows,
             top_k: question.top_k,
             explain: question.explain,
@@ -72,14 +58,15 @@ pub(super) async fn rank(
         shared.engine.rank_admitted(admitted, job).await.map_err(|error| shared.engine_error(error))?
     };
 
-    let as_seen = SeenHistory { history, view, seen: &seen, featurizer: &model.featurizer };
+    let view = basis.view();
+    let as_seen = SeenHistory { history: basis.history(), view, seen: &seen, featurizer: &model.featurizer };
     let explanation = ranked.explanation.as_ref().map(|(weights, _)| as_seen.explanation(weights));
     let mut response = v1::RankResponse {
         items: present::ranked_items(resolved.ids, &ranked),
         history_token: view.map(|view| HistoryToken::new(view.version).encode()).unwrap_or_default(),
         model_version: model.info.version.to_string(),
         cold_start: seen.features.is_cold(),
-        stale_history: stored.as_ref().is_some_and(|stored| stored.freshness == Freshness::Stale),
+        stale_history: basis.is_stale(),
         unknown_item_ids: resolved.unknown,
         timings: None,
         explanation,
@@ -126,7 +113,63 @@ fn check_version(model: &LoadedModel, question: &RankQuestion) -> Result<(), Ser
     }
 }
 
+/// The history that an answer follows from.
+enum Basis {
+    /// The request's own.
+    Inline(History),
+    /// The store's, or a copy of it.
+    Stored(StoredHistory),
+}
+
+impl Basis {
+    fn history(&self) -> &History {
+        match self {
+            Self::Inline(history) => history,
+            Self::Stored(stored) => &stored.known.view.history,
+        }
+    }
+
+    /// Only what is stored has versions.
+    fn view(&self) -> Option<&UserHistoryView> {
+        match self {
+            Self::Inline(_) => None,
+            Self::Stored(stored) => Some(&stored.known.view),
+        }
+    }
+
+    fn seen(&self, user: &UserId, model: &LoadedModel) -> Arc<Featurized> {
+        match self {
+            Self::Inline(history) => Arc::new(model.featurizer.features(user, history)),
+            Self::Stored(stored) => stored.seen(user, model),
+        }
+    }
+
+    /// Under what the encoded user may be kept. A stale copy is a state that the user once had: as cacheable as a current
+    /// one. No copy at all is version 0.
+    fn cache_key(&self, user: &UserId) -> Option<(UserId, HistoryVersion)> {
+        match self {
+            Self::Stored(stored) if stored.named => Some((user.clone(), stored.known.view.version)),
+            _ => None,
+        }
+    }
+
+    fn is_stale(&self) -> bool {
+        matches!(self, Self::Stored(stored) if stored.freshness == Freshness::Stale)
+    }
+}
+
 impl Shared {
+    /// Reads the store where the request brings no history.
+    async fn basis(&self, source: HistorySource, user: &UserId, deadline: Deadline) -> Result<Basis, ServiceError> {
+        Ok(match source {
+            HistorySource::Inline(history) => Basis::Inline(history),
+            HistorySource::Stored { at_least } => {
+                let read = self.history(user, at_least, deadline).await;
+                Basis::Stored(read.or_else(|error| self.without_store(error, at_least))?)
+            }
+        })
+    }
+
     /// Nothing is cached and the store is away: an empty history, where the operator prefers that to an error and the
     /// request doesn't ask for a certain state.
     fn without_store(&self, error: ServiceError, at_least: HistoryVersion) -> Result<StoredHistory, ServiceError> {
@@ -160,7 +203,7 @@ impl Shared {
         }
     }
 
-    fn count_items(&self, seen: &crate::data::Featurized, resolved: &super::convert::Resolved) {
+    fn count_items(&self, seen: &Featurized, resolved: &super::convert::Resolved) {
         self.metrics.items(ItemPlace::History, seen.items, seen.unknown_items);
         let searches = &seen.features.searches;
         let unknown = searches.iter().filter(|search| search.query == 0 && search.words.is_empty()).count();

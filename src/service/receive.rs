@@ -37,7 +37,7 @@ pub(super) enum Unit {
     Message(usize),
 }
 
-/// Of all callers.
+/// What all callers' unfinished requests hold together.
 #[derive(Debug)]
 pub(super) struct Unfinished {
     bytes: AtomicUsize,
@@ -56,7 +56,7 @@ impl Unfinished {
     /// The same body, counted.
     pub(super) fn count(self: &Arc<Self>, body: Body, unit: Unit) -> Body {
         let message = Message::default();
-        Body::new(Counted { inner: body, all: self.clone(), unit, message, counted: 0, patience: None })
+        Body::new(CountedBody { inner: body, all: self.clone(), unit, message, counted: 0, patience: None })
     }
 }
 
@@ -102,7 +102,7 @@ impl Message {
 }
 
 /// A request's body.
-struct Counted {
+struct CountedBody {
     inner: Body,
     all: Arc<Unfinished>,
     unit: Unit,
@@ -113,7 +113,7 @@ struct Counted {
     patience: Option<Pin<Box<Sleep>>>,
 }
 
-impl Counted {
+impl CountedBody {
     fn come(&mut self, data: &[u8]) -> Result<(), Status> {
         let before = self.counted;
         let now = match self.unit {
@@ -147,7 +147,7 @@ impl Counted {
     }
 }
 
-impl HttpBody for Counted {
+impl HttpBody for CountedBody {
     type Data = Bytes;
     type Error = Status;
 
@@ -175,7 +175,7 @@ impl HttpBody for Counted {
     }
 }
 
-impl Drop for Counted {
+impl Drop for CountedBody {
     fn drop(&mut self) {
         self.all.bytes.fetch_sub(self.counted, Ordering::Relaxed);
     }

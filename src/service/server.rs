@@ -9,6 +9,7 @@ use std::{
 
 use tokio::{
     net::TcpListener,
+    sync::Semaphore,
     task::JoinHandle,
     time::{sleep, timeout},
 };
@@ -84,6 +85,9 @@ impl Server {
     /// Serves on `listener` (gRPC) and `metrics_listener` (HTTP) until `shutdown` ends, then drains: readiness goes
     /// first, then accepting stops, running requests finish, streams get their last acknowledgements. After the drain
     /// timeout what is left is cut off. Closes engine and store.
+    ///
+    /// # Errors
+    /// If TLS or reflection can't be set up, one of the ports fails, or a task of the server's panics.
     pub async fn run(
         self,
         listener: TcpListener,
@@ -115,8 +119,10 @@ impl Server {
         let ranking = RankingServiceServer::new(service).max_decoding_message_size(options.max_message_bytes);
         let patience = shared.options.timeouts.message;
         let unfinished = Arc::new(Unfinished::new(options.max_message_bytes, patience, shared.metrics.clone()));
+        // One for each connection: clients that watch the health of their servers do it so.
+        let watches = Arc::new(Semaphore::new(options.max_connections.min(Semaphore::MAX_PERMITS)));
         let router = transport(&options)?
-            .layer(ObserveLayer { shared: shared.clone(), unfinished })
+            .layer(ObserveLayer { shared: shared.clone(), unfinished, watches })
             .layer(AuthorizeLayer::new(&options.security, shared.metrics.clone()))
             .add_service(health_service)
             .add_service(reflection().build_v1()?)

@@ -107,9 +107,9 @@ impl Arrival {
 
 /// What counts a request until its end; put into its extensions by `layer`, for a stream to take over.
 #[derive(Clone)]
-pub(super) struct Counted(Arc<Mutex<Option<RequestGuard>>>);
+pub(super) struct CountedRequest(Arc<Mutex<Option<RequestGuard>>>);
 
-impl Counted {
+impl CountedRequest {
     pub(super) fn new(guard: RequestGuard) -> Self {
         Self(Arc::new(Mutex::new(Some(guard))))
     }
@@ -191,7 +191,7 @@ impl Shared {
                 if version > HistoryVersion::default() {
                     self.last_known.keep(user, &read, started);
                 } else if known_version.is_some() {
-                    self.last_known.expired(user);
+                    self.last_known.forget(user);
                 }
             }
             let time_to_live = self.options.history_time_to_live;

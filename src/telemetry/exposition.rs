@@ -2,11 +2,12 @@
 
 use prometheus_client::encoding::text;
 
-use super::Metrics;
+use super::{Metrics, logging};
 
 impl Metrics {
     /// OpenMetrics 1.0 text.
     pub fn encode(&self) -> String {
+        self.log_dropped(logging::dropped_lines());
         let mut text = String::with_capacity(32 * 1024);
         text::encode(&mut text, &self.inner().registry).expect("writing to a string does not fail");
         text

@@ -25,6 +25,9 @@ const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 const MAX_BODY_BYTES: usize = 4096;
 
 /// Serves until `shutdown` ends.
+///
+/// # Errors
+/// None at present: axum's server ends without one.
 pub async fn run<L: Listener<Addr = SocketAddr>>(
     listener: L,
     metrics: Metrics,

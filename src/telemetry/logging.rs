@@ -2,6 +2,7 @@
 
 use std::{io::IsTerminal, sync::OnceLock};
 
+use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{
     EnvFilter, Layer, Registry, filter::LevelFilter, fmt, layer::SubscriberExt, reload, util::SubscriberInitExt,
 };
@@ -51,20 +52,41 @@ pub enum LoggingError {
 /// The filter of the process's log, once there is one: the log is the process's, and so is this.
 static FILTER: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
 
-/// Starts logging for the rest of the process.
-pub fn init(options: &LogOptions) -> Result<(), LoggingError> {
+/// Lines that wait for whoever reads standard error. Further ones are dropped, and counted: a reader that stands still must
+/// hold up nobody who is served.
+const WAITING_LINES: usize = 16_384;
+
+/// Counts the lines that were dropped, once there is a log.
+static DROPPED: OnceLock<ErrorCounter> = OnceLock::new();
+
+/// The log of a server. Dropped, it writes what waits still, if that is read within a second or so.
+#[must_use = "without it nothing is written"]
+pub struct Log(#[expect(dead_code, reason = "kept for what it does when it is dropped")] WorkerGuard);
+
+/// Starts logging for as long as what it returns lives, by a thread of its own.
+///
+/// # Errors
+/// Names the filter, or the word of it that is no level. Fails, too, if something logs already.
+pub fn init(options: &LogOptions) -> Result<Log, LoggingError> {
     let (filter, handle) = reload::Layer::new(parse(&options.log)?);
-    let lines = fmt::layer().with_writer(std::io::stderr);
+    let builder = NonBlockingBuilder::default().buffered_lines_limit(WAITING_LINES).thread_name("log");
+    let (writer, guard) = builder.finish(std::io::stderr());
+    let dropped = writer.error_counter();
+    let lines = fmt::layer().with_writer(writer);
     let lines: Box<dyn Layer<Registry> + Send + Sync> = match options.log_format {
         LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).with_filter(filter).boxed(),
         LogFormat::Json => lines.json().flatten_event(true).with_filter(filter).boxed(),
     };
     tracing_subscriber::registry().with(lines).try_init().map_err(|error| LoggingError::Twice(error.into()))?;
     let _ = FILTER.set(handle);
-    Ok(())
+    let _ = DROPPED.set(dropped);
+    Ok(Log(guard))
 }
 
 /// Starts logging of warnings for the rest of the process: for commands whose output is not a log.
+///
+/// # Errors
+/// If something logs already.
 pub fn init_warnings() -> Result<(), LoggingError> {
     let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
     let lines = lines.without_time().with_target(false).with_filter(parse("warn,opentelemetry=off")?);
@@ -81,12 +103,20 @@ fn parse(directives: &str) -> Result<EnvFilter, LoggingError> {
     EnvFilter::try_new(directives).map_err(|error| LoggingError::Filter(directives.into(), error))
 }
 
+/// How many lines were dropped since [`init`].
+pub(super) fn dropped_lines() -> usize {
+    DROPPED.get().map_or(0, ErrorCounter::dropped_lines)
+}
+
 /// What is logged now, as directives; `None` before [`init`].
 pub fn directives() -> Option<String> {
     FILTER.get()?.with_current(ToString::to_string).ok()
 }
 
 /// Logs by other directives from now on.
+///
+/// # Errors
+/// Names what is no filter, as [`init`] does. Fails, too, if [`init`] has not started the log.
 pub fn change(directives: &str) -> Result<(), LoggingError> {
     let filter = parse(directives.trim())?;
     let handle = FILTER.get().ok_or(LoggingError::NotStarted)?;
@@ -103,7 +133,7 @@ mod tests {
     #[test]
     fn a_bad_filter_is_named() {
         let options = LogOptions { log_format: LogFormat::Text, log: "info,=??=".into() };
-        let error = init(&options).unwrap_err().to_string();
+        let error = init(&options).err().expect("no filter").to_string();
         assert!(error.contains("info,=??="), "{error}");
         for slip in ["dbug", "", "info,inof", "foo bar"] {
             assert!(parse(slip).unwrap_err().to_string().contains("is no level"), "{slip}");

@@ -128,6 +128,7 @@ pub(super) struct Inner {
     events: Family<OutcomeLabel, Counter>,
     history_lag: Histogram,
     rank_log: Family<OutcomeLabel, Counter>,
+    log_dropped: Counter,
     ready: Gauge,
     model: Family<ModelLabels, Gauge>,
     model_loaded: FloatGauge,
@@ -188,6 +189,7 @@ impl Metrics {
             events: add(r, "events_appended", "Events by what became of them. Many too_old: the stream lags behind; many conflict: event ids are not unique; failed: not acknowledged, the sender must repeat them", Family::default()),
             history_lag: add(r, "history_lag_seconds", "From an event's time to its acknowledgement. Growth: the pipeline before this server lags", Histogram::new(LAG_SECONDS)),
             rank_log: add(r, "rank_log", "Lines of the rank log by what became of them. dropped: its disk is slower than the sample; failed: see the log. Neither slows a Rank", Family::default()),
+            log_dropped: add(r, "log_dropped_lines", "Lines of the log that were dropped, since whoever reads standard error fell behind or stands still: see the log driver", Counter::default()),
             ready: add(r, "ready", "1 while this replica answers that traffic may come (/readyz, gRPC health), else 0. 0 for minutes: /readyz and the log say why", Gauge::default()),
             model: add(r, "model_info", "1 for the live model: its bundle's name and version, architecture and device", Family::default()),
             model_loaded: add(r, "model_loaded_timestamp_seconds", "When the live model was loaded, in Unix time. time() minus this is its age: alert when retraining should have replaced it", FloatGauge::default()),
@@ -324,6 +326,11 @@ impl Metrics {
         self.0.rank_log.get_or_create(&OutcomeLabel { outcome: outcome.label() }).inc_by(lines);
     }
 
+    /// So many lines of the log were dropped since the process began.
+    pub(super) fn log_dropped(&self, lines: usize) {
+        self.0.log_dropped.inner().store(lines as u64, std::sync::atomic::Ordering::Relaxed);
+    }
+
     /// Whether traffic may come.
     pub(super) fn ready(&self, ready: bool) {
         self.0.ready.set(ready.into());
@@ -434,15 +441,34 @@ mod tests {
         assert!(text.ends_with("# EOF\n"));
     }
 
+    fn labels(version: &str) -> ModelLabels {
+        ModelLabels { name: "kuaisar".into(), version: version.into(), kind: "sesrec".into(), device: "cpu".into() }
+    }
+
+    #[test]
+    fn drift_is_of_the_live_model() {
+        let metrics = Metrics::new();
+        let window = |score: f32| metrics.scores(std::iter::repeat_n(score, 10_000));
+        let drift = || {
+            let text = metrics.encode();
+            let value = text.lines().find_map(|line| line.strip_prefix("sesrec_rank_score_drift "));
+            value.expect("the series").parse::<f64>().unwrap()
+        };
+        metrics.model_live(&labels("a"), UNIX_EPOCH, Duration::ZERO);
+        window(0.5);
+        assert_eq!(drift(), 0.0, "there is nothing to compare with");
+        window(0.1);
+        assert!(drift() > 0.25, "{}", drift());
+        metrics.model_live(&labels("b"), UNIX_EPOCH, Duration::ZERO);
+        assert_eq!(drift(), 0.0);
+        window(0.1);
+        window(0.1);
+        assert!(drift() < 1e-9, "{}: the scores of the model before are no measure", drift());
+    }
+
     #[test]
     fn one_model_is_live() {
         let metrics = Metrics::new();
-        let labels = |version: &str| ModelLabels {
-            name: "kuaisar".into(),
-            version: version.into(),
-            kind: "sesrec".into(),
-            device: "cpu".into(),
-        };
         metrics.model_live(&labels("a"), UNIX_EPOCH + Duration::from_secs(7), Duration::from_millis(1500));
         metrics.model_live(&labels("b"), UNIX_EPOCH + Duration::from_secs(8), Duration::from_millis(500));
         let text = metrics.encode();

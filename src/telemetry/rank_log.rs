@@ -86,9 +86,13 @@ impl Default for RankLogOptions {
 
 impl RankLogOptions {
     /// Opens the log, if one is wanted.
+    ///
+    /// # Errors
+    /// If the file can't be opened, or the thread that writes it can't be started.
     pub fn open(&self, metrics: &Metrics) -> io::Result<Option<RankLog>> {
         let Some(path) = &self.rank_log else { return Ok(None) };
-        let files = Files::open(path, self.rank_log_bytes.max(1), self.rank_log_files)?;
+        let files = Files::open(path, self.rank_log_bytes.max(1), self.rank_log_files)
+            .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
         let (sender, receiver) = sync_channel(QUEUE);
         let counted = metrics.clone();
         let writer =

@@ -59,6 +59,9 @@ pub struct TraceExport(Option<SdkTracerProvider>);
 
 /// Starts exporting, if that is wanted. Connects when the first spans are sent, and again after failures; the queue before
 /// is bounded, and what finds it full is dropped. Must be called in the async runtime.
+///
+/// # Errors
+/// If no exporter can be made for the endpoint. A collector that can't be reached is no error.
 pub fn export(options: &TraceOptions) -> Result<TraceExport, TraceError> {
     let Some(endpoint) = &options.otlp_endpoint else { return Ok(TraceExport(None)) };
     let exporter = SpanExporter::builder().with_tonic().with_endpoint(endpoint).build()?;

@@ -1,10 +1,11 @@
 //! A training run on disk: everything that continuing exactly takes.
 //!
 //! A checkpoint is a directory `epoch-EEEE-step-SSSSSSSS`, named by the step that comes next. It is written under another
-//! name, synced and renamed, so that it is either whole or not there; older ones are removed after that.
+//! name, synced and renamed, so that it is either whole or not there; older ones are removed after that. Whether its
+//! files are still what was written is told by their checksums.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     fmt,
     fs::{self, File},
     io,
@@ -19,13 +20,14 @@ use super::{
     outcome::{BestEpoch, EpochSums},
 };
 use crate::{
-    data::{Dataset, EvaluationNegatives, NegativesError, Target},
+    data::{Dataset, EvaluationNegatives, FileChecksum, NegativesError, Target},
     model::tensor_file,
 };
 
-/// Grows when the format changes.
-const FORMAT: u32 = 3;
+/// Grows when the format changes. 4: with checksums.
+const FORMAT: u32 = 4;
 const STATE: &str = "state.json";
+const CHECKSUMS: &str = "checksums.json";
 const PARAMETERS: &str = "parameters.safetensors";
 const OPTIMIZER: &str = "optimizer.safetensors";
 const BEST: &str = "best.safetensors";
@@ -138,7 +140,7 @@ impl Checkpoint {
     /// The newest checkpoint of a directory; nothing if there is none. Tensors are on the CPU.
     ///
     /// # Errors
-    /// If it can't be read.
+    /// If it can't be read, was written by another version, or is not what was written.
     pub fn read_latest(directory: &Path) -> Result<Option<Self>, TrainingError> {
         match checkpoints(directory).map_err(at(directory))?.pop() {
             Some(path) => Self::read(&path).map(Some),
@@ -152,22 +154,41 @@ impl Checkpoint {
     }
 
     fn read(path: &Path) -> Result<Self, TrainingError> {
-        let text = fs::read_to_string(path.join(STATE)).map_err(at(&path.join(STATE)))?;
-        let broken = |message: String| TrainingError::Checkpoint { path: path.join(STATE), message };
+        let broken = |name: &str, message: &str| {
+            let message = message.to_owned();
+            TrainingError::Checkpoint { path: path.join(name), message }
+        };
+        let sums = checksums(&path.join(CHECKSUMS))?;
+        let file = |name: &str| -> Result<Vec<u8>, TrainingError> {
+            let bytes = fs::read(path.join(name)).map_err(at(&path.join(name)))?;
+            let mut hasher = blake3::Hasher::new();
+            hasher.update(&bytes);
+            let sum = FileChecksum::from(hasher);
+            match &sums {
+                Some(sums) if sums.get(name) != Some(&sum) => {
+                    Err(broken(name, "does not match its checksum: the checkpoint is damaged"))
+                }
+                _ => Ok(bytes),
+            }
+        };
+        let json = file(STATE)?;
         #[derive(Deserialize)]
         struct Format {
             format: u32,
         }
-        let Format { format } = serde_json::from_str(&text).map_err(|error| broken(error.to_string()))?;
+        let Format { format } = serde_json::from_slice(&json).map_err(|error| broken(STATE, &error.to_string()))?;
+        // Those of earlier formats have no checksums. None is taken without: damage in it could be anywhere.
         if format != FORMAT {
-            let advice = "continue with the version of sesrec that wrote it, or start afresh";
-            return Err(broken(format!("has format {format}, this version reads {FORMAT}: {advice}")));
+            let advice = "only the version of sesrec that wrote it can continue there";
+            return Err(broken(STATE, &format!("has format {format}, this version reads {FORMAT}: {advice}")));
         }
-        let state: RunState = serde_json::from_str(&text).map_err(|error| broken(error.to_string()))?;
-        let tensors = |name: &str| {
-            let path = path.join(name);
-            candle_core::safetensors::load(&path, &Device::Cpu)
-                .map_err(|error| TrainingError::Checkpoint { path, message: error.to_string() })
+        if sums.is_none() {
+            return Err(broken(CHECKSUMS, "is not there: the checkpoint is damaged"));
+        }
+        let state: RunState = serde_json::from_slice(&json).map_err(|error| broken(STATE, &error.to_string()))?;
+        let tensors = |name: &str| -> Result<HashMap<String, Tensor>, TrainingError> {
+            candle_core::safetensors::load_buffer(&file(name)?, &Device::Cpu)
+                .map_err(|error| broken(name, &error.to_string()))
         };
         let best = state.best.as_ref().map(|_| tensors(BEST)).transpose()?;
         Ok(Self { parameters: tensors(PARAMETERS)?, optimizer: tensors(OPTIMIZER)?, best, state })
@@ -207,12 +228,18 @@ impl Checkpoint {
         };
         save(PARAMETERS, &self.parameters)?;
         save(OPTIMIZER, &self.optimizer)?;
+        let mut names = vec![PARAMETERS, OPTIMIZER, STATE];
         if let Some(best) = &self.best {
             save(BEST, best)?;
+            names.push(BEST);
         }
-        let path = directory.join(STATE);
-        let json = serde_json::to_vec_pretty(&self.state).map_err(io::Error::from);
-        json.and_then(|json| fs::write(&path, json)).and_then(|()| sync(&path)).map_err(at(&path))?;
+        write_json(&directory.join(STATE), &self.state)?;
+        let mut sums = BTreeMap::new();
+        for name in names {
+            let path = directory.join(name);
+            sums.insert(name, FileChecksum::of(&path).map_err(at(&path))?);
+        }
+        write_json(&directory.join(CHECKSUMS), &sums)?;
         sync(directory).map_err(at(directory))
     }
 
@@ -225,12 +252,18 @@ impl Checkpoint {
         let differs = |what: &str, was: &dyn std::fmt::Display, is: &dyn std::fmt::Display| {
             let message = format!(
                 "was trained with {what} {was}, this run has {is}: resume with the same settings, or start afresh with \
-                 another output"
+                 --force or another output"
             );
             Err(TrainingError::Checkpoint { path: directory.to_owned(), message })
         };
         if self.state.data_checksum != run.data_checksum {
             return differs("data set", &self.state.data_checksum, &run.data_checksum);
+        }
+        // The kind of model first: much of the recipe follows from it, and would be blamed.
+        let kind = |model: &serde_json::Value| model.get("model").cloned().unwrap_or_default();
+        let (was, is) = (kind(&self.state.model), kind(&run.model));
+        if was != is {
+            return differs("model", &was, &is);
         }
         let json = |value: &Recipe| serde_json::to_value(value).unwrap_or_default();
         for (what, was, is) in [
@@ -257,6 +290,23 @@ impl Checkpoint {
         }
         Ok(())
     }
+}
+
+/// What a checkpoint's files are by name; nothing if it has no such list.
+fn checksums(path: &Path) -> Result<Option<BTreeMap<String, FileChecksum>>, TrainingError> {
+    match fs::read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(at(path)(error)),
+        Ok(json) => serde_json::from_slice(&json).map(Some).map_err(|error| {
+            let message = format!("{error}: the checkpoint is damaged");
+            TrainingError::Checkpoint { path: path.to_owned(), message }
+        }),
+    }
+}
+
+fn write_json(path: &Path, value: &impl Serialize) -> Result<(), TrainingError> {
+    let json = serde_json::to_vec_pretty(value).map_err(io::Error::from);
+    json.and_then(|json| fs::write(path, json)).and_then(|()| sync(path)).map_err(at(path))
 }
 
 /// Oldest first.

@@ -479,6 +479,7 @@ mod tests {
         let loader = Loader::new(&dataset, featurizer, &recipe, plan).unwrap();
         let all = |step| loader.stream(2, step, |receiver| receiver.into_iter().collect::<Vec<_>>());
         let (substituted, plain) = (all(0), batches(&dataset, &recipe, 2, 0));
+        assert_eq!(substituted.len(), plain.len());
         for (substituted, plain) in substituted.iter().zip(&plain) {
             assert_eq!(substituted.original_items, plain.history.rec_items);
             assert_eq!((&substituted.positives, &substituted.negatives), (&plain.positives, &plain.negatives));

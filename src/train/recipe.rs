@@ -12,6 +12,18 @@ pub struct RecipeError {
     message: String,
 }
 
+impl RecipeError {
+    /// Which value, in words: "batch size".
+    pub fn field(&self) -> &'static str {
+        self.field
+    }
+
+    /// What is wrong with it.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+}
+
 /// How a model is trained. The defaults are the release's for its Amazon data set.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -114,22 +126,49 @@ impl Recipe {
                 return Err(RecipeError { field, message: "must be at least 1".into() });
             }
         }
+        let share = |value: f64| (0.0..1.0).contains(&value);
+        let from_zero = |value: f64| value.is_finite() && value >= 0.0;
+        let above_zero = |value: f64| value.is_finite() && value > 0.0;
+        let (rate, least_rate, factor) = (self.learning_rate, self.min_learning_rate, self.plateau_factor);
         let bounded = [
-            ("dropout", self.dropout, 0.0, 1.0),
-            ("learning rate", self.learning_rate, f64::MIN_POSITIVE, f64::INFINITY),
-            ("minimal learning rate", self.min_learning_rate, 0.0, self.learning_rate.next_up()),
-            ("l2", self.l2, 0.0, f64::INFINITY),
-            ("beta1", self.beta1, 0.0, 1.0),
-            ("beta2", self.beta2, 0.0, 1.0),
-            ("epsilon", self.epsilon, f64::MIN_POSITIVE, f64::INFINITY),
-            ("plateau factor", self.plateau_factor, f64::MIN_POSITIVE, 1.0),
-            ("plateau threshold", self.plateau_threshold, 0.0, f64::INFINITY),
+            ("dropout", self.dropout, share(self.dropout), "from 0 to below 1"),
+            ("learning rate", rate, above_zero(rate), "above 0 and finite"),
+            ("minimal learning rate", least_rate, (0.0..=rate).contains(&least_rate), "from 0 to the learning rate"),
+            ("l2", self.l2, from_zero(self.l2), "0 or above it, and finite"),
+            ("beta1", self.beta1, share(self.beta1), "from 0 to below 1"),
+            ("beta2", self.beta2, share(self.beta2), "from 0 to below 1"),
+            ("epsilon", self.epsilon, above_zero(self.epsilon), "above 0 and finite"),
+            ("plateau factor", factor, share(factor) && factor > 0.0, "above 0 and below 1"),
+            (
+                "plateau threshold",
+                self.plateau_threshold,
+                from_zero(self.plateau_threshold),
+                "0 or above it, and finite",
+            ),
         ];
-        for (field, value, least, bound) in bounded {
-            if !(least..bound).contains(&value) {
-                let message = format!("is {value}, must be at least {least} and less than {bound}");
-                return Err(RecipeError { field, message });
+        for (field, value, fits, bounds) in bounded {
+            if !fits {
+                // Written with an exponent where it would have hundreds of digits.
+                return Err(RecipeError { field, message: format!("is {value:?}, must be {bounds}") });
             }
+        }
+        Ok(())
+    }
+
+    /// Checks that a data set of so many items has enough of them: a target's negatives are all different, and the
+    /// search for others that there aren't would go through all items for each.
+    ///
+    /// # Errors
+    /// If there are fewer other items than negatives.
+    pub fn check_items(&self, items: usize) -> Result<(), RecipeError> {
+        // With less than two, nothing can be sampled: the sampler says so.
+        if items >= 2 && self.negatives >= items {
+            let message = format!(
+                "is {}, but the data set has {items} items: must be at most {}, one for every other item",
+                self.negatives,
+                items - 1
+            );
+            return Err(RecipeError { field: "negatives", message });
         }
         Ok(())
     }
@@ -271,5 +310,22 @@ mod tests {
             assert_eq!(recipe.check().unwrap_err().field, field);
         }
         Recipe { min_learning_rate: 1e-3, ..default() }.check().unwrap();
+        for (recipe, message) in [
+            (Recipe { learning_rate: 0.0, ..default() }, "is 0.0, must be above 0 and finite"),
+            (Recipe { learning_rate: f64::INFINITY, ..default() }, "is inf, must be above 0 and finite"),
+            (Recipe { min_learning_rate: 1e300, ..default() }, "is 1e300, must be from 0 to the learning rate"),
+            (Recipe { dropout: -1e-300, ..default() }, "is -1e-300, must be from 0 to below 1"),
+        ] {
+            assert_eq!(recipe.check().unwrap_err().message(), message);
+        }
+    }
+
+    #[test]
+    fn more_negatives_than_other_items_are_refused() {
+        let recipe = Recipe { negatives: 300, ..Recipe::default() };
+        recipe.check_items(301).unwrap();
+        let error = recipe.check_items(300).unwrap_err();
+        assert_eq!(error.field(), "negatives");
+        assert!(error.message().contains("has 300 items: must be at most 299"), "{error}");
     }
 }

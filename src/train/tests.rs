@@ -373,7 +373,13 @@ fn a_checkpoint_of_another_run_is_refused() {
     let error = refused(&|trainer| trainer.recipe.batch_size = 16);
     assert!(error.contains("recipe batch_size 32, this run has 16"), "{error}");
     let error = refused(&|trainer| trainer.model_config = serde_json::json!({"model": "other"}));
-    assert!(error.contains(r#"model model "factorisation", this run has "other""#), "{error}");
+    assert!(error.contains(r#"with model "factorisation", this run has "other""#), "{error}");
+    // What else follows from the model is not what is blamed.
+    let error = refused(&|trainer| {
+        trainer.model_config = serde_json::json!({"model": "other"});
+        trainer.recipe.dropout = 0.5;
+    });
+    assert!(error.contains(r#"with model "factorisation""#) && error.contains("--force"), "{error}");
     let error = refused(&|trainer| trainer.recipe.validation_users = 9);
     assert!(error.contains("recipe validation_users 0, this run has 9"), "{error}");
     // Whose rate at a step follows from how many there are.
@@ -393,6 +399,49 @@ fn a_checkpoint_of_another_run_is_refused() {
     other.checksum = "another".into();
     let error = trainer(&other, &negatives, recipe(2), directory.path()).run(&model, checkpoint(directory.path()));
     assert!(error.unwrap_err().to_string().contains("data set fixture, this run has another"));
+}
+
+/// Most of what is damaged could be read, and learned on from.
+#[test]
+fn a_damaged_checkpoint_is_refused_by_its_file() {
+    let (dataset, negatives, directory) =
+        (dataset(), EvaluationNegatives::sampled(20, 1), tempfile::tempdir().unwrap());
+    let model = Factorisation::new(&dataset);
+    trainer(&dataset, &negatives, recipe(1), directory.path()).run(&model, None).unwrap();
+    let checkpoints = directory.path().join("checkpoints");
+    let path = checkpoints.join("epoch-0002-step-00000000");
+    let refused = || Checkpoint::read_latest(&checkpoints).unwrap_err().to_string();
+    let files = ["parameters.safetensors", "optimizer.safetensors", "best.safetensors", "state.json", "checksums.json"];
+    for name in files {
+        let file = path.join(name);
+        let whole = std::fs::read(&file).unwrap();
+        let mut damaged = whole.clone();
+        // The last digit of a weight or of a number, which still is one.
+        let place = damaged.iter().rposition(|byte| !b"}]\n \"".contains(byte)).unwrap();
+        damaged[place] ^= 1;
+        std::fs::write(&file, damaged).unwrap();
+        let error = refused();
+        let named = if name == "checksums.json" { "checkpoint is damaged" } else { name };
+        assert!(error.contains(named) && error.contains("does not match its checksum"), "{name}: {error}");
+        std::fs::write(&file, whole).unwrap();
+    }
+    assert!(checkpoint(directory.path()).is_some(), "as it was written, it is read");
+    std::fs::remove_file(path.join("checksums.json")).unwrap();
+    assert!(refused().contains("checksums.json: is not there"), "{}", refused());
+    let state = std::fs::read_to_string(path.join("state.json")).unwrap();
+    std::fs::write(path.join("state.json"), state.replace("\"format\": 4", "\"format\": 3")).unwrap();
+    assert!(refused().contains("has format 3, this version reads 4"), "{}", refused());
+}
+
+#[test]
+fn more_negatives_than_other_items_are_refused_before_training() {
+    let (dataset, negatives, directory) =
+        (dataset(), EvaluationNegatives::sampled(20, 1), tempfile::tempdir().unwrap());
+    let recipe = Recipe { negatives: 60, ..recipe(1) };
+    let trainer = trainer(&dataset, &negatives, recipe, directory.path());
+    let error = trainer.run(&Factorisation::new(&dataset), None).unwrap_err().to_string();
+    assert!(error.contains("negatives: is 60, but the data set has 60 items"), "{error}");
+    assert!(!directory.path().join("tensorboard").exists(), "nothing was begun");
 }
 
 #[test]

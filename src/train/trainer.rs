@@ -79,6 +79,7 @@ impl Trainer<'_> {
         epochs: Epochs<'_>,
     ) -> Result<Outcome, TrainingError> {
         self.recipe.check()?;
+        self.recipe.check_items(self.dataset.catalogue.items.ids.len())?;
         let last = match epochs {
             Epochs::Validated => self.recipe.epochs,
             Epochs::Like(reports) => reports.len(),

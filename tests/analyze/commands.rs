@@ -3,13 +3,16 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::Output,
 };
 
-use crate::world::{errors, fresh, world};
+use crate::{
+    program::{self, errors},
+    world::{fresh, world},
+};
 
 fn analyze(what: &str, out: &Path, flags: &[(&str, &Path)]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_sesrec"));
+    let mut command = program::sesrec();
     command.args(["analyze", what]).arg("--out").arg(out);
     flags.iter().for_each(|(flag, value)| {
         command.arg(flag).arg(value);
@@ -113,7 +116,7 @@ fn interests_are_divided_by_sesrec_alone() {
 #[test]
 fn alignment_shows_in_the_model_that_was_trained_for_it() {
     let out = fresh("alignment");
-    let mut command = Command::new(env!("CARGO_BIN_EXE_sesrec"));
+    let mut command = program::sesrec();
     command.args(["analyze", "alignment"]).arg("--model").arg(&world().unaligned).arg(&world().bundle);
     let output = command.arg("--data").arg(&world().data).arg("--out").arg(&out).output().unwrap();
     assert!(output.status.success(), "{}", errors(&output));

@@ -4,23 +4,26 @@ use std::{
     fs,
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
-    process::{Child, Command, Output, Stdio},
+    process::{Output, Stdio},
 };
 
-use crate::world::{World, errors, fresh, import, world};
+use crate::{
+    program::{self, Running, errors},
+    world::{World, fresh, import, world},
+};
 
 /// A server over the world's bundle, with an empty store. Killed when dropped.
 struct Serving {
-    process: Child,
+    _process: Running,
     address: String,
 }
 
 impl Serving {
     fn start(world: &World, flags: &[&str]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_sesrec"));
+        let mut command = program::sesrec();
         command.args(["serve", "--listen", "127.0.0.1:0", "--metrics-listen", "off", "--store", "memory"]);
         command.args(["--default-timeout", "60s", "--model"]).arg(&world.bundle).args(flags).stderr(Stdio::piped());
-        let mut process = command.spawn().unwrap();
+        let mut process = Running::start(&mut command);
         let mut log = BufReader::new(process.stderr.take().unwrap());
         let (mut line, mut printed) = (String::new(), String::new());
         let address = loop {
@@ -33,19 +36,12 @@ impl Serving {
         };
         // What comes later has to be read too, or the server would wait for room in the pipe.
         std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
-        Self { process, address: format!("127.0.0.1:{address}") }
-    }
-}
-
-impl Drop for Serving {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+        Self { _process: process, address: format!("127.0.0.1:{address}") }
     }
 }
 
 fn evaluate(data: &Path, json: &Path, flags: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_sesrec"));
+    let mut command = program::sesrec();
     command.args(["evaluate", "--quiet", "--data"]).arg(data).arg("--json").arg(json).args(flags);
     command.output().unwrap()
 }

@@ -3,7 +3,6 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::{Command, Output},
     sync::OnceLock,
 };
 
@@ -11,6 +10,8 @@ use sesrec::data::{
     Existing, Progress,
     synthetic::{self, SyntheticOptions},
 };
+
+use crate::program::{self, errors};
 
 /// Where everything is.
 pub struct World {
@@ -65,19 +66,15 @@ pub fn fresh(name: &str) -> PathBuf {
 }
 
 pub fn import(logs: &Path, data: &Path) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_sesrec"));
+    let mut command = program::sesrec();
     let output = command.args(["import", "kuaisar", "--quiet"]).arg(logs).arg("--out").arg(data).output().unwrap();
     assert!(output.status.success(), "{}", errors(&output));
 }
 
 fn train(world: &World, out: &Path, flags: &[&str]) {
     let fixed = ["--epochs", "6", "--alignment-negatives", "64", "--max-recommendations", "12", "--max-searches", "8"];
-    let mut command = Command::new(env!("CARGO_BIN_EXE_sesrec"));
+    let mut command = program::sesrec();
     command.args(["train", "--quiet", "--data"]).arg(&world.data).arg("--out").arg(out).args(fixed).args(flags);
     let output = command.output().unwrap();
     assert!(output.status.success(), "{}", errors(&output));
-}
-
-pub fn errors(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
 }

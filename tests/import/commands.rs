@@ -1,29 +1,25 @@
 //! `sesrec synth` and `sesrec import`, as a user runs them.
 
-use std::{
-    fs,
-    path::Path,
-    process::{Command, Output},
-};
+use std::{fs, path::Path, process::Output};
 
-use crate::fixtures::*;
+use crate::{fixtures::*, program};
 
 fn sesrec(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_sesrec")).args(args).output().unwrap()
+    program::sesrec().args(args).output().unwrap()
 }
 
 #[test]
 fn the_commands_tell_what_they_did_and_what_to_do_next() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
-    let (logs, data) = (path("logs"), path("data"));
+    let (logs, data) = (path("the logs"), path("the data"));
     let output = sesrec(&["synth", "--users", "30", "--items", "200", "--seed", "5", "--out", &logs]);
     let text = String::from_utf8(output.stdout).unwrap();
-    assert!(output.status.success() && text.contains(&format!("sesrec import kuaisar {logs}")), "{text}");
+    assert!(output.status.success() && text.contains(&format!("sesrec import kuaisar '{logs}' --out")), "{text}");
 
     let output = sesrec(&["import", "kuaisar", &logs, "--out", &data]);
     let text = String::from_utf8(output.stdout).unwrap();
-    assert!(output.status.success() && text.contains(&format!("sesrec train --data {data}")), "{text}");
+    assert!(output.status.success() && text.contains(&format!("sesrec train --data '{data}' --out")), "{text}");
     let table: Vec<&str> = text.lines().take(2).collect();
     assert_eq!(table[0].len(), table[1].len(), "columns are aligned: {text}");
     assert!(table[0].contains("queries   actions S   actions R"), "{text}");
@@ -50,4 +46,20 @@ fn the_commands_tell_what_they_did_and_what_to_do_next() {
         skipped.status.success() && text.contains("1 bad rows were skipped") && text.contains("column click"),
         "{text}"
     );
+}
+
+/// Whose directory is replaced under a shell sees nothing of it.
+#[test]
+fn the_present_directory_is_not_replaced() {
+    let dir = tempfile::tempdir().unwrap();
+    let logs = write_logs(&LOGS);
+    let logs = logs.path().to_str().unwrap();
+    for out in [".", "..", "/"] {
+        for args in [&["synth", "--force", "--out", out][..], &["import", "kuaisar", logs, "--force", "--out", out]] {
+            let output = program::sesrec().args(args).current_dir(dir.path()).output().unwrap();
+            let message = program::errors(&output);
+            assert!(!output.status.success() && message.contains("name a directory that isn't there yet"), "{message}");
+        }
+    }
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
 }

@@ -4,6 +4,8 @@ mod beauty;
 mod commands;
 mod fixtures;
 mod kept;
+#[path = "../support/program.rs"]
+mod program;
 mod refused;
 #[path = "../support/skip.rs"]
 mod skip;

@@ -86,6 +86,10 @@ fn missing_files_and_columns_are_named() {
         let message = refusal(dir.path(), &ImportOptions::default());
         assert!(message.contains(&format!("has no {file}")), "{message}");
     }
+    // Of two columns with one name, nobody knows which one is meant.
+    let dir = changed(REC, |text| text.replacen("playing_time", "item_id", 1));
+    let message = refusal(dir.path(), &ImportOptions::default());
+    assert!(message.contains(&format!("{REC}: line 1: has two columns item_id")), "{message}");
     let dir = changed(REC, |text| text.replace(",1\n", ",0\n"));
     fs::write(dir.path().join(SRC), LOGS[1].1.lines().next().unwrap()).unwrap();
     assert!(refusal(dir.path(), &ImportOptions::default()).contains("no clicked recommendation and no search"));
@@ -134,6 +138,10 @@ fn a_row_that_swallows_others_is_never_skipped() {
     // Not to the end, but over so many lines that it is no row either, whether its columns are right or not.
     let dir = changed(REC, |text| text.replacen("u1,1.5,1000", &format!("u1,\"{}\",1000", "1\n".repeat(100)), 1));
     assert!(refusal(dir.path(), &skip).contains("rec_inter.csv: line 2: "));
+    // Nor is one that is far too long, though no quote is open in it.
+    let dir = changed(REC, |text| text.replacen("u1,1.5,1000", &format!("u1,{},1000", "1".repeat(4 << 20)), 1));
+    let message = refusal(dir.path(), &skip);
+    assert!(message.contains("rec_inter.csv: line 2: ") && message.contains("or else shorten the row"), "{message}");
     // Text of several lines is fine where nothing is wrong with it.
     let dir = changed(REC, |text| text.replacen("u1,1.5,1000", "u1,\"1\n2\r\n3\",1000", 1));
     let report = kuaisar::read(dir.path(), &skip).unwrap().report;

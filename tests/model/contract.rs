@@ -83,7 +83,9 @@ pub fn score(ranker: &dyn RankingModel, users: &[UserFeatures], items: &[u32]) -
     scores
 }
 
-fn far(a: &[Vec<f32>], b: &[Vec<f32>]) -> f32 {
+/// The largest difference; infinite where there is no number.
+pub fn far(a: &[Vec<f32>], b: &[Vec<f32>]) -> f32 {
+    assert!(a.iter().map(Vec::len).eq(b.iter().map(Vec::len)), "answers of the same lengths");
     let pairs = a.iter().flatten().zip(b.iter().flatten());
     pairs.map(|(a, b)| (a - b).abs()).fold(0.0, |max, x| if x.is_nan() { f32::INFINITY } else { max.max(x) })
 }
@@ -130,7 +132,9 @@ fn one_batch_can_be_learned_by_heart() {
             adam.step(&losses.total.backward().unwrap().into()).unwrap();
             // What is to be predicted, and what searches teach beside it.
             let parts = losses.parts.iter().enumerate().filter(|(n, (name, _))| *n == 0 || *name == "search");
-            parts.map(|(_, (_, loss))| loss.to_scalar::<f32>().unwrap()).collect::<Vec<_>>()
+            let parts: Vec<f32> = parts.map(|(_, (_, loss))| loss.to_scalar().unwrap()).collect();
+            assert!(parts.iter().all(|loss| loss.is_finite()), "{}: {parts:?}", config.kind());
+            parts
         };
         let first = step();
         // At this rate a loss may bounce; when it does depends on how a machine rounds.
@@ -156,10 +160,13 @@ fn a_first_step_by_rows_is_the_step_of_all_rows() {
             adam.step(&adam.backward(&losses.total).unwrap()).unwrap();
             model.parameters().snapshot().unwrap()
         });
+        assert_eq!(by_rows.len(), dense.len());
         for (name, tensor) in &by_rows {
-            let differences =
-                (tensor.to_dtype(DType::F64).unwrap() - dense[name].to_dtype(DType::F64).unwrap()).unwrap();
-            let far: f64 = differences.abs().unwrap().max_all().unwrap().to_scalar().unwrap();
+            let [a, b] = [tensor, &dense[name]]
+                .map(|tensor| tensor.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1::<f64>().unwrap());
+            assert_eq!(a.len(), b.len(), "{}: {name}", config.kind());
+            let far = a.iter().zip(b).map(|(a, b)| (a - b).abs());
+            let far = far.fold(0.0, |max, x| if x.is_nan() { f64::INFINITY } else { max.max(x) });
             assert!(far <= 1e-6, "{}: {name} differs by {far}", config.kind());
         }
     }

@@ -1,7 +1,7 @@
 //! What holds for SESRec besides what holds for every model: its padding modes, sets and explanations; and for bundles,
 //! with SESRec in them: damaged weights are refused.
 
-use std::{collections::HashMap, path::Path, sync::Arc};
+use std::{collections::HashMap, path::Path, slice::from_ref, sync::Arc};
 
 use candle_core::{DType, Device, Tensor};
 use proptest::prelude::*;
@@ -16,9 +16,10 @@ use sesrec::{
             SesRecTrainable, Threshold,
         },
     },
-    nn::{Adam, AdamOptions, Dropout, sigmoid},
+    nn::{Adam, AdamOptions, Dropout},
 };
 
+use crate::contract::{far, score};
 use crate::device::test_device;
 use crate::fixture::{ITEMS, LIMITS, USERS, any_user, batch, catalogue, dataset, some_users, user};
 
@@ -78,14 +79,6 @@ fn explanations(ranker: &SesRecRanker, users: &[UserFeatures], items: &[u32]) ->
         events.chain(sides.flat_map(|side| [side.all, side.similar, side.dissimilar].concat())).collect::<Vec<_>>()
     });
     explained.collect()
-}
-
-fn score(ranker: &dyn RankingModel, users: &[UserFeatures], items: &[u32]) -> Vec<Vec<f32>> {
-    let states = ranker.encode(&users.iter().collect::<Vec<_>>()).unwrap();
-    let requests: Vec<_> = states.iter().map(|state| ScoreRequest { state, items }).collect();
-    let mut scores = ranker.score(&requests).unwrap();
-    scores.iter_mut().for_each(|scores| sigmoid(scores));
-    scores
 }
 
 #[test]
@@ -323,12 +316,10 @@ fn every_way_to_rank_gives_the_same_scores() {
         let expected = score(&by_tensors, &users, &items);
         let explained = explanations(&by_tensors, &users, &items[..3]);
         for ranker in rankers {
-            for (found, expected) in explanations(&ranker, &users, &items[..3]).iter().zip(&explained) {
-                assert!((found - expected).abs() < 2e-6, "{found} instead of {expected}");
-            }
-            for (found, expected) in score(&ranker, &users, &items).iter().flatten().zip(expected.iter().flatten()) {
-                assert!((found - expected).abs() < 2e-6, "{found} instead of {expected}");
-            }
+            let found = explanations(&ranker, &users, &items[..3]);
+            assert!(far(from_ref(&found), from_ref(&explained)) < 2e-6, "{found:?} instead of {explained:?}");
+            let found = score(&ranker, &users, &items);
+            assert!(far(&found, &expected) < 2e-6, "{found:?} instead of {expected:?}");
         }
     }
 }
@@ -370,10 +361,8 @@ proptest! {
         let items: Vec<u32> = (1..=ITEMS).collect();
         let together = score(&ranker, &users, &items);
         for (user, together) in users.iter().zip(together) {
-            let alone = &score(&ranker, std::slice::from_ref(user), &items)[0];
-            for (alone, together) in alone.iter().zip(&together) {
-                prop_assert!((alone - together).abs() < 1e-5, "{alone} alone, {together} in company");
-            }
+            let alone = score(&ranker, from_ref(user), &items);
+            prop_assert!(far(&alone, from_ref(&together)) < 1e-5, "{alone:?} alone, {together:?} in company");
         }
     }
 
@@ -393,9 +382,7 @@ proptest! {
         };
         let tight = logits(&HistoryBatch::padded_to_longest(&users, LIMITS));
         let padded = logits(&HistoryBatch::padded_to(&users, rec_len, src_len, LIMITS));
-        for (tight, padded) in tight.iter().zip(&padded) {
-            prop_assert!((tight - padded).abs() < 1e-5, "{tight} becomes {padded}");
-        }
+        prop_assert!(far(from_ref(&tight), from_ref(&padded)) < 1e-5, "{tight:?} becomes {padded:?}");
     }
 }
 

@@ -1,15 +1,23 @@
 //! The commands behind the figures of docs/scaling.md, on a real Redis: small runs, of which the figures mean nothing.
 
-use std::{path::Path, process::Command};
+use std::{
+    io::{BufRead, BufReader},
+    path::Path,
+    process::Stdio,
+};
 
-use crate::{redis_server::RedisServer, support::TestServer};
+use crate::{
+    program::{self, Running, text},
+    redis_server::RedisServer,
+    support::TestServer,
+};
 
 /// Runs `sesrec` to its end; what it prints.
 async fn sesrec(arguments: &[&str]) -> String {
-    let mut command = tokio::process::Command::from(Command::new(env!("CARGO_BIN_EXE_sesrec")));
+    let mut command = tokio::process::Command::from(program::sesrec());
     let output = command.args(arguments).output().await.unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
-    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{said}{}", text(&output.stderr));
     said
 }
 
@@ -53,4 +61,21 @@ async fn made_events_are_ingested() {
         assert!(said.contains("730 events in ") && said.contains("APPLIED 730"), "{output}: {said}");
         assert_eq!(std::fs::metadata(Path::new(&dead_letter)).unwrap().len(), 0);
     }
+}
+
+#[test]
+fn a_run_that_is_stopped_leaves_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut command = program::sesrec();
+    command.args(["bench", "local", "--store", "memory", "--duration", "60s", "--items", "300", "--users", "5"]);
+    command.args(["--recommendations", "20", "--searches", "3", "--candidates", "20"]);
+    command.env("TMPDIR", directory.path()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut run = Running::start(&mut command);
+    let mut said = BufReader::new(run.stdout.take().unwrap()).lines();
+    assert!(said.any(|line| line.unwrap().starts_with("bundle written")));
+    run.signal("TERM");
+    let output = run.output();
+    let errors = text(&output.stderr);
+    assert!(!output.status.success() && errors.contains("stopped by SIGTERM"), "{errors}");
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
 }

@@ -3,15 +3,16 @@
 use std::{
     io::Write,
     path::Path,
-    process::{Child, Command, Output, Stdio},
+    process::{Command, Output, Stdio},
     time::{Duration, Instant},
 };
 
 use sesrec::proto::v1::{self, AppendEventRequest};
 
 use crate::{
-    redis_server::RedisServer,
-    support::{Fault, PATIENCE, TestServer, event, recommendation, search},
+    program::{self, Running, errors, said, text},
+    redis_server::{RedisServer, until},
+    support::{Fault, TestServer, event, recommendation, search},
 };
 
 const APPLIED: &str = r#"sesrec_events_appended_total{outcome="applied"}"#;
@@ -52,27 +53,9 @@ struct Consumer<'a> {
     dead_letter: &'a Path,
 }
 
-/// A consumer that does not outlive the test.
-struct Running(Child);
-
-impl Running {
-    /// SIGKILL.
-    fn kill(mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 impl Consumer<'_> {
     fn command(&self, name: &str, more: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_sesrec"));
+        let mut command = program::sesrec();
         command.arg("ingest").arg(format!("{}/events", self.redis.url())).args([
             "--group",
             "group",
@@ -88,7 +71,7 @@ impl Consumer<'_> {
     }
 
     fn start(&self, name: &str, more: &[&str]) -> Running {
-        Running(self.command(name, more).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
+        Running::start(self.command(name, more).stdout(Stdio::null()).stderr(Stdio::null()))
     }
 
     async fn run(&self, name: &str, more: &[&str]) -> Output {
@@ -112,13 +95,13 @@ async fn killed_consumers_lose_nothing_and_repeat_nothing() {
 
     let consumer = Consumer { server: &server, redis: &redis, dead_letter: &dead_letter };
     let before = stall_after(300);
-    let first = consumer.start("a", &["--window", "64"]);
+    let mut first = consumer.start("a", &["--window", "64"]);
     held_up(before).await;
     first.kill();
     assert!(pending(&redis) > 0, "it had entries in its hands");
     // The same consumer again takes up what it left; killed again, others do.
     let before = stall_after(1500);
-    let again = consumer.start("a", &["--window", "64", "--claim-after", "1h"]);
+    let mut again = consumer.start("a", &["--window", "64", "--claim-after", "1h"]);
     held_up(before).await;
     again.kill();
     assert!(pending(&redis) > 0);
@@ -134,10 +117,10 @@ async fn killed_consumers_lose_nothing_and_repeat_nothing() {
 
     let consumer = Consumer { server: &server, redis: &redis, dead_letter: &dead_letter };
     server.until("everything acknowledged", || async { pending(&redis) == 0 }).await;
-    assert!(Command::new("kill").args(["-TERM", &other.0.id().to_string()]).status().unwrap().success());
-    assert!(other.0.wait().unwrap().success(), "SIGTERM is a stream's usual end");
+    other.signal("TERM");
+    assert!(other.wait().unwrap().success(), "SIGTERM is a stream's usual end");
     let rest = consumer.run("c", &["--once"]).await;
-    assert!(rest.status.success(), "{}", String::from_utf8_lossy(&rest.stderr));
+    assert!(rest.status.success(), "{}", errors(&rest));
     assert_eq!(server.metric(APPLIED), 4500.0, "each event once");
     assert_eq!(pending(&redis), 0);
     assert_eq!(std::fs::read_to_string(&dead_letter).unwrap(), "");
@@ -160,8 +143,8 @@ async fn poison_goes_to_the_dead_letter_file_and_stops_nothing() {
 
     let consumer = Consumer { server: &server, redis: &redis, dead_letter: &dead_letter };
     let output = consumer.run("a", &["--once"]).await;
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success(), "{said} {}", String::from_utf8_lossy(&output.stderr));
+    let said = text(&output.stdout);
+    assert!(output.status.success(), "{said} {}", errors(&output));
     assert!(said.contains("APPLIED 2, CONFLICT 1, INVALID 3"), "{said}");
     assert_eq!(pending(&redis), 0);
     let letters: Vec<serde_json::Value> = std::fs::read_to_string(&dead_letter)
@@ -183,9 +166,8 @@ async fn poison_goes_to_the_dead_letter_file_and_stops_nothing() {
     assert_eq!(letters.len(), 4);
 
     // Without a place for what can't be stored, a stream is not read.
-    let missing =
-        Command::new(env!("CARGO_BIN_EXE_sesrec")).args(["ingest", &format!("{}/events", redis.url())]).output();
-    let missing = String::from_utf8(missing.unwrap().stderr).unwrap();
+    let missing = program::sesrec().args(["ingest", &format!("{}/events", redis.url())]).output();
+    let missing = errors(&missing.unwrap());
     assert!(missing.contains("--dead-letter"), "{missing}");
 }
 
@@ -200,12 +182,12 @@ async fn events_that_the_store_cannot_take_stop_nobody_else() {
         let events = users.iter().enumerate();
         let lines = events.map(|(n, user)| json(event(user, &format!("e{n}"), n as i64, recommendation("i1"))) + "\n");
         std::fs::write(&file, lines.collect::<String>()).unwrap();
-        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_sesrec"));
+        let mut command = tokio::process::Command::from(program::sesrec());
         command.arg("ingest").arg(&file).args(["--server", &format!("http://{}", server.address), "--dead-letter"]);
         command.arg(&dead_letter).output().await.unwrap()
     };
     let output = ingest(&["u", "v", "u", "w", "u"]).await;
-    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    let said = said(&output);
     assert!(output.status.success() && said.contains("FAILED 2"), "{said}");
     let letters = std::fs::read_to_string(&dead_letter).unwrap();
     assert_eq!(letters.matches(r#""outcome":"FAILED""#).count(), 2, "{letters}");
@@ -220,29 +202,77 @@ async fn events_that_the_store_cannot_take_stop_nobody_else() {
     assert_eq!(letters.lines().count(), 10, "the others are not given up: {letters}");
 }
 
+/// The server ends a stream at a message that is longer than any event: it is kept aside, too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_event_that_is_too_long_stops_nobody_else() {
+    let server = TestServer::start().await;
+    let directory = tempfile::tempdir().unwrap();
+    let (file, dead_letter) = (directory.path().join("events.ndjson"), directory.path().join("dead.ndjson"));
+    let line = |n: i64| {
+        let payload = if n == 50 { search("s", &"x".repeat(300_000), &[]) } else { recommendation("i1") };
+        json(event("u", &format!("e{n}"), n, payload)) + "\n"
+    };
+    std::fs::write(&file, (1..=100).map(line).collect::<String>()).unwrap();
+    let mut command = tokio::process::Command::from(program::sesrec());
+    command.arg("ingest").arg(&file).args(["--server", &format!("http://{}", server.address), "--dead-letter"]);
+    let output = command.arg(&dead_letter).output().await.unwrap();
+    let said = said(&output);
+    assert!(output.status.success() && said.contains("APPLIED 99, FAILED 1"), "{said}");
+    let letters = std::fs::read_to_string(&dead_letter).unwrap();
+    assert!(letters.lines().count() == 1 && letters.contains(r#""position":"line 50""#), "{letters:.300}");
+}
+
+/// What was trimmed from a stream while a consumer had it is gone, and that is told.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn entries_that_were_trimmed_are_told() {
+    let redis = RedisServer::start(&[]);
+    let server = TestServer::start().await;
+    let directory = tempfile::tempdir().unwrap();
+    let dead_letter = directory.path().join("dead.ndjson");
+    fill(&redis, 0..3);
+    let mut connection = redis.connection();
+    let group = ["CREATE", "events", "group", "0"];
+    redis::cmd("XGROUP").arg(&group).exec(&mut connection).unwrap();
+    let read = ["GROUP", "group", "other", "COUNT", "3", "STREAMS", "events", ">"];
+    let taken: redis::streams::StreamReadReply = redis::cmd("XREADGROUP").arg(&read).query(&mut connection).unwrap();
+    let trimmed = &taken.keys[0].ids[1].id;
+    redis::cmd("XDEL").arg(&["events", trimmed]).exec(&mut connection).unwrap();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+
+    let consumer = Consumer { server: &server, redis: &redis, dead_letter: &dead_letter };
+    let output = consumer.run("a", &["--once", "--claim-after", "10ms"]).await;
+    let said = said(&output);
+    assert!(output.status.success() && said.contains("APPLIED 2, INVALID 1"), "{said}");
+    let letters = std::fs::read_to_string(&dead_letter).unwrap();
+    assert!(letters.contains(trimmed.as_str()) && letters.contains("was trimmed"), "{letters}");
+    assert_eq!(pending(&redis), 0);
+}
+
 /// Streams end at their age; a source that has nothing to send meanwhile has not failed to. And a read of standard input, which
 /// nothing can cancel, keeps nobody from stopping.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_quiet_source_outlives_its_streams() {
     let server = TestServer::with(|setup| setup.service.timeouts.stream = Some(Duration::from_millis(200))).await;
     let url = format!("http://{}", server.address);
-    let mut command = Command::new(env!("CARGO_BIN_EXE_sesrec"));
+    let mut command = program::sesrec();
     command.args(["ingest", "-", "--server", &url, "--retry-for", "2s"]);
-    let mut quiet = Running(command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap());
+    let mut quiet = Running::start(command.stdin(Stdio::piped()).stdout(Stdio::null()));
     let ended = r#"sesrec_requests_total{rpc="AppendEvents",code="UNAVAILABLE"}"#;
     let begun = Instant::now();
     server.until("many streams", || async { server.metric(ended) >= 5.0 && begun.elapsed().as_secs() >= 3 }).await;
     let line = json(event("u", "e1", 1, recommendation("i1")));
-    writeln!(quiet.0.stdin.as_mut().unwrap(), "{line}").unwrap();
+    writeln!(quiet.stdin.as_mut().unwrap(), "{line}").unwrap();
     server.until("stored", || async { server.metric(APPLIED) >= 1.0 }).await;
-    assert!(quiet.0.try_wait().unwrap().is_none(), "still reading");
-    assert!(Command::new("kill").args(["-TERM", &quiet.0.id().to_string()]).status().unwrap().success());
-    let stopped = tokio::task::spawn_blocking(move || {
-        let status = quiet.0.wait().unwrap();
-        (quiet, status)
-    });
-    let (_, status) = tokio::time::timeout(PATIENCE, stopped).await.expect("it stops").unwrap();
-    assert!(!status.success(), "interrupted before the end of its input");
+    assert!(quiet.try_wait().unwrap().is_none(), "still reading");
+    quiet.signal("TERM");
+    // Its input stays open meanwhile: `wait` would close it.
+    let mut status = None;
+    until("it stops", async || {
+        status = quiet.try_wait().unwrap();
+        status.is_some()
+    })
+    .await;
+    assert!(!status.unwrap().success(), "interrupted before the end of its input");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -255,7 +285,7 @@ async fn a_files_rejected_lines_are_kept() {
     std::fs::write(&file, format!("{good}\n{}\n\n{{\n", json(event("u", "e1", 1, recommendation("i2"))))).unwrap();
     let url = format!("http://{}", server.address);
     let ingest = async |more: &[&str]| {
-        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_sesrec"));
+        let mut command = tokio::process::Command::from(program::sesrec());
         command.arg("ingest").arg(&file).args(["--server", &url]).args(more);
         command.output().await.unwrap()
     };
@@ -268,7 +298,7 @@ async fn a_files_rejected_lines_are_kept() {
     let kept = [&checkpoint[..], &["--dead-letter", dead_letter.to_str().unwrap()]].concat();
     assert!(ingest(&kept).await.status.success(), "unless they are kept");
     let again = ingest(&kept).await;
-    assert!(String::from_utf8_lossy(&again.stdout).contains("nothing to do"), "{again:?}");
+    assert!(text(&again.stdout).contains("nothing to do"), "{again:?}");
     let letters = std::fs::read_to_string(&dead_letter).unwrap();
     assert_eq!(letters.lines().count(), 2, "{letters}");
     assert!(letters.contains(r#""position":"line 2""#) && letters.contains(r#""position":"line 4""#), "{letters}");

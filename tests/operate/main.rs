@@ -1,6 +1,5 @@
 //! What an operator relies on, with the real parts: `sesrec` processes, redis-server, nginx, an OTLP receiver, promtool.
 #![cfg(unix)]
-#![allow(clippy::unwrap_used, reason = "a test's way to fail")]
 
 mod bench;
 #[path = "../support/bundle.rs"]
@@ -10,6 +9,8 @@ mod ingest;
 mod load;
 mod metrics;
 mod plant;
+#[path = "../support/program.rs"]
+mod program;
 mod rank_log;
 #[allow(dead_code, reason = "other tests use the rest")]
 #[path = "../support/redis.rs"]

@@ -11,11 +11,14 @@ use std::{
 use tonic::transport::Channel;
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 
-use crate::redis_server::{PATIENCE, ports::Port, until};
+use crate::{
+    program::{self, Running},
+    redis_server::{PATIENCE, ports::Port, until},
+};
 
-/// `sesrec serve` on fixed ports, so that a successor takes its place.
+/// `sesrec serve` on fixed ports, so that a successor takes its place. Killed when dropped.
 pub struct Replica {
-    process: Child,
+    process: Running,
     port: Port,
     metrics: Port,
     arguments: Vec<String>,
@@ -80,15 +83,13 @@ impl Replica {
 
     /// SIGTERM, as an orchestrator does it; returns when the process has drained and ended.
     pub fn terminate(&mut self) {
-        let status = Command::new("kill").args(["-TERM", &self.process.id().to_string()]).status();
-        assert!(status.unwrap().success());
+        self.process.signal("TERM");
         assert!(self.process.wait().unwrap().success(), "a drained replica ends well");
     }
 
     /// SIGKILL; returns when the process is gone.
     pub fn kill(&mut self) {
-        self.process.kill().unwrap();
-        self.process.wait().unwrap();
+        self.process.kill();
     }
 
     pub fn start_again(&mut self) {
@@ -122,19 +123,12 @@ impl Replica {
     }
 }
 
-impl Drop for Replica {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
 fn local(port: &Port) -> SocketAddr {
     (Ipv4Addr::LOCALHOST, port.number()).into()
 }
 
-fn serve(arguments: &[String], log: Stdio) -> Child {
-    Command::new(env!("CARGO_BIN_EXE_sesrec")).args(arguments).stderr(log).spawn().unwrap()
+fn serve(arguments: &[String], log: Stdio) -> Running {
+    Running::start(program::sesrec().args(arguments).stderr(log))
 }
 
 /// nginx with the configuration of `deploy/`, but for addresses and paths.

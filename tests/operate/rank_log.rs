@@ -1,7 +1,5 @@
 //! From answers to the metrics of live traffic: served, logged, joined with what users did afterwards.
 
-use std::process::Command;
-
 use sesrec::{
     domain::EventTime,
     proto::v1::{self, ranking_service_client::RankingServiceClient},
@@ -10,6 +8,7 @@ use sesrec::{
 use crate::{
     bundle,
     plant::Replica,
+    program,
     support::{event, rank_request, recommendation},
 };
 
@@ -39,7 +38,7 @@ async fn live_traffic_is_measured_by_what_users_clicked() {
 
     std::fs::write(path("events.ndjson"), events).unwrap();
     let evaluate = |arguments: &[&str]| {
-        let output = Command::new(env!("CARGO_BIN_EXE_sesrec")).arg("evaluate").args(arguments).output().unwrap();
+        let output = program::sesrec().arg("evaluate").args(arguments).output().unwrap();
         (output.status.success(), String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
     };
     let (events, json) = (path("events.ndjson"), path("report.json"));

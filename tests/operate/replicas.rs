@@ -11,6 +11,7 @@ use crate::{
     bundle,
     load::{self, Load},
     plant::{Nginx, Replica},
+    program::{self, Running, text},
     redis_server::{Cluster, until},
     support::{event, recommendation},
 };
@@ -26,8 +27,8 @@ async fn a_replica_that_loads_does_not_listen() {
     std::fs::rename(&manifest, &kept).unwrap();
     assert!(Command::new("mkfifo").arg(&manifest).status().unwrap().success());
     let mut replica = Replica::start(&model, "memory", &[]);
-    let until = Instant::now() + Duration::from_secs(1);
-    while Instant::now() < until {
+    let end = Instant::now() + Duration::from_secs(1);
+    while Instant::now() < end {
         assert!(!replica.listens());
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
@@ -108,14 +109,9 @@ async fn events_outlive_a_killed_replica_behind_a_proxy() {
         serde_json::to_string(&event).unwrap() + "\n"
     };
     std::fs::write(&events, (0..4000).map(line).collect::<String>()).unwrap();
-    let ingest = Command::new(env!("CARGO_BIN_EXE_sesrec"))
-        .arg("ingest")
-        .arg(&events)
-        .args(["--server", &nginx.url(), "--window", "4", "--dead-letter"])
-        .arg(&dead)
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut command = program::sesrec();
+    command.arg("ingest").arg(&events).args(["--server", &nginx.url(), "--window", "4", "--dead-letter"]).arg(&dead);
+    let ingest = Running::start(command.stdout(Stdio::piped()));
     for _ in 0..2 {
         let applied = r#"sesrec_events_appended_total{outcome="applied"}"#;
         until("events arrive", async || replica.metric(applied) >= 100.0).await;
@@ -123,8 +119,8 @@ async fn events_outlive_a_killed_replica_behind_a_proxy() {
         replica.start_again();
         replica.ready().await;
     }
-    let output = tokio::task::spawn_blocking(|| ingest.wait_with_output().unwrap()).await.unwrap();
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let output = tokio::task::spawn_blocking(|| ingest.output()).await.unwrap();
+    let said = text(&output.stdout);
     assert!(output.status.success() && said.starts_with("4,000 events") && !said.contains("FAILED"), "{said}");
     assert_eq!(std::fs::read_to_string(&dead).unwrap(), "");
 }

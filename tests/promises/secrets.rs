@@ -1,18 +1,27 @@
 //! The commands with TLS and tokens, and what logs say of secrets and of erased users: nothing.
 
-use std::process::{Command, Output};
+use std::process::Output;
 
 use sesrec::proto::v1::{self, Outcome, event::Payload, search::QueryForm};
 use tonic::Code;
 
-use crate::{bundle, certificates::Authority, checker::Checker, redis_server::RedisServer, server::Server};
+use crate::{
+    bundle,
+    certificates::Authority,
+    checker::Checker,
+    program::{self, said},
+    redis_server::RedisServer,
+    server::Server,
+};
 
 fn sesrec(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_sesrec")).args(arguments).output().unwrap()
+    program::sesrec().args(arguments).output().unwrap()
 }
 
-fn said(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout)
+#[track_caller]
+fn assert_refused(output: &Output, reason: &str) {
+    let said = said(output);
+    assert!(!output.status.success() && said.contains(reason), "{reason:?} is not in {said}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -38,7 +47,8 @@ async fn commands_with_tokens_and_certificates() {
         secret
     };
     let feed = token("feed", "rank");
-    assert!(!sesrec(&["token", "feed", "--rights", "rank", "--file", &file("tokens.toml")]).status.success());
+    let again = sesrec(&["token", "feed", "--rights", "rank", "--file", &file("tokens.toml")]);
+    assert_refused(&again, "a token named \"feed\" is there already");
 
     bundle::write(&directory.path().join("bundle"), 1);
     let arguments = [
@@ -65,16 +75,14 @@ async fn commands_with_tokens_and_certificates() {
 
     let ranked = call(&["rank", "u1", "i1", "i2"], Some(&format!("@{}", file("feed"))));
     assert!(ranked.status.success() && said(&ranked).contains("i2"), "{}", said(&ranked));
-    let refused = call(&["rank", "u1", "i1"], None);
-    assert!(!refused.status.success() && said(&refused).contains("--token says who you are"), "{}", said(&refused));
-    let refused = call(&["history", "u1", "--delete", "--yes"], Some(&feed));
-    assert!(said(&refused).contains("no right to admin"), "{}", said(&refused));
-    let refused = sesrec(&["rank", "u1", "i1", "--server", &url, "--ca", &file("ca.pem"), "--token", &feed]);
-    assert!(!refused.status.success(), "without a client certificate: {}", said(&refused));
+    assert_refused(&call(&["rank", "u1", "i1"], None), "--token says who you are");
+    assert_refused(&call(&["history", "u1", "--delete", "--yes"], Some(&feed)), "no right to admin");
+    let uncertified = sesrec(&["rank", "u1", "i1", "--server", &url, "--ca", &file("ca.pem"), "--token", &feed]);
+    assert_refused(&uncertified, "--client-certificate FILE if it asks for one");
 
     // A token that is added while the server runs; one that is taken away.
     let logs = token("logs", "append");
-    assert!(!call(&["append", "--user", "u1", "--item", "i3"], Some(&logs)).status.success());
+    assert_refused(&call(&["append", "--user", "u1", "--item", "i3"], Some(&logs)), "--token says who you are");
     server.signal("HUP");
     server.logged("tokens read anew", 0).await;
     let appended = call(&["append", "--user", "u1", "--item", "i3"], Some(&logs));
@@ -90,7 +98,7 @@ async fn commands_with_tokens_and_certificates() {
     std::fs::write(file("tokens.toml"), without_feed).unwrap();
     server.signal("HUP");
     server.logged("tokens read anew", 1).await;
-    assert!(!call(&["rank", "u1", "i1"], Some(&feed)).status.success());
+    assert_refused(&call(&["rank", "u1", "i1"], Some(&feed)), "--token says who you are");
 
     let log = server.log();
     assert!(log.contains("caller"), "the log says who calls");

@@ -2,7 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::Stdio,
     time::{Duration, Instant},
 };
 
@@ -10,13 +10,16 @@ use sesrec::proto::v1::ranking_service_client::RankingServiceClient;
 use tonic::transport::{Channel, Endpoint};
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 
-use crate::redis_server::{PATIENCE, ports::Port, until};
+use crate::{
+    program::{self, Running},
+    redis_server::{PATIENCE, ports::Port, until},
+};
 
 pub type Client = RankingServiceClient<Channel>;
 
 /// Killed when dropped.
 pub struct Server {
-    process: Child,
+    process: Running,
     port: Port,
     arguments: Vec<String>,
     log: PathBuf,
@@ -45,8 +48,7 @@ impl Server {
 
     /// SIGKILL.
     pub fn kill(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+        self.process.kill();
     }
 
     /// The same server again after `kill`.
@@ -56,8 +58,7 @@ impl Server {
 
     /// Sends a signal such as "TERM" or "HUP".
     pub fn signal(&self, name: &str) {
-        let status = Command::new("kill").args([format!("-{name}"), self.process.id().to_string()]).status();
-        assert!(status.expect("kill is there").success());
+        self.process.signal(name);
     }
 
     /// Waits for its end; the exit code.
@@ -117,18 +118,7 @@ impl Server {
     }
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.kill();
-    }
-}
-
-fn spawn(arguments: &[String], log: &Path) -> Child {
+fn spawn(arguments: &[String], log: &Path) -> Running {
     let log = std::fs::OpenOptions::new().create(true).append(true).open(log).unwrap();
-    let inherited = std::env::vars_os().map(|(name, _)| name);
-    let mut command = Command::new(env!("CARGO_BIN_EXE_sesrec"));
-    for name in inherited.filter(|name| name.to_string_lossy().starts_with("SESREC_")) {
-        command.env_remove(name);
-    }
-    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap()
+    Running::start(program::sesrec().args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log))
 }

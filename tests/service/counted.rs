@@ -24,6 +24,9 @@ async fn answers_are_counted() {
     ] {
         assert_eq!(server.metric(series), expected, "{series}");
     }
+    // Of a long answer, some: every third here.
+    client.rank(rank_request("u", &["i1"; 20])).await.unwrap();
+    assert_eq!(server.metric("sesrec_rank_score_count"), 3.0 + 7.0);
 }
 
 #[tokio::test]

@@ -3,6 +3,8 @@
 use std::time::{Duration, Instant};
 
 use sesrec::{
+    domain::{EventTime, HistoryVersion},
+    history::HistoryToken,
     proto::v1,
     service::{ERROR_DOMAIN, OnStoreOutage},
 };
@@ -199,4 +201,23 @@ async fn oversized_messages_and_unary_limits_harm_nobody_else() {
     let status = client.append_event(event("u", "e", 1, recommendation("i1"))).await.unwrap_err();
     assert_eq!(status.code(), Code::ResourceExhausted);
     client.rank(rank_request("u", &["i1"])).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_token_older_than_the_time_to_live_asks_for_nothing_more() {
+    let server = TestServer::with(|setup| {
+        setup.service.history_time_to_live = Some(Duration::from_secs(3600));
+        setup.service.timeouts.token = Duration::from_millis(50);
+    })
+    .await;
+    let mut client = server.client().await;
+    let mut rank = async |minutes: u64| {
+        let then = EventTime::now().saturating_sub(Duration::from_secs(60 * minutes));
+        let token = HistoryToken::new(HistoryVersion(then.nanos() / 1000)).encode();
+        client.rank(v1::RankRequest { history_token: token, ..rank_request("gone", &["i1"]) }).await
+    };
+    let answer = rank(120).await.unwrap().into_inner();
+    assert!(answer.cold_start && !answer.stale_history, "it expired");
+    let status = rank(30).await.unwrap_err();
+    assert_eq!((status.code(), reason(&status).as_str()), (Code::FailedPrecondition, "HISTORY_TOKEN_AHEAD"));
 }

@@ -12,13 +12,10 @@ use std::{
 use futures::stream;
 use http_body_util::StreamBody;
 use proptest::{
-    prelude::*,
+    prelude::prop,
     test_runner::{Config, TestRunner},
 };
-use prost::{
-    Message,
-    bytes::{Buf, BufMut, Bytes},
-};
+use prost::{Message, bytes::Bytes};
 use sesrec::proto::v1;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -30,12 +27,15 @@ use tonic::{
     Code, Request, Status,
     body::Body,
     client::Grpc,
-    codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
     codegen::{Service, http},
     transport::Channel,
 };
 
-use crate::support::{PATIENCE, Setup, TestServer, event, ids, rank_request, recommendation, search};
+use crate::{
+    damage::damaged,
+    raw::Raw,
+    support::{PATIENCE, Setup, TestServer, event, ids, rank_request, recommendation, search},
+};
 
 const SERVICE: &str = "/sesrec.v1.RankingService/";
 const UNARY: [&str; 5] = ["Rank", "AppendEvent", "GetHistory", "DeleteHistory", "GetModelInfo"];
@@ -69,44 +69,6 @@ impl Bystander {
         self.stop.cancel();
         self.task.await.expect("every answer was as usual");
         assert!(self.answers.load(Ordering::Relaxed) > 0);
-    }
-}
-
-/// Messages as bytes, whatever they are.
-#[derive(Clone, Copy, Default)]
-struct Raw;
-
-impl Codec for Raw {
-    type Encode = Vec<u8>;
-    type Decode = Vec<u8>;
-    type Encoder = Self;
-    type Decoder = Self;
-
-    fn encoder(&mut self) -> Self {
-        Self
-    }
-
-    fn decoder(&mut self) -> Self {
-        Self
-    }
-}
-
-impl Encoder for Raw {
-    type Item = Vec<u8>;
-    type Error = Status;
-
-    fn encode(&mut self, item: Vec<u8>, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        buffer.put_slice(&item);
-        Ok(())
-    }
-}
-
-impl Decoder for Raw {
-    type Item = Vec<u8>;
-    type Error = Status;
-
-    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Vec<u8>>, Status> {
-        Ok(Some(buffer.copy_to_bytes(buffer.remaining()).to_vec()))
     }
 }
 
@@ -158,35 +120,13 @@ fn seeds() -> Vec<Vec<u8>> {
     ]
 }
 
-/// Random bytes, or a message with some of its bytes changed, taken out or doubled.
-fn any_message() -> impl Strategy<Value = Vec<u8>> {
-    let damage = (any::<prop::sample::Index>(), any::<u8>(), 0..4_u8);
-    let damaged =
-        (prop::sample::select(seeds()), prop::collection::vec(damage, 0..6)).prop_map(|(mut bytes, damages)| {
-            for (place, byte, kind) in damages {
-                if bytes.is_empty() {
-                    break;
-                }
-                let place = place.index(bytes.len());
-                match kind {
-                    0 => bytes[place] = byte,
-                    1 => drop(bytes.remove(place)),
-                    2 => bytes.insert(place, byte),
-                    _ => bytes.truncate(place),
-                }
-            }
-            bytes
-        });
-    prop_oneof![1 => prop::collection::vec(any::<u8>(), 0..200), 3 => damaged]
-}
-
 #[test]
 fn random_messages_to_every_method() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let server = runtime.block_on(TestServer::start());
     let (channel, bystander) = runtime.block_on(async { (server.channel().await, Bystander::of(&server).await) });
     let mut runner = TestRunner::new(Config { cases: 150, failure_persistence: None, ..Config::default() });
-    let messages = prop::collection::vec(any_message(), 1..8);
+    let messages = prop::collection::vec(damaged(seeds()), 1..8);
     let outcome = runner.run(&messages, |messages| {
         runtime.block_on(async {
             for method in UNARY {

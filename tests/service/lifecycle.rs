@@ -2,12 +2,16 @@
 
 use std::time::{Duration, Instant};
 
+use prost::Message;
 use tokio::{io::AsyncReadExt, net::TcpStream, sync::mpsc};
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
-use tonic::Code;
+use tonic::{Code, codegen::http};
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 
-use crate::support::{Fault, PATIENCE, TestServer, event, rank_request, recommendation};
+use crate::{
+    program::{self, text},
+    support::{Fault, PATIENCE, TestServer, event, rank_request, recommendation},
+};
 
 const SERVICE: &str = "sesrec.v1.RankingService";
 
@@ -38,9 +42,8 @@ async fn readiness_follows_the_store() {
 
 /// Runs `sesrec health` to its end: its exit code, what it prints, what it complains about.
 async fn health(arguments: &[&str]) -> (Option<i32>, String, String) {
-    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_sesrec"));
+    let mut command = tokio::process::Command::from(program::sesrec());
     let output = command.arg("health").args(arguments).output().await.unwrap();
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     (output.status.code(), text(&output.stdout), text(&output.stderr))
 }
 
@@ -112,6 +115,23 @@ async fn answers_carry_a_request_id() {
     assert_eq!(status.metadata().get("x-request-id").unwrap(), "mine");
 }
 
+/// It needs no token, and a watch lives as long as its caller likes.
+#[tokio::test]
+async fn watches_of_health_are_bounded() {
+    let server = TestServer::with(|setup| setup.server.max_connections = 2).await;
+    let mut health = HealthClient::new(server.channel().await);
+    let first = health.watch(of(SERVICE)).await.unwrap();
+    let _second = health.watch(of(SERVICE)).await.unwrap();
+    assert_eq!(health.watch(of(SERVICE)).await.unwrap_err().code(), Code::ResourceExhausted);
+    assert!(health.check(of(SERVICE)).await.is_ok(), "it can be asked all the same");
+    drop(first);
+    let waiting = Instant::now();
+    while health.watch(of(SERVICE)).await.is_err() {
+        assert!(waiting.elapsed() < PATIENCE, "its place is free again");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 #[tokio::test]
 async fn a_drain_finishes_what_runs() {
     let mut server = TestServer::start().await;
@@ -155,6 +175,42 @@ async fn a_drain_ends_despite_callers_that_never_close() {
     let mut rest = vec![];
     let closed = tokio::time::timeout(PATIENCE, silent.read_to_end(&mut rest)).await;
     assert!(closed.is_ok(), "the silent connection is closed");
+}
+
+/// The answer is large and its caller takes a while to read it.
+#[tokio::test]
+async fn a_drain_lets_answers_get_out() {
+    let mut server = TestServer::with(|setup| setup.server.drain_timeout = PATIENCE).await;
+    let unknown: Vec<String> = (0..9000).map(|n| format!("unknown-item-{n:07}")).collect();
+    let items: Vec<&str> = std::iter::once("i1").chain(unknown.iter().map(String::as_str)).collect();
+    let message = rank_request("u", &items).encode_to_vec();
+    let framed = [&[0][..], &u32::try_from(message.len()).unwrap().to_be_bytes(), &message].concat();
+    let socket = TcpStream::connect(server.address).await.unwrap();
+    let (connection, driver) = h2::client::handshake(socket).await.unwrap();
+    tokio::spawn(driver);
+    let request = http::Request::post(format!("http://{}/{SERVICE}/Rank", server.address))
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .body(())
+        .unwrap();
+    let (answer, mut stream) = connection.ready().await.unwrap().send_request(request, false).unwrap();
+    stream.send_data(framed.into(), true).unwrap();
+    let mut body = answer.await.unwrap().into_body();
+    let first = body.data().await.unwrap().unwrap();
+    server.signal();
+    // Longer than connections stay open for what isn't running.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let mut received = first.len();
+    body.flow_control().release_capacity(first.len()).unwrap();
+    while let Some(data) = body.data().await {
+        let data = data.expect("the whole answer");
+        received += data.len();
+        body.flow_control().release_capacity(data.len()).unwrap();
+    }
+    let trailers = body.trailers().await.unwrap().expect("a status");
+    assert_eq!(trailers["grpc-status"], "0");
+    assert!(received > 9000 * 20, "{received} bytes");
+    server.ended().await;
 }
 
 #[tokio::test]

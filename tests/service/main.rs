@@ -1,10 +1,13 @@
 //! The service over real ports with real clients: every method, every row of the error table, health, reflection,
 //! overload, deadlines and the drain. The model's scores can be computed by hand and the store can be broken
 //! (`support`); `tests/stores.rs` has the real stores.
-#![allow(clippy::unwrap_used, reason = "a test's way to fail")]
 
 #[path = "../support/certificates.rs"]
 mod certificates;
+#[path = "../support/damage.rs"]
+mod damage;
+#[path = "../support/program.rs"]
+mod program;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -18,6 +21,7 @@ mod metrics_port;
 mod outage;
 mod overload;
 mod rank;
+mod raw;
 mod reflection;
 mod security;
 mod swap;

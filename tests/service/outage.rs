@@ -109,6 +109,17 @@ async fn copies_answer_for_ten_minutes_and_no_longer() {
     assert!(!rank_after(1).await.unwrap().stale_history);
 }
 
+#[tokio::test]
+async fn a_copy_of_what_expired_does_not_answer() {
+    let (server, mut client) = with_a_copy().await;
+    // The store has nothing of the user any more.
+    server.store.fail(Fault::LaggingLoads(1));
+    let answer = rank(&mut client, "u", PATIENCE).await.0.unwrap();
+    assert!(answer.cold_start && !answer.stale_history);
+    server.store.fail(Fault::Unavailable);
+    assert_eq!(rank(&mut client, "u", PATIENCE).await.0.unwrap_err(), Code::Unavailable);
+}
+
 /// One that fails at once is the least loaded one: balancers would send it everything.
 #[tokio::test]
 async fn a_replica_whose_model_fails_is_not_ready_until_it_works() {

@@ -2,19 +2,14 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use prost::{
-    Message,
-    bytes::{Buf, BufMut},
-};
+use prost::Message;
 use prost_reflect::{DescriptorPool, DynamicMessage};
-use tonic::{
-    Status,
-    client::Grpc,
-    codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
-    transport::Channel,
-};
+use tonic::{Status, client::Grpc, transport::Channel};
 
-use crate::support::{TestServer, event, recommendation};
+use crate::{
+    raw::Raw,
+    support::{TestServer, event, recommendation},
+};
 
 /// Asks one version of the reflection service; both have the same messages.
 macro_rules! reflected {
@@ -86,45 +81,7 @@ async fn call(pool: &DescriptorPool, channel: Channel, method: &str, json: &str)
     let mut grpc = Grpc::new(channel);
     grpc.ready().await.unwrap();
     let path = format!("/{}/{}", service.full_name(), method.name()).parse().unwrap();
-    let answer = grpc.unary(tonic::Request::new(request.encode_to_vec()), path, Bytes).await?.into_inner();
+    let answer = grpc.unary(tonic::Request::new(request.encode_to_vec()), path, Raw).await?.into_inner();
     let answer = DynamicMessage::decode(method.output(), answer.as_slice()).unwrap();
     Ok(serde_json::to_value(answer).unwrap())
-}
-
-/// Messages as the bytes they are.
-#[derive(Clone, Copy)]
-struct Bytes;
-
-impl Codec for Bytes {
-    type Encode = Vec<u8>;
-    type Decode = Vec<u8>;
-    type Encoder = Self;
-    type Decoder = Self;
-
-    fn encoder(&mut self) -> Self {
-        *self
-    }
-
-    fn decoder(&mut self) -> Self {
-        *self
-    }
-}
-
-impl Encoder for Bytes {
-    type Item = Vec<u8>;
-    type Error = Status;
-
-    fn encode(&mut self, item: Vec<u8>, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        buffer.put_slice(&item);
-        Ok(())
-    }
-}
-
-impl Decoder for Bytes {
-    type Item = Vec<u8>;
-    type Error = Status;
-
-    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Vec<u8>>, Status> {
-        Ok(Some(buffer.copy_to_bytes(buffer.remaining()).into()))
-    }
 }

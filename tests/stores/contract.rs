@@ -149,6 +149,7 @@ pub async fn one_call_may_mix_users(kind: Kind) {
     let model = Fixture::new(Kind::Memory, options()).await;
     let expected = model.store.append(&events, soon()).await;
     let answers = fixture.store.append(&events, soon()).await;
+    assert_eq!(answers.len(), events.len());
     for ((event, expected), answer) in events.iter().zip(expected).zip(answers) {
         assert_eq!(answer.unwrap(), expected.unwrap(), "{event:?}");
     }

@@ -91,7 +91,9 @@ async fn forgotten_scripts_are_sent_again() {
     let store = connect(&server.url()).await;
     let _: () = redis::cmd("SCRIPT").arg("FLUSH").query(&mut server.connection()).unwrap();
     let events: Vec<_> = (0..300).map(|n| of_user(&format!("u{n}"), recommendation("a", 1, "i"))).collect();
-    for answer in store.append(&events, soon()).await {
+    let answers = store.append(&events, soon()).await;
+    assert_eq!(answers.len(), events.len());
+    for answer in answers {
         assert_eq!(answer.unwrap().outcome, Outcome::Applied);
     }
 }
@@ -106,7 +108,9 @@ async fn a_forgotten_script_does_not_change_the_order() {
         let events: Vec<_> = (0..240)
             .map(|n| of_user(&format!("u{round}-{}", n % 6), recommendation(&format!("e{n}"), 1000 + n, "i")))
             .collect();
-        for (event, answer) in events.iter().zip(store.append(&events, soon()).await) {
+        let answers = store.append(&events, soon()).await;
+        assert_eq!(answers.len(), events.len());
+        for (event, answer) in events.iter().zip(answers) {
             // Three fit: one that came late would be too old.
             assert_eq!(answer.unwrap().outcome, Outcome::Applied, "{event:?}");
         }
@@ -469,6 +473,129 @@ async fn only_what_a_replica_has_is_acknowledged_where_that_is_asked_for() {
     let cluster = RedisOptions { wait: 1, ..RedisOptions::default() };
     let error = RedisStore::connect("redis+cluster://127.0.0.1:1", cluster, options()).await.err().unwrap();
     assert!(matches!(error, StoreError::Config(_)), "{error}");
+}
+
+/// A host that is gone without a word, named by the URL: the other nodes' users are served all the same, by stores that were
+/// connected before and by new ones. Once another has taken the slots over, all are.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_whose_node_is_silent_serves_the_others_and_then_all() {
+    let cluster = Cluster::with_replicas().await;
+    let store = connect(&cluster.url()).await;
+    until("the cluster is up", async || store.ping(soon()).await.is_ok()).await;
+    let events: Vec<_> = (0..40).map(|n| of_user(&format!("u{n}"), recommendation("a", 1, "i"))).collect();
+    for answer in store.append(&events, soon()).await {
+        assert_eq!(answer.unwrap().outcome, Outcome::Applied);
+    }
+    let soon = || Deadline::after(Duration::from_millis(500));
+    let loaded = async |store: &RedisStore| {
+        let users: Vec<_> = (0..40).map(|n| user(&format!("u{n}"))).collect();
+        let loads = users.iter().map(|user| store.load(user, None, soon()));
+        futures::future::join_all(loads).await.iter().filter(|loaded| loaded.is_ok()).count()
+    };
+    assert_eq!(loaded(&store).await, 40);
+    // The URL's first.
+    let silent = &cluster.nodes[0];
+    silent.signal("STOP");
+    let stopped = Instant::now();
+    let new = connect(&cluster.url()).await;
+    for store in [&store, &new] {
+        until("those of the other nodes", async || loaded(store).await >= 10).await;
+    }
+    println!("others are served after {:?}", stopped.elapsed());
+    for store in [&store, &new] {
+        until("all are served", async || loaded(store).await == 40).await;
+            let nodes = redis_cli(&["-p", &cluster.nodes[1].port().to_string(), "cluster", "nodes"]);
+            eprintln!(
+                "{:?} {n} {}",
+                stopped.elapsed(),
+                nodes
+                    .lines()
+                    .map(|l| {
+                        let f: Vec<&str> = l.split(' ').collect();
+                        format!("{}:{}:{}:{};", f[1], f[2], f[7], f.get(8).unwrap_or(&""))
+                    })
+                    .collect::<String>()
+            );
+            n == 40
+        })
+        .await;
+    }
+    println!("all are served after {:?}", stopped.elapsed());
+    assert!(store.ping(Deadline::after(Duration::from_secs(5))).await.is_ok());
+    silent.signal("CONT");
+}
+
+/// Repeated until a replica has it, an append was carried out the first time: that is what its caller is told.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_append_that_waits_for_replicas_answers_as_it_was_carried_out() {
+    let (primary, replica) = (RedisServer::start(&[]), RedisServer::start(&[]));
+    replica.follow(&primary).await;
+    let redis = RedisOptions { wait: 1, retry_for: Duration::from_secs(60), ..RedisOptions::default() };
+    let store = Arc::new(RedisStore::connect(&primary.url(), redis, options()).await.unwrap());
+    replica.signal("STOP");
+    let waiting = store.clone();
+    let appended = tokio::spawn(async move { append(&*waiting, &recommendation("a", 1, "i")).await });
+    let port = primary.port().to_string();
+    let mut ended = 0;
+    until("WAIT ends early, twice", async || {
+        let clients = redis_cli(&["-p", &port, "client", "list"]);
+        let blocked = clients.lines().filter(|client| client.contains(" flags=b "));
+        for id in blocked.filter_map(|client| client.split_whitespace().next()?.strip_prefix("id=")) {
+            let answer = redis_cli(&["-p", &port, "client", "unblock", id]);
+            ended += answer.trim().parse::<usize>().unwrap_or(0);
+        }
+        ended >= 2
+    })
+    .await;
+    replica.signal("CONT");
+    assert_eq!(appended.await.unwrap().outcome, Outcome::Applied);
+}
+
+/// Passes bytes on, until it no longer does: then its connections stay open and nothing comes, as of a host that is gone.
+struct Proxy {
+    address: std::net::SocketAddr,
+    /// Connections up to this one, counted from 1, are dead.
+    dead: tokio::sync::watch::Sender<usize>,
+}
+
+impl Proxy {
+    async fn to(port: u16) -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (address, dead) = (listener.local_addr().unwrap(), tokio::sync::watch::Sender::new(0));
+        let state = dead.subscribe();
+        tokio::spawn(async move {
+            for number in 1.. {
+                let Ok((mut near, _)) = listener.accept().await else { return };
+                let mut state = state.clone();
+                tokio::spawn(async move {
+                    let mut far = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+                    let died = async { state.wait_for(|&dead| number <= dead).await.is_ok() };
+                    tokio::select! {
+                        _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
+                        // Both sockets stay open.
+                        _ = died => std::future::pending().await,
+                    }
+                });
+            }
+        });
+        Self { address, dead }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_has_been_silent_for_too_long_is_given_up() {
+    let server = RedisServer::start(&[]);
+    let proxy = Proxy::to(server.port()).await;
+    let redis = RedisOptions { connections: 1, ..RedisOptions::default() };
+    let store = RedisStore::connect(&format!("redis://{}", proxy.address), redis, options()).await.unwrap();
+    append(&store, &recommendation("a", 1, "i")).await;
+    proxy.dead.send(1).unwrap();
+    let silent = Instant::now();
+    until("another connection is made", async || {
+        store.load(&user("u"), None, Deadline::after(Duration::from_millis(200))).await.is_ok()
+    })
+    .await;
+    assert!(silent.elapsed() > Duration::from_secs(2), "given up after {:?}", silent.elapsed());
 }
 
 /// `rediss://` with a password, and with a user of Redis's access control list.

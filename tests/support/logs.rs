@@ -2,6 +2,21 @@
 
 use std::{fmt::Write, fs, path::Path};
 
+use sesrec::data::{
+    Existing,
+    kuaisar::{self, ImportOptions},
+};
+use tempfile::TempDir;
+
+/// A directory with the logs, and in `data` the data set that they make.
+pub fn workplace() -> TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    write_logs(directory.path());
+    let imported = kuaisar::read(directory.path(), &ImportOptions::default());
+    imported.unwrap().write(&directory.path().join("data"), Existing::Refuse).unwrap();
+    directory
+}
+
 /// 48 users of four tastes, who search for what they like, 60 items.
 pub fn write_logs(directory: &Path) {
     let (mut rec, mut src) = (

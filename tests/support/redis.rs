@@ -319,12 +319,29 @@ pub struct Cluster {
 impl Cluster {
     pub fn start() -> Self {
         // None of them is to believe that another is gone because the machine is busy.
-        let arguments = ["--cluster-enabled", "yes", "--cluster-node-timeout", "15000"];
-        let nodes: Vec<_> = (0..3).map(|_| RedisServer::start(&arguments)).collect();
+        Self::of(3, &["--cluster-node-timeout", "15000"], &[])
+    }
+
+    /// Three primaries, each with a replica that takes over soon.
+    pub async fn with_replicas() -> Self {
+        let cluster = Self::of(6, &["--cluster-node-timeout", "3000"], &["--cluster-replicas", "1"]);
+        for replica in &cluster.nodes[3..] {
+            let port = replica.port().to_string();
+            until("a replica is in sync", async || {
+                redis_cli(&["-p", &port, "info", "replication"]).contains("master_link_status:up")
+            })
+            .await;
+        }
+        cluster
+    }
+
+    fn of(nodes: usize, arguments: &[&str], creation: &[&str]) -> Self {
+        let arguments = [&["--cluster-enabled", "yes"], arguments].concat();
+        let nodes: Vec<_> = (0..nodes).map(|_| RedisServer::start(&arguments)).collect();
         let cluster = Self { nodes };
         let addresses = cluster.addresses();
         let create = [&["--cluster", "create"], &addresses.iter().map(String::as_str).collect::<Vec<_>>()[..]].concat();
-        let output = redis_cli(&[&create[..], &["--cluster-yes"]].concat());
+        let output = redis_cli(&[&create[..], creation, &["--cluster-yes"]].concat());
         assert!(output.contains("All 16384 slots covered"), "{output}");
         let started = Instant::now();
         let up = |node: &RedisServer| {

@@ -1,8 +1,8 @@
 //! `sesrec bench local`: the README's figures with one command. Weights are random: time does not depend on them.
 
-use std::{num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration};
+use std::{future::Future, num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration};
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use tokio::{net::TcpListener, sync::oneshot};
 
 use super::{
@@ -13,7 +13,7 @@ use super::{
     workload::{HistoryMode, Users, Workload},
 };
 use crate::{
-    cli::{connect_args::ConnectArgs, redis_args::RedisArgs},
+    cli::{connect_args::ConnectArgs, redis_args::RedisArgs, signals::StopSignals},
     engine::{Engine, EngineOptions, LoadedModel, ModelSlot},
     history::{self, HistoryOptions, StoreUrl},
     model::random,
@@ -61,6 +61,19 @@ pub struct Args {
 }
 
 pub(super) async fn run(args: Args) -> anyhow::Result<()> {
+    unless_stopped(measured(args)).await
+}
+
+/// SIGINT and SIGTERM end the work as an error does: by dropping what it has, its directory and its processes.
+pub(super) async fn unless_stopped(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    let mut stop = StopSignals::listen();
+    tokio::select! {
+        done = work => done,
+        signal = stop.next() => Err(anyhow!("stopped by {signal}: there are no figures")),
+    }
+}
+
+async fn measured(args: Args) -> anyhow::Result<()> {
     let directory = Temporary::new()?;
     let bundle = directory.0.join("random-kuaishou");
     let device = args.device.open().with_context(|| format!("--device {}", args.device))?;

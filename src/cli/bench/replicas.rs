@@ -7,16 +7,16 @@
 use std::{
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, ChildStderr, Command, Stdio},
     time::Duration,
 };
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use redis::aio::MultiplexedConnection;
 
 use super::{
     append, connect,
-    local::Temporary,
+    local::{Temporary, unless_stopped},
     rank::{self, LoadOptions},
     report::{Costs, Report},
     workload::{HistoryMode, Users, Workload},
@@ -69,6 +69,10 @@ pub struct Args {
 }
 
 pub(super) async fn run(args: Args) -> anyhow::Result<()> {
+    unless_stopped(measured(args)).await
+}
+
+async fn measured(args: Args) -> anyhow::Result<()> {
     ensure!(args.replicas.iter().all(|&replicas| replicas > 0), "--replicas must be above 0");
     let client = redis::Client::open(args.redis.as_str()).context("--redis")?;
     let mut redis =
@@ -89,8 +93,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     for &count in &args.replicas {
         let mut replicas = vec![];
         for _ in 0..count {
-            let (bundle, url) = (bundle.clone(), args.redis.clone());
-            replicas.push(tokio::task::spawn_blocking(move || Replica::start(&bundle, &url)).await??);
+            replicas.push(Replica::start(&bundle, &args.redis).await?);
         }
         let channels = channels(&replicas).await?;
         let report = match &mut report {
@@ -189,10 +192,15 @@ struct Replica {
 }
 
 impl Replica {
-    /// Starts one and waits until it listens.
-    fn start(bundle: &Path, redis: &str) -> anyhow::Result<Self> {
+    /// Starts one and waits until it listens. It is killed, too, if nobody waits that long.
+    async fn start(bundle: &Path, redis: &str) -> anyhow::Result<Self> {
         let program = std::env::current_exe().context("this program's path")?;
-        let mut process = Command::new(program)
+        let mut command = Command::new(program);
+        // What its flags don't say are defaults, whatever the environment holds for other servers.
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("SESREC_")) {
+            command.env_remove(name);
+        }
+        let mut process = command
             .args(["serve", "--listen", "127.0.0.1:0", "--metrics-listen", "off"])
             // What is measured is how much they can do: a busy machine's Redis is not to be called unavailable.
             .args(["--log", "info", "--log-format", "json", "--store-timeout", "20s", "--store", redis, "--model"])
@@ -201,22 +209,10 @@ impl Replica {
             .stderr(Stdio::piped())
             .spawn()
             .context("starting a replica")?;
-        let mut log = BufReader::new(process.stderr.take().context("a replica's log")?).lines();
+        let log = process.stderr.take().context("a replica's log")?;
         let mut replica = Self { process, url: String::new() };
-        let mut said = String::new();
-        for line in log.by_ref() {
-            let line = line.context("a replica's log")?;
-            let event: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
-            if let ("gRPC", Some(address)) = (event["message"].as_str().unwrap_or_default(), event["address"].as_str())
-            {
-                replica.url = format!("http://{address}");
-                // What comes later has to be read, too, or the replica would wait for room in the pipe.
-                std::thread::spawn(move || log.for_each(drop));
-                return Ok(replica);
-            }
-            said = line;
-        }
-        anyhow::bail!("a replica ended before it listened: {said}")
+        replica.url = tokio::task::spawn_blocking(move || listening(log)).await??;
+        Ok(replica)
     }
 
     /// User and system time.
@@ -234,6 +230,24 @@ impl Replica {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).ok()?;
         crate::telemetry::resident_bytes(&status)
     }
+}
+
+/// Where a replica listens, as soon as its log says so.
+fn listening(log: ChildStderr) -> anyhow::Result<String> {
+    let mut log = BufReader::new(log).lines();
+    let mut said = String::new();
+    for line in log.by_ref() {
+        let line = line.context("a replica's log")?;
+        let event: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
+        if let ("gRPC", Some(address)) = (event["message"].as_str().unwrap_or_default(), event["address"].as_str()) {
+            let url = format!("http://{address}");
+            // What comes later has to be read, too, or the replica would wait for room in the pipe.
+            std::thread::spawn(move || log.for_each(drop));
+            return Ok(url);
+        }
+        said = line;
+    }
+    bail!("a replica ended before it listened: {said}")
 }
 
 impl Drop for Replica {

@@ -7,7 +7,7 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use super::load::Measured;
-use crate::proto::v1::GetModelInfoResponse;
+use crate::{proto::v1::GetModelInfoResponse, secrets::without_passwords};
 
 /// All runs of one command.
 #[derive(Debug, Default, Serialize)]
@@ -185,7 +185,7 @@ fn command_line(words: impl Iterator<Item = String>) -> String {
         let said = match word.split_once('=') {
             _ if std::mem::take(&mut secret) => without_secret(&word),
             Some(("--token", value)) => format!("--token={}", without_secret(value)),
-            _ => without_password(&word),
+            _ => without_passwords(&word),
         };
         secret = word == "--token";
         line = line + " " + &said;
@@ -196,14 +196,6 @@ fn command_line(words: impl Iterator<Item = String>) -> String {
 /// A token's value; the name of a file that has it is none.
 fn without_secret(value: &str) -> String {
     if value.starts_with('@') { value.to_owned() } else { "***".into() }
-}
-
-/// A word with what stands between a URL's scheme and its host blotted out.
-fn without_password(word: &str) -> String {
-    match word.split_once("://").and_then(|(scheme, rest)| Some((scheme, rest.rsplit_once('@')?))) {
-        Some((scheme, (_, host))) => format!("{scheme}://***@{host}"),
-        None => word.to_owned(),
-    }
 }
 
 impl Costs {

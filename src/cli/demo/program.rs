@@ -2,6 +2,13 @@
 
 use std::path::{Component, Path, PathBuf};
 
+use crate::cli::train::quoted;
+
+/// What to type, or to paste, for this command.
+pub(super) fn command(arguments: &[&str]) -> String {
+    arguments.iter().fold(name(), |line, word| line + " " + &quoted(word))
+}
+
 /// `sesrec` where the shell finds it, or else the path of the running program, from the current directory if it is below.
 pub(super) fn name() -> String {
     let Ok(program) = std::env::current_exe().and_then(|path| path.canonicalize()) else { return "sesrec".into() };
@@ -36,6 +43,12 @@ fn name_from(program: &Path, directory: &Path, on_path: Option<&Path>) -> String
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_shell_takes_words_with_blanks_as_they_are() {
+        let line = command(&["serve", "--model", "my demo/bundle"]);
+        assert!(line.ends_with(" serve --model 'my demo/bundle'"), "{line}");
+    }
 
     #[test]
     fn a_shell_finds_it() {

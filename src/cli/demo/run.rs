@@ -132,7 +132,7 @@ async fn serve(stages: &Stages, grpc: Port) -> anyhow::Result<Served> {
         (stages.bundle().display().to_string(), format!("embedded:{}", stages.store().display()), grpc.local_addr()?);
     // The logs are of another year than the machine, whose disk may be busy with a build.
     let arguments = ["serve", "--model", &model, "--store", &store, "--time-to-live", "0s", "--store-timeout", "10s"];
-    println!("$ {} {} --listen {address}", program::name(), arguments.join(" "));
+    println!("$ {} --listen {address}", program::command(&arguments));
     let cli = Cli::try_parse_from(std::iter::once("sesrec").chain(arguments))?;
     let Command::Serve(args) = cli.command else { bail!("`serve` did not parse as itself") };
     let options = args.options()?;

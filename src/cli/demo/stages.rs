@@ -30,7 +30,7 @@ pub(super) struct Stages {
 }
 
 impl Stages {
-    /// In one directory.
+    /// Everything will lie in one directory, which need not exist yet.
     pub(super) fn new(dir: PathBuf, scale: Scale, interrupt: Interrupt) -> Self {
         Self { dir, scale, interrupt }
     }
@@ -113,7 +113,7 @@ impl Stages {
 
     /// Shows a command and runs it, just as a shell would. After Ctrl-C nothing more is run.
     async fn command_line(&self, arguments: &[&str]) -> anyhow::Result<()> {
-        println!("$ {} {}", program::name(), arguments.join(" "));
+        println!("$ {}", program::command(arguments));
         let cli = Cli::try_parse_from(std::iter::once("sesrec").chain(arguments.iter().copied()))?;
         // Training ends by itself, with a checkpoint. The other commands' threads know of no interruption.
         let ends_itself = matches!(cli.command, Command::Train(_));

@@ -9,6 +9,7 @@ use crate::{
         ModelConfig, ModelKind, Setting,
         sesrec::{CoattentionPadding, Threshold},
     },
+    units::parse_count,
 };
 
 /// Which model, and how large.
@@ -22,7 +23,7 @@ pub struct ModelFlags {
     #[command(flatten)]
     pub(super) sizes: SizeFlags,
     /// Attention heads; divides the width. [default: sesrec 4 for amazon, 2 for kuaishou; sasrec, query-seqrec 2]
-    #[arg(long)]
+    #[arg(long, value_parser = parse_count)]
     heads: Option<usize>,
     /// Blocks of the encoder. [default: sesrec 1; sasrec, fmlp, query-seqrec 2]
     #[arg(long)]
@@ -38,7 +39,7 @@ pub struct ModelFlags {
     #[arg(long, value_name = "NAME=VALUE")]
     set: Vec<Setting>,
     /// sesrec, din, dien, iv4rec: sizes of the hidden layers of the prediction network. [default: 200,80]
-    #[arg(long, value_delimiter = ',')]
+    #[arg(long, value_delimiter = ',', value_parser = parse_count)]
     hidden: Vec<usize>,
     /// sesrec: whether co-attention sums over padding, as the release does; its scores then depend on the padded length.
     /// [default: exclude]
@@ -220,6 +221,13 @@ mod tests {
         let error = format!("{:#}", config(&["--heads", "5"]).unwrap_err());
         assert!(error.contains("32 is not divisible by num_heads 5"), "{error}");
         assert!(threshold("1.5").is_err());
+        for flag in ["--heads", "--hidden", "--item-width", "--query-dimension", "--max-recommendations"] {
+            let error = Command::try_parse_from(["train", flag, "0"]).err().unwrap().to_string();
+            assert!(error.contains(flag) && error.contains("must be at least 1"), "{error}");
+        }
+        // Not every model reads searches.
+        let command = Command::parse_from(["train", "--model", "sasrec", "--max-searches", "0"]);
+        command.model.config(&catalogue(), RecipeName::Paper, 0.5).unwrap();
     }
 
     #[test]

@@ -3,7 +3,8 @@
 use super::{Loss, Preset};
 use crate::{
     model::{ModelKind, Setting},
-    train::{NegativeSampling, Optimizer, Order, OwnClicks, Recipe, Schedule, Selection, TrainingTargets},
+    train::{NegativeSampling, Optimizer, Order, OwnClicks, Recipe, RecipeError, Schedule, Selection, TrainingTargets},
+    units::parse_count,
 };
 
 /// A model's training and, for SESRec, its architecture as a whole; single flags change single values of it.
@@ -75,13 +76,13 @@ pub struct RecipeFlags {
     #[arg(long, value_enum, default_value_t, hide_default_value = true)]
     pub(crate) recipe: RecipeName,
     /// Passes over the training data, at most; validation usually ends it earlier. [default: 30; best 4]
-    #[arg(long)]
+    #[arg(long, value_parser = parse_count)]
     epochs: Option<usize>,
     /// Examples per step. Larger is faster on a GPU and may need a larger learning rate.
-    #[arg(long, default_value_t = 256)]
+    #[arg(long, default_value_t = 256, value_parser = parse_count)]
     batch_size: usize,
     /// Items that a user did not click, per clicked one. [default: 4; best 32]
-    #[arg(long)]
+    #[arg(long, value_parser = parse_count)]
     training_negatives: Option<usize>,
     /// How they are drawn. [default: popularity; uniform with --loss own, and for best]
     #[arg(long, value_enum)]
@@ -153,6 +154,16 @@ pub struct RecipeFlags {
     validation_users: usize,
 }
 
+/// A value that training can't work with, by its flag: the recipe calls some of its values otherwise.
+pub(super) fn flag_error(error: RecipeError) -> anyhow::Error {
+    let flag = match error.field() {
+        "negatives" => "training-negatives".to_owned(),
+        "minimal learning rate" => "min-learning-rate".to_owned(),
+        field => field.replace(' ', "-"),
+    };
+    anyhow::anyhow!("--{flag}: {}", error.message())
+}
+
 impl RecipeFlags {
     /// The same flags over another recipe's defaults.
     pub(crate) fn with_defaults_of(&self, recipe: RecipeName) -> Self {
@@ -189,5 +200,54 @@ impl RecipeFlags {
             own_clicks: self.own_clicks.unwrap_or(base.own_clicks),
             validation_users: self.validation_users,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, Parser};
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        recipe: RecipeFlags,
+    }
+
+    #[test]
+    fn what_is_out_of_range_is_named_by_a_flag_that_there_is() {
+        let paper = Recipe::default;
+        for wrong in [
+            Recipe { epochs: 0, ..paper() },
+            Recipe { batch_size: 0, ..paper() },
+            Recipe { negatives: 0, ..paper() },
+            Recipe { dropout: 1.0, ..paper() },
+            Recipe { learning_rate: 0.0, ..paper() },
+            Recipe { min_learning_rate: 1.0, ..paper() },
+            Recipe { l2: -1.0, ..paper() },
+            Recipe { beta1: 1.0, ..paper() },
+            Recipe { beta2: 1.0, ..paper() },
+            Recipe { epsilon: 0.0, ..paper() },
+            Recipe { plateau_factor: 1.0, ..paper() },
+            Recipe { plateau_threshold: -1.0, ..paper() },
+        ] {
+            let error = flag_error(wrong.check().unwrap_err()).to_string();
+            let flag = error.strip_prefix("--").and_then(|error| error.split_once(": ")).unwrap().0;
+            let command = Command::command();
+            assert!(command.get_arguments().any(|arg| arg.get_long() == Some(flag)), "{error}");
+        }
+        let error = flag_error(paper().check_items(3).unwrap_err()).to_string();
+        assert!(error.starts_with("--training-negatives: is 4, but the data set has 3 items"), "{error}");
+    }
+
+    #[test]
+    fn counts_are_at_least_one() {
+        for flag in ["--epochs", "--batch-size", "--training-negatives"] {
+            let error = Command::try_parse_from(["train", flag, "0"]).err().unwrap().to_string();
+            assert!(error.contains(flag) && error.contains("must be at least 1"), "{error}");
+        }
+        let flags = Command::parse_from(["train", "--training-negatives", "7"]).recipe;
+        assert_eq!(flags.training_negatives, Some(7));
     }
 }

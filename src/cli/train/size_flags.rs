@@ -8,6 +8,7 @@ use super::RecipeName;
 use crate::{
     data::{Catalogue, EntityTable, ITEM_WORDS},
     model::{AttributeConfig, InputConfig, InputSizes, ModelKind, Setting},
+    units::parse_count,
 };
 
 /// The release's sizes and constants for one of its two data sets.
@@ -55,21 +56,21 @@ pub struct SizeFlags {
     #[arg(long, value_delimiter = ',', value_name = "NAME:DIM")]
     item_attributes: Vec<AttributeDimension>,
     /// The model's width: what these are projected to. [default: the sum of their dimensions; best: 64]
-    #[arg(long, value_name = "DIM")]
+    #[arg(long, value_name = "DIM", value_parser = parse_count)]
     item_width: Option<usize>,
     /// User embeddings, likewise. [default: id:32 for amazon; id:16 and every attribute of the data set with 4 for
     /// kuaishou]
     #[arg(long, value_delimiter = ',', value_name = "NAME:DIM")]
     user_attributes: Vec<AttributeDimension>,
     /// Dimension of the embedding of a query as a whole. [default: 16 for amazon, 32 for kuaishou]
-    #[arg(long, value_name = "DIM")]
+    #[arg(long, value_name = "DIM", value_parser = parse_count)]
     query_dimension: Option<usize>,
     /// Dimension of the embeddings of its words. [default: 16 for amazon, 32 for kuaishou; that of the items' words where
     /// these are embedded]
-    #[arg(long, value_name = "DIM")]
+    #[arg(long, value_name = "DIM", value_parser = parse_count)]
     word_dimension: Option<usize>,
     /// Newest recommendation events that the model sees. [default: 15 for amazon, 150 for kuaishou]
-    #[arg(long, value_name = "EVENTS")]
+    #[arg(long, value_name = "EVENTS", value_parser = parse_count)]
     max_recommendations: Option<usize>,
     /// Newest searches that the model sees. [default: 15 for amazon, 25 for kuaishou]
     #[arg(long, value_name = "EVENTS")]

@@ -156,12 +156,15 @@ impl Log {
         &self.header
     }
 
-    /// Where a column is.
+    /// Where a column is. Of two with its name, nobody knows which one is meant.
     pub fn column(&self, name: &str) -> Result<usize, DatasetError> {
-        self.header.iter().position(|column| column == name).ok_or_else(|| {
-            let message = format!("has no column {name}; its columns are: {}", self.header.join(", "));
-            DatasetError::format(&self.path, message)
-        })
+        let mut places = (0..self.header.len()).filter(|&place| self.header[place] == name);
+        let message = match (places.next(), places.next()) {
+            (Some(place), None) => return Ok(place),
+            (None, _) => format!("has no column {name}; its columns are: {}", self.header.join(", ")),
+            (Some(_), Some(_)) => format!("line 1: has two columns {name}: remove or rename the one that is not meant"),
+        };
+        Err(DatasetError::format(&self.path, message))
     }
 
     /// An error about the file as a whole.
@@ -314,7 +317,7 @@ fn unreadable(path: &Path, line: u64, error: csv::Error) -> DatasetError {
 fn endless(path: &Path, line: u64) -> DatasetError {
     let message = format!(
         "line {line}: the row that begins here goes on for more than {} KiB or {MAX_ROW_LINES} lines: close the quote \
-         (\") that is open. Such a row is never skipped: it would take good ones with it",
+         (\") if one is open in it, or else shorten the row. Such a row is never skipped: it may hold good ones",
         MAX_ROW_BYTES >> 10
     );
     DatasetError::format(path, message)

@@ -173,6 +173,7 @@ mod tests {
             Parts { log_clicks: 2f32.ln_1p(), overlap: idf * (1.0 + 0.5), together: 0.5 },
             Parts { log_clicks: 0.0, overlap: idf, together: 0.0 },
         ];
+        assert_eq!(parts.len(), expected.len());
         for (found, expected) in parts.iter().zip(expected) {
             let close = |a: f32, b: f32| (a - b).abs() < 1e-5;
             assert!(

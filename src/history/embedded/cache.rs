@@ -39,10 +39,10 @@ impl Weighter<UserKey, Arc<Cached>> for Bytes {
 }
 
 /// How often the users of a stripe had changed when a read began.
-pub(super) struct Ticket(u64);
+pub(super) struct ReadStart(u64);
 
 /// Timelines by user. Readers fill it after misses, the writer after commits; a reader whose scan a commit overtook
-/// must not put the older state back, so readers offer what they found together with the ticket they began with.
+/// must not put the older state back, so readers offer what they found together with the start of their read.
 pub(super) struct TimelineCache {
     timelines: Cache<UserKey, Arc<Cached>, Bytes>,
     changes: Vec<Mutex<u64>>,
@@ -61,14 +61,14 @@ impl TimelineCache {
     }
 
     /// To be taken before a scan begins.
-    pub(super) fn ticket(&self, user: &UserKey) -> Ticket {
-        Ticket(*self.stripe(user))
+    pub(super) fn begin_read(&self, user: &UserKey) -> ReadStart {
+        ReadStart(*self.stripe(user))
     }
 
     /// Keeps what a scan found, unless something changed meanwhile.
-    pub(super) fn offer(&self, user: UserKey, ticket: &Ticket, found: &Arc<Cached>) {
+    pub(super) fn offer(&self, user: UserKey, start: &ReadStart, found: &Arc<Cached>) {
         let changes = self.stripe(&user);
-        if *changes == ticket.0 {
+        if *changes == start.0 {
             self.timelines.insert(user, found.clone());
         }
     }
@@ -113,20 +113,20 @@ mod tests {
     fn a_read_that_a_commit_overtook_is_not_kept() {
         let cache = TimelineCache::new(1 << 20);
         let user = UserKey::of(&UserId::new("u").unwrap());
-        let ticket = cache.ticket(&user);
+        let start = cache.begin_read(&user);
         cache.publish(user, state(2));
-        cache.offer(user, &ticket, &state(1));
+        cache.offer(user, &start, &state(1));
         assert_eq!(cache.get(&user).unwrap().timeline.version(), HistoryVersion(2));
         cache.renew(user, state(4));
         assert_eq!(cache.get(&user).unwrap().timeline.version(), HistoryVersion(4));
         cache.clear();
         assert!(cache.get(&user).is_none());
-        let ticket = cache.ticket(&user);
+        let start = cache.begin_read(&user);
         cache.renew(user, state(5));
-        cache.offer(user, &ticket, &state(4));
+        cache.offer(user, &start, &state(4));
         assert!(cache.get(&user).is_none(), "neither the older state nor one that nobody asked for");
-        let ticket = cache.ticket(&user);
-        cache.offer(user, &ticket, &state(3));
+        let start = cache.begin_read(&user);
+        cache.offer(user, &start, &state(3));
         assert_eq!(cache.get(&user).unwrap().timeline.version(), HistoryVersion(3));
     }
 

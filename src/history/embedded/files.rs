@@ -27,7 +27,7 @@ const BLOCK_CACHE_BYTES: u64 = 64 << 20;
 const MAX_JOURNAL_BYTES: u64 = 256 << 20;
 /// Rows in memory before they are written to a table. A restart reads the journal of what is not in tables yet.
 const MEMTABLE_BYTES: u64 = 32 << 20;
-/// Side, time.
+/// What stands before the event id in a key: user key, side, time.
 const PREFIX_BYTES: usize = UserKey::BYTES + 1 + 8;
 
 /// An open database. Dropping the last reference closes it and unlocks the directory.
@@ -210,6 +210,10 @@ fn explain(directory: &Path, error: &fjall::Error) -> StoreError {
             "{at} was written by another version of the storage engine: use the program that wrote it, or a new directory"
         )),
         fjall::Error::Poisoned => StoreError::Unavailable(format!("{at}: an earlier write failed; reopening")),
+        fjall::Error::JournalRecovery(_) => StoreError::Config(format!(
+            "{at}: its journal is damaged, as by a power failure in the middle of a write ({error}): put a backup in its \
+             place, or move it away and replay the event logs (`sesrec ingest`)"
+        )),
         fjall::Error::Io(error) | fjall::Error::Storage(fjall::LsmError::Io(error)) => {
             let advice = match error.kind() {
                 std::io::ErrorKind::StorageFull => ": free space there; the store recovers by itself",
@@ -237,6 +241,28 @@ mod tests {
         let mut bytes = [first; UserKey::BYTES];
         bytes[1..3].copy_from_slice(&n.to_be_bytes());
         UserKey::from_bytes(&bytes).unwrap()
+    }
+
+    /// Nothing that was written in one piece is half there: the program says what to do instead of guessing.
+    #[test]
+    fn a_damaged_journal_is_named_and_what_to_do() {
+        let directory = tempfile::tempdir().unwrap();
+        let files = Files::open(directory.path()).unwrap();
+        let mut batch = files.batch();
+        // Not compressed to nothing.
+        let mut value = vec![0; 10_000];
+        blake3::Hasher::new().finalize_xof().fill(&mut value);
+        batch.rows.insert(&files.users, "somebody", value.clone());
+        batch.commit().unwrap();
+        drop(files);
+        let mut journals = std::fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().path());
+        let journal = journals.find(|path| path.extension().is_some_and(|extension| extension == "jnl")).unwrap();
+        let mut bytes = std::fs::read(&journal).unwrap();
+        let within = bytes.windows(100).position(|window| window == &value[5000..5100]).expect("the value");
+        bytes[within] ^= 1;
+        std::fs::write(&journal, bytes).unwrap();
+        let error = Files::open(directory.path()).err().unwrap();
+        assert!(matches!(&error, StoreError::Config(reason) if reason.contains("its journal is damaged")), "{error}");
     }
 
     #[test]

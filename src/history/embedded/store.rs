@@ -28,7 +28,7 @@ const SCANS: usize = 64;
 
 /// Histories in a directory that this process has to itself.
 ///
-/// An acknowledged append has been synced to the disk. Clones of the data may be taken while nothing runs.
+/// An acknowledged append has been synced to the disk. The directory may be copied while nothing has it open.
 pub struct EmbeddedStore {
     shared: Arc<Shared>,
     jobs: mpsc::UnboundedSender<Job>,
@@ -114,10 +114,10 @@ impl EmbeddedStore {
         let scan = AbortOnDropHandle::new(tokio::task::spawn_blocking(move || {
             let _place = place;
             let files = shared.files()?;
-            let ticket = shared.cache.ticket(&user);
+            let start = shared.cache.begin_read(&user);
             let found = Cached::new(files.read(&user)?);
             // While the files are held: they are not reopened, and the cache not cleared, before this is through.
-            shared.cache.offer(user, &ticket, &found);
+            shared.cache.offer(user, &start, &found);
             drop(files);
             Ok(found)
         }));

@@ -71,7 +71,7 @@ pub(super) struct Shared {
     pub(super) options: HistoryOptions,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) cache: TimelineCache,
-    /// `None` while closed or broken. Held for the length of a clone only.
+    /// `Err`, and why, while closed or broken. Held for the length of a clone only.
     pub(super) files: RwLock<Result<Arc<Files>, StoreError>>,
 }
 
@@ -130,19 +130,19 @@ type Reply = Box<dyn FnOnce(&Result<(), StoreError>)>;
 impl Writer<'_> {
     /// One group commit. Returns the sender of a `Close` among the jobs.
     fn serve(&mut self, jobs: Vec<Job>) -> Option<oneshot::Sender<()>> {
+        let files = match self.open_files() {
+            Ok(files) => files,
+            Err(error) => return refuse(jobs, &error),
+        };
         let mut closing = None;
         let mut replies: Vec<Reply> = Vec::with_capacity(jobs.len());
-        let files = self.open_files();
-        let mut group = files.as_ref().ok().map(|files| Group::new(self.shared, files));
+        let mut group = Group::new(self.shared, &files);
         for job in jobs {
             match job {
                 Job::Close { done } => closing = Some(done),
                 Job::Append { ticket, .. } if ticket.is_void() => {}
                 Job::Append { events, ticket } => {
-                    let results: Vec<_> = match &mut group {
-                        Some(group) => events.iter().map(|(user, event)| group.append(user, event)).collect(),
-                        None => vec![],
-                    };
+                    let results: Vec<_> = events.iter().map(|(user, event)| group.append(user, event)).collect();
                     replies.push(Box::new(move |committed| {
                         let _ = ticket.answer.send(match committed {
                             Ok(()) => results,
@@ -150,35 +150,22 @@ impl Writer<'_> {
                         });
                     }));
                 }
-                Job::Sweep { user, ticket } => {
-                    let swept = group.as_mut().map(|group| group.sweep(&user));
-                    replies.push(answer_state(swept, ticket));
-                }
+                Job::Sweep { user, ticket } => replies.push(answer_state(group.sweep(&user), ticket)),
                 Job::SweepAbsent { users, done } => {
-                    if let Some(group) = &mut group {
-                        users.iter().for_each(|user| group.sweep_absent(user));
-                    }
+                    users.iter().for_each(|user| group.sweep_absent(user));
                     replies.push(Box::new(move |_| {
                         let _ = done.send(());
                     }));
                 }
-                Job::Erase { user, ticket } => {
-                    let erased = group.as_mut().map(|group| group.erase(&user));
-                    replies.push(answer_state(erased, ticket));
-                }
+                Job::Erase { user, ticket } => replies.push(answer_state(group.erase(&user), ticket)),
                 Job::Probe { ticket } => replies.push(Box::new(move |committed| {
                     let _ = ticket.answer.send(committed.clone());
                 })),
             }
         }
-        let committed = match group {
-            Some(group) => group.commit(),
-            None => files.as_ref().map(|_| ()).map_err(Clone::clone),
-        };
+        let committed = group.commit();
         drop(files);
-        if let Err(error) = &committed
-            && self.broken_since.is_none()
-        {
+        if let Err(error) = &committed {
             tracing::error!(%error, "history store: write failed; closing the directory until it can be opened again");
             self.broken_since = Some(Instant::now());
             self.close(error.clone());
@@ -224,20 +211,37 @@ impl Writer<'_> {
     }
 }
 
-fn answer_state(
-    state: Option<Result<UserState, StoreError>>,
-    ticket: Ticket<Result<Arc<Cached>, StoreError>>,
-) -> Reply {
+/// Answers while there is no directory. Returns the sender of a `Close` among the jobs.
+fn refuse(jobs: Vec<Job>, error: &StoreError) -> Option<oneshot::Sender<()>> {
+    let mut closing = None;
+    for job in jobs {
+        match job {
+            Job::Close { done } => closing = Some(done),
+            Job::Append { events, ticket } => {
+                let _ = ticket.answer.send(events.iter().map(|_| Err(error.clone())).collect());
+            }
+            Job::Sweep { ticket, .. } | Job::Erase { ticket, .. } => {
+                let _ = ticket.answer.send(Err(error.clone()));
+            }
+            Job::SweepAbsent { done, .. } => {
+                let _ = done.send(());
+            }
+            Job::Probe { ticket } => {
+                let _ = ticket.answer.send(Err(error.clone()));
+            }
+        }
+    }
+    closing
+}
+
+fn answer_state(state: Result<UserTimeline, StoreError>, ticket: Ticket<Result<Arc<Cached>, StoreError>>) -> Reply {
     Box::new(move |committed| {
-        let _ = ticket.answer.send(match (committed, state) {
-            (Err(error), _) => Err(error.clone()),
-            (Ok(()), Some(state)) => state.map(Cached::new),
-            (Ok(()), None) => Err(StoreError::Unavailable("the store is closed".into())),
+        let _ = ticket.answer.send(match committed {
+            Ok(()) => state.map(Cached::new),
+            Err(error) => Err(error.clone()),
         });
     })
 }
-
-type UserState = UserTimeline;
 
 /// Changes on their way to one commit.
 struct Group<'a> {
@@ -272,7 +276,7 @@ impl<'a> Group<'a> {
         Ok(appended)
     }
 
-    fn sweep(&mut self, user: &UserKey) -> Result<UserState, StoreError> {
+    fn sweep(&mut self, user: &UserKey) -> Result<UserTimeline, StoreError> {
         self.wanted(user)?;
         self.expire(user).map(|working| working.timeline.clone())
     }
@@ -294,7 +298,7 @@ impl<'a> Group<'a> {
         Ok(working)
     }
 
-    fn erase(&mut self, user: &UserKey) -> Result<UserState, StoreError> {
+    fn erase(&mut self, user: &UserKey) -> Result<UserTimeline, StoreError> {
         let now = self.shared.clock.now();
         let (working, rows) = self.wanted(user)?;
         rows.add(user, &working.timeline.erase(now));
@@ -326,29 +330,72 @@ impl<'a> Group<'a> {
     }
 
     fn commit(mut self) -> Result<(), StoreError> {
-        let changed = |user: &Result<Working, StoreError>| user.as_ref().is_ok_and(|user| user.changed);
-        for (user, state) in &self.users {
-            if let Ok(working) = state
-                && working.changed
-            {
-                self.rows.set_user(user, &working.timeline);
-            }
+        let changed = |state: Result<Working, StoreError>| state.ok().filter(|working| working.changed);
+        let changed: Vec<_> =
+            self.users.into_iter().filter_map(|(user, state)| Some((user, changed(state)?))).collect();
+        if changed.is_empty() {
+            return Ok(());
         }
-        if self.users.values().any(changed) {
-            self.rows.commit()?;
+        for (user, working) in &changed {
+            self.rows.set_user(user, &working.timeline);
         }
-        for (user, state) in self.users {
-            if let Ok(working) = state
-                && working.changed
-            {
-                let durable = Cached::new(working.timeline);
-                if working.wanted {
-                    self.shared.cache.publish(user, durable);
-                } else {
-                    self.shared.cache.renew(user, durable);
-                }
+        self.rows.commit()?;
+        for (user, working) in changed {
+            let durable = Cached::new(working.timeline);
+            if working.wanted {
+                self.shared.cache.publish(user, durable);
+            } else {
+                self.shared.cache.renew(user, durable);
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::Semaphore;
+
+    use super::*;
+    use crate::{
+        domain::{EventTime, HistoryVersion, UserId},
+        history::SystemClock,
+    };
+
+    fn state(version: u64) -> UserTimeline {
+        UserTimeline::restore([], HistoryVersion(version), EventTime::default())
+    }
+
+    #[tokio::test]
+    async fn what_was_cached_before_a_failure_is_read_anew() {
+        let directory = tempfile::tempdir().unwrap();
+        let user = UserKey::of(&UserId::new("u").unwrap());
+        let files = Files::open(directory.path()).unwrap();
+        let mut batch = files.batch();
+        batch.set_user(&user, &state(2));
+        batch.commit().unwrap();
+        drop(files);
+
+        let shared = Shared {
+            directory: directory.path().to_owned(),
+            options: HistoryOptions::default(),
+            clock: Arc::new(SystemClock),
+            cache: TimelineCache::new(1 << 20),
+            files: RwLock::new(Err(StoreError::Unavailable("broken".into()))),
+        };
+        shared.cache.publish(user, Cached::new(state(1)));
+        let places = Arc::new(Semaphore::new(2));
+        let sweep = |writer: &mut Writer<'_>| {
+            let (answer, mut answered) = oneshot::channel();
+            let place = Arc::clone(&places).try_acquire_owned().unwrap();
+            let ticket = Ticket { answer, deadline: Deadline::after(Duration::from_secs(60)), _place: place };
+            writer.serve(vec![Job::Sweep { user, ticket }]);
+            answered.try_recv().unwrap()
+        };
+        let mut writer = Writer { shared: &shared, broken_since: Some(Instant::now()) };
+        let error = sweep(&mut writer).err().expect("not opened again so soon");
+        assert!(error.to_string().contains("broken"), "{error}");
+        writer.broken_since = Instant::now().checked_sub(REOPEN_AFTER);
+        assert_eq!(sweep(&mut writer).unwrap().timeline.version(), HistoryVersion(2));
     }
 }

@@ -60,7 +60,7 @@ impl<'c, 'u> Delivery<'c, 'u> {
         (!sent.is_empty()).then_some((sent, pipeline))
     }
 
-    /// The pipeline as a whole failed. As [`received`](Self::received).
+    /// The pipeline as a whole failed; returns what [`received`](Self::received) does.
     pub(super) fn failed(&mut self, sent: &[usize], verdict: &Verdict) -> bool {
         self.received(sent, sent.iter().map(|_| Err(verdict.clone())), &Ok(()))
     }
@@ -120,4 +120,31 @@ impl<'c, 'u> Delivery<'c, 'u> {
 fn repeats_a_user(calls: &[Call<'_>]) -> bool {
     let mut users = HashSet::with_capacity(calls.len());
     calls.len() > 1 && !calls.iter().all(|call| users.insert(call.user()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::scripts::Scripts, *};
+    use crate::{
+        domain::UserId,
+        history::{HistoryOptions, RedisOptions, user_key::UserKey},
+    };
+
+    #[test]
+    fn a_repetition_for_replicas_keeps_the_first_answer() {
+        let scripts = Scripts::new(&HistoryOptions::default(), &RedisOptions::default());
+        let user = UserKey::of(&UserId::new("u").unwrap());
+        let calls = [scripts.call(&scripts.append, &user, "")];
+        let mut delivery = Delivery::of(&calls);
+        let too_few = Err(StoreError::Unavailable("too few replicas".into()));
+        for answer in [1, 2] {
+            let (sent, _) = delivery.next_pipeline().unwrap();
+            assert!(!delivery.received(&sent, std::iter::once(Ok(Value::Int(answer))), &too_few));
+            assert!(!delivery.is_done());
+        }
+        let (sent, _) = delivery.next_pipeline().unwrap();
+        assert!(delivery.received(&sent, std::iter::once(Ok(Value::Int(3))), &Ok(())));
+        assert!(delivery.is_done());
+        assert!(matches!(delivery.answers()[..], [Ok(Value::Int(1))]));
+    }
 }

@@ -10,22 +10,34 @@ use std::{
 
 use redis::{
     AsyncConnectionConfig, Client, Pipeline, RedisError, RedisResult, TlsCertificates, TlsMode, Value,
-    aio::{ConnectionLike, MultiplexedConnection},
+    aio::MultiplexedConnection,
     cluster::ClusterClientBuilder,
     cluster_async::ClusterConnection,
     sentinel::{SentinelClient, SentinelClientBuilder, SentinelServerType},
 };
-use tokio::{sync::Mutex, time::Instant};
+use tokio::{
+    sync::{Mutex, Semaphore},
+    time::Instant,
+};
 
 use super::{
     super::StoreError,
     RedisOptions,
+    cluster::{self, Owners},
     url::{Kind, Target, Tls},
 };
 
 /// A connection that has not answered anything for this long, although it was asked, is given up: the host may be gone
 /// without a word.
 const SILENCE: Duration = Duration::from_secs(2);
+/// A Cluster's client asks a node that doesn't answer for this long again, twice.
+const CLUSTER_RESPONSE: Duration = Duration::from_secs(1);
+/// A Cluster's client replaces connections to single nodes by itself. Only one of whose nodes none has answered for this long
+/// is made anew, from the URL.
+const CLUSTER_SILENCE: Duration = Duration::from_secs(6);
+/// A Cluster is known from the nodes of the URL that answer, once the others have had their time to connect; then all its
+/// nodes are connected.
+const CLUSTER_CONNECTS: u32 = 3;
 /// Callers that come this soon after a failed attempt to connect share its error.
 const CONNECT_AGAIN_AFTER: Duration = Duration::from_millis(50);
 
@@ -35,6 +47,8 @@ pub(super) struct Link {
     current: Mutex<Current>,
     connect_timeout: Duration,
     started: Instant,
+    /// A place for whoever follows a Cluster's failover.
+    following: Semaphore,
 }
 
 enum Source {
@@ -56,6 +70,10 @@ struct Live {
     number: u64,
     /// Since when something is sent and nothing is answered ([`Link::clock`]); 0 once anything is answered.
     waiting_since: Arc<AtomicU64>,
+    /// When it last answered, or was made.
+    answered_at: Arc<AtomicU64>,
+    /// Of a Cluster's slots, when it was made.
+    owners: Option<Arc<Owners>>,
 }
 
 #[derive(Clone)]
@@ -67,8 +85,10 @@ enum Connection {
 impl Link {
     pub(super) fn new(target: &Target, options: &RedisOptions) -> Result<Arc<Self>, StoreError> {
         let source = Source::new(target, options)?;
-        let connect_timeout = options.connect_timeout;
-        Ok(Arc::new(Self { source, current: Mutex::default(), connect_timeout, started: Instant::now() }))
+        let attempts = if matches!(source, Source::Cluster(_)) { CLUSTER_CONNECTS } else { 1 };
+        let connect_timeout = attempts * options.connect_timeout;
+        let (current, started, following) = (Mutex::default(), Instant::now(), Semaphore::new(1));
+        Ok(Arc::new(Self { source, current, connect_timeout, started, following }))
     }
 
     /// Sends commands once, in order, and returns the answer to each. In a Cluster they must concern one slot.
@@ -77,17 +97,83 @@ impl Link {
     pub(super) async fn send(self: &Arc<Self>, pipeline: &Pipeline) -> RedisResult<Vec<RedisResult<Value>>> {
         let live = self.live().await?;
         let silence = SilenceGuard::begin(self, &live);
-        let answers = live.connection.clone().send(pipeline).await;
+        let answers = match live.connection.clone() {
+            Connection::Node(mut connection) => pipeline.query_async(&mut connection).await,
+            Connection::Cluster(connection) => self.send_to_cluster(&live, connection, pipeline.clone()).await,
+        };
         silence.answered();
         match &answers {
+            Err(_) if self.is_alive(&live) => {}
             Err(_) => self.give_up(live.number).await,
             // A primary that became a replica: Sentinel or the name service knows the new one.
             Ok(answers) if answers.iter().any(|answer| answer.as_ref().is_err_and(is_demoted)) => {
                 self.give_up(live.number).await;
             }
-            Ok(_) => {}
+            Ok(_) => live.answered_at.store(self.clock(), Ordering::Relaxed),
         }
         answers
+    }
+
+    /// Goes on after its caller's deadline: what nobody waits for any more the client drops, and only by its own timeout does
+    /// one learn that a node is silent.
+    async fn send_to_cluster(
+        self: &Arc<Self>,
+        live: &Live,
+        mut connection: ClusterConnection,
+        pipeline: Pipeline,
+    ) -> RedisResult<Vec<RedisResult<Value>>> {
+        let (link, live) = (self.clone(), live.clone());
+        let sent = tokio::spawn(async move {
+            let answers = cluster::send(&mut connection, &pipeline).await;
+            if answers.as_ref().is_err_and(RedisError::is_timeout) {
+                link.follow_failover(&live, connection).await;
+            }
+            answers
+        });
+        sent.await.unwrap_or_else(|failed| Err(std::io::Error::other(failed.to_string()).into()))
+    }
+
+    /// A node of a Cluster is silent: connects anew if others have taken slots over. One at a time; meanwhile all go on with
+    /// the connection that there is, which serves the other nodes' users.
+    async fn follow_failover(&self, live: &Live, mut connection: ClusterConnection) {
+        let Ok(_following) = self.following.try_acquire() else { return };
+        let replaced = async || self.current.lock().await.live.as_ref().is_none_or(|now| now.number != live.number);
+        if replaced().await {
+            return;
+        }
+        match cluster::owners(&mut connection).await {
+            Ok(owners) if live.owners.as_deref() != Some(&owners) => {}
+            _ => return,
+        }
+        tracing::warn!("a node of the Cluster is silent, and slots have other owners: connecting anew");
+        let connected = tokio::time::timeout(self.connect_timeout, self.source.connect(self.connect_timeout)).await;
+        if let Ok(Ok(connection)) = connected {
+            let made = self.made(connection).await;
+            let mut current = self.current.lock().await;
+            current.made += 1;
+            current.live = Some(Live { number: current.made, ..made });
+        }
+    }
+
+    /// What is known of a new connection.
+    async fn made(&self, connection: Connection) -> Live {
+        let owners = match connection.clone() {
+            Connection::Node(_) => None,
+            Connection::Cluster(mut connection) => cluster::owners(&mut connection).await.ok().map(Arc::new),
+        };
+        let answered_at = Arc::new(AtomicU64::new(self.clock()));
+        Live { connection, number: 0, waiting_since: Arc::default(), answered_at, owners }
+    }
+
+    /// Whether others of a Cluster's nodes have answered lately.
+    fn is_alive(&self, live: &Live) -> bool {
+        let silent_for = self.clock().saturating_sub(live.answered_at.load(Ordering::Relaxed));
+        matches!(live.connection, Connection::Cluster(_)) && u128::from(silent_for) < CLUSTER_SILENCE.as_millis()
+    }
+
+    /// Lets the next call connect anew.
+    pub(super) async fn forget(&self) {
+        self.current.lock().await.live = None;
     }
 
     /// The connection; a new one if there is none.
@@ -117,7 +203,7 @@ impl Link {
             Ok(connection) => {
                 current.made += 1;
                 current.failed = None;
-                let live = Live { connection, number: current.made, waiting_since: Arc::default() };
+                let live = Live { number: current.made, ..self.made(connection).await };
                 current.live = Some(live.clone());
                 Ok(live)
             }
@@ -177,24 +263,6 @@ impl Drop for SilenceGuard<'_> {
     }
 }
 
-impl Connection {
-    async fn send(&mut self, pipeline: &Pipeline) -> RedisResult<Vec<RedisResult<Value>>> {
-        match self {
-            Self::Node(connection) => pipeline.query_async(connection).await,
-            // One command is redirected by the client wherever its slot has moved; of a pipeline, the whole.
-            Self::Cluster(connection) if pipeline.len() == 1 => {
-                let command = pipeline.cmd_iter().next().expect("one command");
-                match connection.req_packed_command(command).await {
-                    Ok(value) => Ok(vec![value.extract_error()]),
-                    Err(error) if error.code().is_some() => Ok(vec![Err(error)]),
-                    Err(error) => Err(error),
-                }
-            }
-            Self::Cluster(connection) => pipeline.query_async(connection).await,
-        }
-    }
-}
-
 impl Source {
     fn new(target: &Target, options: &RedisOptions) -> Result<Self, StoreError> {
         let config = |error: RedisError| StoreError::Config(format!("Redis at {}: {error}", target.display()));
@@ -239,7 +307,7 @@ impl Source {
                 let mut builder = ClusterClientBuilder::new(nodes)
                     .retries(2)
                     .connection_timeout(options.connect_timeout)
-                    .response_timeout(SILENCE);
+                    .response_timeout(CLUSTER_RESPONSE);
                 if secure {
                     builder = builder.tls(TlsMode::Secure).certs(certificates());
                 }
@@ -273,7 +341,7 @@ async fn node(client: &Client, config: &AsyncConnectionConfig) -> RedisResult<Co
     Ok(Connection::Node(connection))
 }
 
-fn is_demoted(error: &RedisError) -> bool {
+pub(super) fn is_demoted(error: &RedisError) -> bool {
     matches!(code(error), Some("READONLY" | "MASTERDOWN" | "UNBLOCKED"))
 }
 

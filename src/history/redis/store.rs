@@ -22,6 +22,8 @@ use crate::domain::{Deadline, Event, HistoryVersion, UserId};
 const PIPELINE: usize = 128;
 /// Groups of users that one `append` has under way at a time.
 const CONCURRENT_GROUPS: usize = 64;
+/// Users who are asked for to learn whether a Cluster works: over some slots.
+const CLUSTER_PINGS: usize = 15;
 /// Before what failed for the moment is sent again.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
@@ -109,8 +111,8 @@ impl RedisStore {
     /// Prepares connections to a URL as in the module's documentation, and tries the first.
     ///
     /// # Errors
-    /// `Config` for a URL, certificate or password that is wrong, and for a Cluster that is to wait for replicas. A server that can't be reached now is no error:
-    /// it is tried again with every call.
+    /// `Config` for a URL, certificate or password that is wrong, and for a Cluster that is to wait for replicas. A server
+    /// that can't be reached now is no error: it is tried again with every call.
     pub async fn connect(url: &str, redis: RedisOptions, options: HistoryOptions) -> Result<Self, StoreError> {
         let target = Target::parse(url)?;
         let (links, grouping) = match target.kind {
@@ -168,6 +170,10 @@ impl RedisStore {
                 Err(_) => break,
                 Ok(Err(error)) => delivery.failed(&sent, &self.judge(&error)),
                 Ok(Ok(mut received)) => {
+                    // Where writes find a primary that is one no longer, reads on their own connections don't.
+                    if wait && received.iter().any(|answer| answer.as_ref().is_err_and(link::is_demoted)) {
+                        self.links[self.link(user)].forget().await;
+                    }
                     let replicated = if wait { self.replicated(&mut received) } else { Ok(()) };
                     let received = received.into_iter().map(|answer| answer.map_err(|error| self.judge(&error)));
                     delivery.received(&sent, received, &replicated)
@@ -211,6 +217,17 @@ impl RedisStore {
                 Err(StoreError::Unavailable(why))
             }
         }
+    }
+
+    /// Writes nothing on every connection that reads: one to a server that is no primary any more is given up for the answer.
+    async fn find_demoted(&self, deadline: Deadline) {
+        let mut nothing = Pipeline::new();
+        let nobody = UserKey::of(&UserId::new("ping").expect("a valid id"));
+        nothing.cmd("LTRIM").arg(self.scripts.mark(&nobody)).arg(0).arg(-1);
+        nothing.ignore_errors();
+        let asked = self.links.iter().map(|link| tokio::time::timeout_at(deadline.instant(), link.send(&nothing)));
+        // What else is wrong with them shows in what follows.
+        futures::future::join_all(asked).await;
     }
 
     /// What an error means for a call that may be repeated.
@@ -300,9 +317,24 @@ impl HistoryStore for RedisStore {
     }
 
     async fn ping(&self, deadline: Deadline) -> Result<(), StoreError> {
-        // Reads a user that hardly anyone is: the scripts are there, then, and answer.
-        let nobody = UserId::new("ping").expect("a valid id");
-        self.load(&nobody, None, deadline).await.map(|_| ())
+        if matches!(self.grouping, Grouping::ByLink) {
+            self.find_demoted(deadline).await;
+        }
+        // Reads users that hardly anyone is: the scripts are there, then, and answer. A Cluster works if most of its slots do.
+        let pings = match self.grouping {
+            Grouping::ByLink => 1,
+            Grouping::ByUser => CLUSTER_PINGS,
+        };
+        let load = async |n: usize| {
+            let nobody = UserId::new(&format!("ping{n}")).expect("a valid id");
+            self.load(&nobody, None, deadline).await
+        };
+        let answers = futures::future::join_all((0..pings).map(load)).await;
+        let mut failures = answers.into_iter().filter_map(Result::err);
+        match failures.next() {
+            Some(error) if 2 * (1 + failures.count()) > pings => Err(error),
+            _ => Ok(()),
+        }
     }
 
     async fn close(&self) {}

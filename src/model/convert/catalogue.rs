@@ -13,6 +13,9 @@ use crate::{
 /// one, `words.csv` (`word,word_row`), which is what lets query *text* find the model's words.
 ///
 /// Rows of a table are consecutive: from 1 for items, queries and words, whose row 0 is padding, else from 0.
+///
+/// # Errors
+/// Names the file, and the line where it is about one.
 pub fn read_catalogue(dir: &Path, config: &ModelConfig) -> Result<Catalogue, ConvertError> {
     let InputConfig { item_attributes, user_attributes, query_features, .. } = config.inputs();
     // A model without queries has no word that a query of the catalogue could refer to wrongly.

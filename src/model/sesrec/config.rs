@@ -179,7 +179,7 @@ pub enum Threshold {
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "a threshold is mean, median or a number from 0 to 1")]
 enum ThresholdText {
     Named(ThresholdName),
     Constant(f64),
@@ -330,4 +330,20 @@ fn layer_norm_eps() -> f64 {
 
 fn mlp() -> Vec<usize> {
     vec![200, 80, 1]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_threshold_that_is_none_is_told_what_it_may_be() {
+        let parse = |json: &str| serde_json::from_str::<Threshold>(json);
+        assert_eq!(parse("\"median\"").unwrap(), Threshold::Median);
+        assert_eq!(parse("0.125").unwrap(), Threshold::Constant(0.125));
+        for wrong in ["\"foo\"", "true", "[0.1]"] {
+            let error = parse(wrong).unwrap_err().to_string();
+            assert!(error.contains("mean, median or a number from 0 to 1"), "{wrong}: {error}");
+        }
+    }
 }

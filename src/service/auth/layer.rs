@@ -94,7 +94,8 @@ impl<S> Layer<S> for AuthorizeLayer {
     }
 }
 
-/// See the module.
+/// Answers calls itself whose token is missing, unknown or without the right, and passes on the others. Without a token
+/// file it passes on all.
 #[derive(Clone)]
 pub(in super::super) struct Authorized<S> {
     inner: S,

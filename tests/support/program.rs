@@ -1,0 +1,82 @@
+//! The program under test, as a process.
+#![allow(dead_code, reason = "each test binary uses its part")]
+
+use std::{
+    ops::{Deref, DerefMut},
+    process::{Child, Command, Output},
+};
+
+/// `sesrec` without the variables of whoever runs the tests: each of its flags has one.
+pub fn sesrec() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sesrec"));
+    let inherited = std::env::vars_os().map(|(name, _)| name);
+    for name in inherited.filter(|name| name.to_string_lossy().starts_with("SESREC_")) {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// A process that does not outlive the test.
+pub struct Running(Option<Child>);
+
+impl Running {
+    pub fn start(command: &mut Command) -> Self {
+        Self(Some(command.spawn().unwrap()))
+    }
+
+    /// Sends a signal such as "TERM" or "HUP".
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("kill").args([format!("-{name}"), self.id().to_string()]).status();
+        assert!(status.expect("kill is there").success());
+    }
+
+    /// SIGKILL; returns when the process is gone.
+    pub fn kill(&mut self) {
+        let child: &mut Child = self;
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    /// Waits for its end; what it has written to its pipes.
+    pub fn output(mut self) -> Output {
+        self.0.take().expect("nobody else takes it").wait_with_output().unwrap()
+    }
+}
+
+impl Deref for Running {
+    type Target = Child;
+
+    fn deref(&self) -> &Child {
+        self.0.as_ref().expect("only `output` takes it")
+    }
+}
+
+impl DerefMut for Running {
+    fn deref_mut(&mut self) -> &mut Child {
+        self.0.as_mut().expect("only `output` takes it")
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.0 {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// What a process has written.
+pub fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// What it has written to standard error.
+pub fn errors(output: &Output) -> String {
+    text(&output.stderr)
+}
+
+/// All that it has written.
+pub fn said(output: &Output) -> String {
+    errors(output) + &text(&output.stdout)
+}
