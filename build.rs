@@ -35,8 +35,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// PTX that the driver of any GPU since Ampere can translate, and machine code for the one that `CUDA_COMPUTE_CAP` names
-/// (candle's variable: "90" is an H100).
+/// PTX that the driver of any GPU since Ampere can translate, and machine code for the one that `CUDA_COMPUTE_CAP`
+/// names (candle's variable: "90" is an H100).
 fn kernels(out: &Path) -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed={KERNELS}");
     for variable in ["CUDA_COMPUTE_CAP", "CUDA_HOME", "CUDA_PATH"] {

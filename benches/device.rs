@@ -1,8 +1,8 @@
 //! Ranking on one device, usually a GPU, beside what the device can do: `cargo bench --features cuda --bench device`.
 //!
-//! Kuaishou's dimensions (d = 48, 150 + 25 events, head 364-200-80-1), random weights, 100,000 items. `SESREC_BENCH_DEVICE`
-//! names the device (default `auto`); a CPU is measured in the same way with smaller batches. With `SESREC_BENCH_ONCE=1` it
-//! only scores one full batch, for a profiler: `ncu --metrics gpu__time_duration.sum …`.
+//! Kuaishou's dimensions (d = 48, 150 + 25 events, head 364-200-80-1), random weights, 100,000 items.
+//! `SESREC_BENCH_DEVICE` names the device (default `auto`); a CPU is measured in the same way with smaller batches.
+//! With `SESREC_BENCH_ONCE=1` it only scores one full batch, for a profiler: `ncu --metrics gpu__time_duration.sum …`.
 
 #[path = "support/ranks.rs"]
 mod ranks;

@@ -1,11 +1,11 @@
 //! How a Rank's cost grows: `cargo bench --bench growth`, into `target/growth` as CSV, Markdown and pictures.
 //!
-//! With candidates, history, callers at once, catalogue and users in the cache; Kuaishou's dimensions, random weights, on
-//! the CPU, through the engine (no gRPC, no store). `RAYON_NUM_THREADS=1` (or 2) says how many threads compute.
-//! `SESREC_GROWTH=candidates,catalogue` measures some curves only, `SESREC_GROWTH_ITEMS=100000` ends the catalogue's earlier
-//! (default ten million, which wants 12 GB of memory), `SESREC_GROWTH_OUT=DIR` writes elsewhere. The sizes of a curve take
-//! turns, so that their ratios hold on a machine that others use, too; each catalogue has a process of its own, so that
-//! its memory can be told.
+//! With candidates, history, callers at once, catalogue and users in the cache; Kuaishou's dimensions, random weights,
+//! on the CPU, through the engine (no gRPC, no store). `RAYON_NUM_THREADS=1` (or 2) says how many threads compute.
+//! `SESREC_GROWTH=candidates,catalogue` measures some curves only, `SESREC_GROWTH_ITEMS=100000` ends the catalogue's
+//! earlier (default ten million, which wants 12 GB of memory), `SESREC_GROWTH_OUT=DIR` writes elsewhere. The sizes of a
+//! curve take turns, so that their ratios hold on a machine that others use, too; each catalogue has a process of its
+//! own, so that its memory can be told.
 
 #[path = "support/ranks.rs"]
 mod ranks;

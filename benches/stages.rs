@@ -1,8 +1,9 @@
 //! The stages of a Rank beside what the machine can do: `cargo bench --bench stages`.
 //!
-//! Kuaishou's dimensions (d = 48, 150 + 25 events, head 364-200-80-1), random weights, 100,000 items, other candidates with
-//! every call. `RAYON_NUM_THREADS=1` (or 2) says how many threads take part, in our code and in the matrix product beside
-//! it. The summary at the end measures stages and product in turn: its ratios hold on a machine that others use, too.
+//! Kuaishou's dimensions (d = 48, 150 + 25 events, head 364-200-80-1), random weights, 100,000 items, other candidates
+//! with every call. `RAYON_NUM_THREADS=1` (or 2) says how many threads take part, in our code and in the matrix product
+//! beside it. The summary at the end measures stages and product in turn: its ratios hold on a machine that others use,
+//! too.
 
 #[path = "support/sizes.rs"]
 mod sizes;

@@ -1,8 +1,8 @@
 //! A training step beside the length of the item table: `RAYON_NUM_THREADS=1 cargo bench --bench training`.
 //!
-//! SESRec at Kuaishou's dimensions, 64 full histories a step whose items are among the first 10,000 of every catalogue, so
-//! that all catalogues see the same batches. Catalogues and optimizers take turns, so that ratios hold on a machine that
-//! others use, too.
+//! SESRec at Kuaishou's dimensions, 64 full histories a step whose items are among the first 10,000 of every catalogue,
+//! so that all catalogues see the same batches. Catalogues and optimizers take turns, so that ratios hold on a machine
+//! that others use, too.
 
 use std::time::{Duration, Instant};
 

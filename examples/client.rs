@@ -1,5 +1,5 @@
-//! A client as services should have it: a pool of connections, a deadline for every call, retries that wait as long as the
-//! server asks, history tokens, and a stream of events that is held back by its acknowledgements.
+//! A client as services should have it: a pool of connections, a deadline for every call, retries that wait as long as
+//! the server asks, history tokens, and a stream of events that is held back by its acknowledgements.
 //!
 //! `cargo run --example client -- http://localhost:50051 u42 i1 i2 i3` ranks, appends, ranks again, streams.
 //! A project of its own generates `proto/` with tonic-prost-build instead of depending on this crate.
@@ -29,8 +29,8 @@ const WINDOW: usize = 256;
 
 type Client = RankingServiceClient<Channel>;
 
-/// Several connections to one address, taken in turn: one carries a thousand calls, but a single TCP stream's losses hold up
-/// all of them. Behind `dns:///` and a headless Service, make one per address.
+/// Several connections to one address, taken in turn: one carries a thousand calls, but a single TCP stream's losses
+/// hold up all of them. Behind `dns:///` and a headless Service, make one per address.
 struct Pool {
     clients: Vec<Client>,
     next: AtomicUsize,
@@ -55,7 +55,8 @@ impl Pool {
         self.clients[self.next.fetch_add(1, Ordering::Relaxed) % self.clients.len()].clone()
     }
 
-    /// One call under one deadline for all its attempts. Every method may be repeated: an append is known by its event_id.
+    /// One call under one deadline for all its attempts. Every method may be repeated: an append is known by its
+    /// event_id.
     async fn call<T: Clone, R>(
         &self,
         message: T,
@@ -105,8 +106,8 @@ impl Pool {
         Ok(answer)
     }
 
-    /// Streams events until `events` ends. The producer is held back by `events` being bounded, this side by the window of
-    /// unacknowledged events, and the server by HTTP/2: nothing piles up anywhere. What was not acknowledged is sent
+    /// Streams events until `events` ends. The producer is held back by `events` being bounded, this side by the window
+    /// of unacknowledged events, and the server by HTTP/2: nothing piles up anywhere. What was not acknowledged is sent
     /// again after a failure, and is a duplicate if the server had it already.
     async fn stream(&self, mut events: mpsc::Receiver<v1::Event>) -> Result<HashMap<v1::Outcome, usize>, Status> {
         let mut open: VecDeque<v1::AppendEventRequest> = VecDeque::new();

@@ -1,7 +1,7 @@
 //! Milliseconds per training step at the release's Amazon sizes: `cargo run --release --example training_step`.
 //!
-//! Batch 256, d = 32, 15 + 15 events, one click per search (3,840 alignment pairs), 1,024 sampled negatives, 12,000 items.
-//! Random data: a step's cost doesn't depend on what is learned.
+//! Batch 256, d = 32, 15 + 15 events, one click per search (3,840 alignment pairs), 1,024 sampled negatives, 12,000
+//! items. Random data: a step's cost doesn't depend on what is learned.
 
 use std::{sync::Arc, time::Instant};
 

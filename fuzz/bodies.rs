@@ -1,7 +1,7 @@
 //! What the fuzz targets do with bytes; `tests/fuzz.rs` does the same with random ones and with the corpus.
 //!
-//! Each body either takes the bytes or says what is wrong with them. Anything else (a panic, an endless loop, memory without
-//! bound) is a bug.
+//! Each body either takes the bytes or says what is wrong with them. Anything else (a panic, an endless loop, memory
+//! without bound) is a bug.
 
 use std::{
     fs,
@@ -82,8 +82,8 @@ const LOGS: [(&str, &str); 4] = [
     ("user_features.csv", "user_id,level\nu1,1\nu2,0\n"),
 ];
 
-/// A bundle of which one file is what the bytes say, the first of them says which; its manifest is made true, so that no
-/// checksum stands in front of what reads the file.
+/// A bundle of which one file is what the bytes say, the first of them says which; its manifest is made true, so that
+/// no checksum stands in front of what reads the file.
 pub fn bundle(bytes: &[u8]) {
     let whole = whole_bundle();
     let Some((&kind, contents)) = bytes.split_first() else { return };

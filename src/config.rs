@@ -1,8 +1,8 @@
 //! Settings: flags over environment over file over defaults.
 //!
-//! Every flag of every subcommand is also an environment variable (`SESREC_SERVE_LISTEN` for `serve --listen`) and a key of
-//! the TOML file given by `--config` (`[serve] listen = "…"`); flags without a value are 1, yes, on or true there, or 0, no,
-//! off or false. Flags are declared once, in `cli`; the rest follows from that.
+//! Every flag of every subcommand is also an environment variable (`SESREC_SERVE_LISTEN` for `serve --listen`) and a
+//! key of the TOML file given by `--config` (`[serve] listen = "…"`); flags without a value are 1, yes, on or true
+//! there, or 0, no, off or false. Flags are declared once, in `cli`; the rest follows from that.
 
 use std::path::{Path, PathBuf};
 
@@ -56,7 +56,8 @@ pub fn parse(args: impl IntoIterator<Item = String>) -> Result<Cli, ConfigError>
     if let (Err(error), Some((_, settings))) = (&matches, &file)
         && error.kind() == ErrorKind::MissingRequiredArgument
     {
-        // Defaults don't count where one flag stands for another that is required: those of the file are as if typed, then.
+        // Defaults don't count where one flag stands for another that is required: those of the file are as if typed,
+        // then.
         matches = command.try_get_matches_from_mut(typed_in(&command, settings, &args));
     }
     let matches = matches.map_err(|error| with_source(error, &command, &args, file.as_ref()))?;
@@ -206,7 +207,8 @@ fn typed_in(command: &Command, settings: &toml::Table, args: &[String]) -> Vec<S
     typed
 }
 
-/// Turns the file's values into defaults, which flags and environment override. `above` is the path to `command` in the file.
+/// Turns the file's values into defaults, which flags and environment override. `above` is the path to `command` in the
+/// file.
 fn with_file(mut command: Command, above: &str, settings: &toml::Table, path: &Path) -> Result<Command, ConfigError> {
     for (name, value) in settings {
         let key_error = |message: String| ConfigError::Key(path.to_owned(), message);

@@ -6,8 +6,8 @@ use std::{
     path::Path,
 };
 
-/// Puts `content` in the file's place in one step, on the disk: what is killed, or loses its power, leaves the old one. Two
-/// writers of one file at once are not meant.
+/// Puts `content` in the file's place in one step, on the disk: what is killed, or loses its power, leaves the old one.
+/// Two writers of one file at once are not meant.
 pub(crate) fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
     // The whole name: `events.1` and `events.2` may be written at once.
     let mut temporary = path.to_owned().into_os_string();

@@ -10,8 +10,8 @@ use sesrec::{
     telemetry::logging,
 };
 
-/// Tensors of megabytes come and go with every training step. glibc gives such memory back to the kernel and faults it in
-/// again, which took a third of the time.
+/// Tensors of megabytes come and go with every training step. glibc gives such memory back to the kernel and faults it
+/// in again, which took a third of the time.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -71,8 +71,8 @@ fn refused(error: &clap::Error) -> ExitCode {
     ExitCode::from(2)
 }
 
-/// Standard output that can't be written to, which `println!` panics for: a reader who has had enough (`| head`) is the end,
-/// and nobody's fault; a full disk is an error like any other.
+/// Standard output that can't be written to, which `println!` panics for: a reader who has had enough (`| head`) is the
+/// end, and nobody's fault; a full disk is an error like any other.
 fn end_where_nobody_reads() {
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
@@ -88,10 +88,10 @@ fn end_where_nobody_reads() {
     }));
 }
 
-/// candle runs large element-wise operations on a pool whose threads wait for each other by spinning, behind one lock for
-/// the process: beside anything else that runs (a second evaluation thread, another program), most of the time goes there.
-/// Matrix products have their own threads (`RAYON_NUM_THREADS`). Measured on 2 cores: training is 4 % faster without the
-/// pool on an idle machine, and twice as fast on a busy one.
+/// candle runs large element-wise operations on a pool whose threads wait for each other by spinning, behind one lock
+/// for the process: beside anything else that runs (a second evaluation thread, another program), most of the time goes
+/// there. Matrix products have their own threads (`RAYON_NUM_THREADS`). Measured on 2 cores: training is 4 % faster
+/// without the pool on an idle machine, and twice as fast on a busy one.
 fn keep_candle_off_its_barrier_pool() {
     const THREADS: &str = "CANDLE_NUM_THREADS";
     if std::env::var_os(THREADS).is_none() {

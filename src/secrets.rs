@@ -1,7 +1,7 @@
 //! What is told of a URL that may hold a password.
 
-/// The text with `***` for what stands before the `@` of every URL: the user and password of `redis://USER:PASSWORD@HOST`,
-/// mistyped schemes included. A word ends at white space.
+/// The text with `***` for what stands before the `@` of every URL: the user and password of
+/// `redis://USER:PASSWORD@HOST`, mistyped schemes included. A word ends at white space.
 pub fn without_passwords(text: &str) -> String {
     text.split_inclusive(char::is_whitespace).map(hidden).collect()
 }

@@ -26,8 +26,8 @@ pub struct AlignmentOptions {
     pub seed: u64,
 }
 
-/// Queries with items that were clicked for them, and with the same items in a random order, which by chance may have been
-/// clicked for them, too.
+/// Queries with items that were clicked for them, and with the same items in a random order, which by chance may have
+/// been clicked for them, too.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pairs {
     /// Query rows.
@@ -38,8 +38,8 @@ pub struct Pairs {
     pub strangers: Vec<u32>,
 }
 
-/// Cosine similarities of one model, in the order of its [`Pairs`]. Queries of which one of the two has none, for a vector of
-/// zeros, are left out.
+/// Cosine similarities of one model, in the order of its [`Pairs`]. Queries of which one of the two has none, for a
+/// vector of zeros, are left out.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Cosines {
     /// Of queries and clicked items.
@@ -161,7 +161,8 @@ pub fn alignment_table(models: &[Alignment]) -> Table {
     table
 }
 
-/// The paper's Fig. 4: a box per model, of the queries and the items clicked for them, as the alignment loss compares them.
+/// The paper's Fig. 4: a box per model, of the queries and the items clicked for them, as the alignment loss compares
+/// them.
 pub fn alignment_figure(models: &[Alignment]) -> Figure {
     let boxes =
         models.iter().filter_map(|model| Some((model.name.clone(), box_summary(model.projected.clicked.clone())?)));

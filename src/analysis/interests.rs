@@ -1,5 +1,5 @@
-//! Fig. 3: whether the items of search and of recommendation agree on categories where the model says that interests are
-//! similar, and disagree where it says that they are not.
+//! Fig. 3: whether the items of search and of recommendation agree on categories where the model says that interests
+//! are similar, and disagree where it says that they are not.
 
 use hashbrown::HashMap;
 use indicatif::HumanCount;
@@ -142,8 +142,8 @@ impl InterestDivergences {
         note
     }
 
-    /// Among users with both, and without a tie (but for roundings): how many have the smaller divergence between similar
-    /// interests.
+    /// Among users with both, and without a tie (but for roundings): how many have the smaller divergence between
+    /// similar interests.
     pub fn less_for_similar(&self) -> Option<f64> {
         let both = self.model.iter().filter_map(|user| Some((user.similar?, user.dissimilar?)));
         let decided: Vec<bool> =

@@ -38,8 +38,8 @@ pub struct SideAgreement {
     pub auc: Option<f64>,
     /// The mean of the areas of each user who has both labels.
     pub auc_within_users: Option<f64>,
-    /// The first by the logs themselves instead of the model: an event's score is how often its category occurs on the other
-    /// side of the history that the model reads. What can be found at all.
+    /// The first by the logs themselves instead of the model: an event's score is how often its category occurs on the
+    /// other side of the history that the model reads. What can be found at all.
     pub overlap: Option<f64>,
     /// The first with all labels of the side exchanged at random: one half, or the measure is wrong.
     pub shuffled: Option<f64>,

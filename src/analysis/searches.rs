@@ -1,8 +1,8 @@
 //! Fig. 1b: how searches begin, and whether they are about what recommendation shows.
 //!
-//! A search is *passive* where its source says that something shown set it off, else *spontaneous*. It is *similar* when
-//! a category of the items clicked in it occurs among the user's recommendation clicks of the seven days before (the
-//! estimate of the paper's FAQ), *dissimilar* when none does, and *unknown* when no clicked item has a category.
+//! A search is *passive* where its source says that something shown set it off, else *spontaneous*. It is *similar*
+//! when a category of the items clicked in it occurs among the user's recommendation clicks of the seven days before
+//! (the estimate of the paper's FAQ), *dissimilar* when none does, and *unknown* when no clicked item has a category.
 
 use std::{collections::BTreeMap, time::Duration};
 

@@ -28,8 +28,8 @@ pub struct ConnectArgs {
 /// Who the caller is, and how it knows the server.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct Credentials {
-    /// The token that allows the call; @FILE reads it from a file, which other users of this machine don't see in the list
-    /// of processes.
+    /// The token that allows the call; @FILE reads it from a file, which other users of this machine don't see in the
+    /// list of processes.
     #[arg(long, value_name = "TOKEN")]
     token: Option<Secret>,
     /// PEM file with the authority that vouches for the server, in place of the system's.

@@ -31,8 +31,9 @@ Checkpoints of SESRec's released code need "coattention_padding": "include", too
 #[derive(Debug, clap::Args)]
 #[command(after_help = LAYOUT)]
 pub struct Args {
-    /// The weights: a .safetensors file or a PyTorch state dict (.pth), with the names of this program's or of the model's
-    /// released code: S³-Rec's SASRec and FMLP-Rec, whose items are a table alone, get a projection that changes nothing.
+    /// The weights: a .safetensors file or a PyTorch state dict (.pth), with the names of this program's or of the
+    /// model's released code: S³-Rec's SASRec and FMLP-Rec, whose items are a table alone, get a projection that
+    /// changes nothing.
     #[arg(long, value_name = "FILE")]
     weights: PathBuf,
     /// The model's configuration. (The settings file that other subcommands take as --config goes before `convert`.)

@@ -27,8 +27,8 @@ use crate::{
 /// Options of `sesrec evaluate`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Bundle directory. With --via-server to make sure that it is the one that is served, and to know what it has learned
-    /// from.
+    /// Bundle directory. With --via-server to make sure that it is the one that is served, and to know what it has
+    /// learned from.
     #[arg(long, value_name = "BUNDLE", required_unless_present_any = ["via_server", "rank_log"])]
     model: Option<PathBuf>,
     /// Data set directory. Ids are matched with the bundle's, so any import of the logs will do.
@@ -49,9 +49,9 @@ pub struct Args {
     /// No progress bar.
     #[arg(long, short)]
     quiet: bool,
-    /// Ask a running server instead: append each user's history before the interaction, then let it rank. The metrics are
-    /// those of the offline evaluation. The server has to begin with an empty store and keep old events:
-    /// `sesrec serve --model BUNDLE --store memory --time-to-live 0s`.
+    /// Ask a running server instead: append each user's history before the interaction, then let it rank. The metrics
+    /// are those of the offline evaluation. The server has to begin with an empty store and keep old events: `sesrec
+    /// serve --model BUNDLE --store memory --time-to-live 0s`.
     #[arg(long, value_name = "URL", conflicts_with = "device")]
     via_server: Option<String>,
     /// With --via-server: how long an answer may take.

@@ -33,12 +33,12 @@ pub struct Args {
     /// The events: a file, `-` for standard input, or a Redis Stream as redis://HOST:PORT/STREAM.
     #[arg(value_name = "INPUT", default_value = "-")]
     input: String,
-    /// Remembers the last line of a file that is settled with all lines before it, and begins after it next time. Stays before the
-    /// first rejected line, unless --dead-letter or --allow-rejects says what becomes of those.
+    /// Remembers the last line of a file that is settled with all lines before it, and begins after it next time. Stays
+    /// before the first rejected line, unless --dead-letter or --allow-rejects says what becomes of those.
     #[arg(long, value_name = "FILE")]
     checkpoint: Option<PathBuf>,
-    /// Append events that can't be stored, with the reason, to this file as NDJSON; they are no failure then. A stream needs
-    /// it: what is acknowledged there is gone.
+    /// Append events that can't be stored, with the reason, to this file as NDJSON; they are no failure then. A stream
+    /// needs it: what is acknowledged there is gone.
     #[arg(long, value_name = "FILE")]
     dead_letter: Option<PathBuf>,
     /// Events on their way without an acknowledgement.

@@ -114,7 +114,8 @@ impl Flow {
     }
 
     /// Sends what is open, then what the input has, over one stream. `Ok(Ok(()))`: all is acknowledged;
-    /// `Ok(Err(status))`: the stream failed, what is open has to be sent again; `Err`: the input or the checkpoint failed.
+    /// `Ok(Err(status))`: the stream failed, what is open has to be sent again; `Err`: the input or the checkpoint
+    /// failed.
     pub(super) async fn send(&mut self, mut client: Client) -> anyhow::Result<Result<(), Status>> {
         // Room for the whole window: sending below never waits, so that reading acknowledgements never does.
         let (sender, receiver) = mpsc::channel(self.window);
@@ -186,8 +187,8 @@ impl Flow {
                     self.open.push_back(Open { position, request: request.clone() });
                     return Ok(Some(request));
                 }
-                // The beginning of an event whose writer has not come to its end. Rejected, the whole event would never be
-                // sent, as the checkpoint says that this line is settled.
+                // The beginning of an event whose writer has not come to its end. Rejected, the whole event would never
+                // be sent, as the checkpoint says that this line is settled.
                 Err(_) if unended && self.checkpoint.is_some() => {
                     self.note(format!("{position} has no end and is no event yet: left for the next run"));
                     (self.read_line, self.input_ended) = (before, true);
@@ -231,8 +232,8 @@ impl Flow {
         self.save_sometimes()
     }
 
-    /// Gives up the oldest open event, at which the stream broke: the server acknowledges in order, up to the event that
-    /// its store fails on. `false`: not without a dead-letter file, and not if others before it met the same.
+    /// Gives up the oldest open event, at which the stream broke: the server acknowledges in order, up to the event
+    /// that its store fails on. `false`: not without a dead-letter file, and not if others before it met the same.
     pub(super) fn give_up_oldest(&mut self, status: &Status) -> anyhow::Result<bool> {
         let events_fault = matches!(
             status.code(),

@@ -1,6 +1,6 @@
-//! Events from a Redis Stream, read as one consumer of a group: an entry is acknowledged there (XACK) once the server has
-//! acknowledged its event, or once it lies in the dead-letter file. What a consumer leaves behind is read again: by itself
-//! when it comes back, by others after a while. Repetitions are harmless, since events have ids.
+//! Events from a Redis Stream, read as one consumer of a group: an entry is acknowledged there (XACK) once the server
+//! has acknowledged its event, or once it lies in the dead-letter file. What a consumer leaves behind is read again: by
+//! itself when it comes back, by others after a while. Repetitions are harmless, since events have ids.
 
 use std::{
     collections::HashSet,
@@ -214,8 +214,8 @@ impl Shared {
         }
     }
 
-    /// What this consumer left, then what comes, now and then what others left. Ends when nobody listens, or at the end of a
-    /// stream that is read once.
+    /// What this consumer left, then what comes, now and then what others left. Ends when nobody listens, or at the end
+    /// of a stream that is read once.
     async fn follow(
         &self,
         connection: &mut MultiplexedConnection,
@@ -267,8 +267,8 @@ impl Shared {
         Ok(reply.into_iter().flat_map(|reply| reply.keys).flat_map(|key| key.ids).collect())
     }
 
-    /// Takes over what any consumer has had for too long. What was trimmed meanwhile Redis takes off the pending entries, and
-    /// tells only now: it comes as an entry without fields.
+    /// Takes over what any consumer has had for too long. What was trimmed meanwhile Redis takes off the pending
+    /// entries, and tells only now: it comes as an entry without fields.
     async fn claim(&self, connection: &mut MultiplexedConnection) -> RedisResult<Vec<StreamId>> {
         let (mut claimed, mut from) = (vec![], "0-0".to_owned());
         loop {

@@ -13,7 +13,8 @@ pub struct RedisArgs {
     /// Begins every key: services that share a Redis need prefixes of their own. Other prefix, other histories.
     #[arg(long, default_value = "sesrec:", value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     redis_prefix: String,
-    /// Connections to the server, each shared by any number of requests; a Cluster has one per node, whatever this says.
+    /// Connections to the server, each shared by any number of requests; a Cluster has one per node, whatever this
+    /// says.
     #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     redis_connections: u16,
     /// How long making a connection may take.
@@ -23,8 +24,8 @@ pub struct RedisArgs {
     #[arg(long, default_value = "250ms", value_parser = parse_duration, value_name = "DURATION")]
     redis_retry_for: Duration,
     /// Replicas that must have an event before it is acknowledged. With all that Sentinel may promote, a failover loses
-    /// nothing; with fewer, what the promoted one lacks; with none, the last moments. While there are fewer, appends are
-    /// UNAVAILABLE. Not for a Cluster.
+    /// nothing; with fewer, what the promoted one lacks; with none, the last moments. While there are fewer, appends
+    /// are UNAVAILABLE. Not for a Cluster.
     #[arg(long, default_value_t = 0, value_name = "N")]
     redis_wait: u32,
     /// PEM file with the certificates to trust, in place of the system's: for rediss:// with an authority of your own.

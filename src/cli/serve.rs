@@ -214,7 +214,8 @@ impl Port {
             for found in lookup_host(address).await? {
                 let bind = || {
                     let socket = if found.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-                    // What a predecessor's connections left doesn't count. Without a number, one that nobody has is wanted.
+                    // What a predecessor's connections left doesn't count. Without a number, one that nobody has is
+                    // wanted.
                     socket.set_reuseaddr(cfg!(unix) && found.port() != 0)?;
                     socket.bind(found).map(|()| socket)
                 };

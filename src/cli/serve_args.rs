@@ -92,8 +92,8 @@ pub(super) struct RequestArgs {
     /// future would stay the newest of its user's history for ever.
     #[arg(long, default_value = "24h", value_parser = parse_duration, value_name = "DURATION")]
     max_event_lead: Duration,
-    /// How long the device may be at one batch before this replica is no longer ready: one that hangs answers nothing, and
-    /// fails nothing either.
+    /// How long the device may be at one batch before this replica is no longer ready: one that hangs answers nothing,
+    /// and fails nothing either.
     #[arg(long, default_value = "10s", value_parser = parse_time, value_name = "DURATION")]
     device_timeout: Duration,
     /// Unary appends at once; more are RESOURCE_EXHAUSTED.
@@ -105,8 +105,8 @@ pub(super) struct RequestArgs {
     /// Events of one stream that go to the store in one call, at most.
     #[arg(long, default_value_t = 256, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     stream_window: u32,
-    /// Events of all streams that go to the store at once: streams take turns, and are not read meanwhile. As many as the
-    /// store takes within a fraction of --store-timeout, since whatever else it is asked waits behind them.
+    /// Events of all streams that go to the store at once: streams take turns, and are not read meanwhile. As many as
+    /// the store takes within a fraction of --store-timeout, since whatever else it is asked waits behind them.
     #[arg(long, default_value_t = Concurrency::default().stream_events, value_parser = parse_count, value_name = "N")]
     max_stream_events: usize,
     /// GetHistory and DeleteHistory at once; more are RESOURCE_EXHAUSTED.
@@ -128,7 +128,8 @@ pub(super) struct HistoryArgs {
     /// Clicks that wait for their search, per user.
     #[arg(long, default_value_t = HistoryOptions::default().max_pending_clicks, value_name = "N")]
     max_pending_clicks: usize,
-    /// Events older than this are dropped and refused as TOO_OLD; `0s` keeps them for ever, as a replay of old logs needs.
+    /// Events older than this are dropped and refused as TOO_OLD; `0s` keeps them for ever, as a replay of old logs
+    /// needs.
     #[arg(long, default_value = "365d", value_parser = parse_duration, value_name = "DURATION")]
     time_to_live: Duration,
     /// How long the store may take for a call before it counts as unavailable.
@@ -167,8 +168,8 @@ pub(super) struct ConnectionArgs {
     /// How long the answer to such a ping may take.
     #[arg(long, default_value = "10s", value_parser = parse_time, value_name = "DURATION")]
     keepalive_timeout: Duration,
-    /// After which connections are asked to reconnect and AppendEvents streams end (UNAVAILABLE with RetryInfo, after the
-    /// acknowledgement of what was read), so that new replicas get traffic. Default: never.
+    /// After which connections are asked to reconnect and AppendEvents streams end (UNAVAILABLE with RetryInfo, after
+    /// the acknowledgement of what was read), so that new replicas get traffic. Default: never.
     #[arg(long, value_parser = parse_time, value_name = "DURATION")]
     max_connection_age: Option<Duration>,
     /// How long running requests and streams may take to end after SIGTERM.

@@ -3,8 +3,9 @@
 #[cfg(unix)]
 use tokio::signal::unix::{self, SignalKind};
 
-/// Signals of one kind. `tokio::signal::ctrl_c` listens from its first poll on: what comes before a task that awaits it first
-/// runs is lost, or ends the process. This listens from the moment it is made. Where there are no such signals, none comes.
+/// Signals of one kind. `tokio::signal::ctrl_c` listens from its first poll on: what comes before a task that awaits it
+/// first runs is lost, or ends the process. This listens from the moment it is made. Where there are no such signals,
+/// none comes.
 pub(super) struct Signals {
     #[cfg(unix)]
     signals: Option<unix::Signal>,

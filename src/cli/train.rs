@@ -54,7 +54,8 @@ pub struct Args {
     /// Start afresh and replace the bundle, checkpoints and curves that are there.
     #[arg(long, conflicts_with = "resume")]
     force: bool,
-    /// Directory for checkpoints and TensorBoard files (`tensorboard --logdir DIR`). [default: the bundle's name + ".run"]
+    /// Directory for checkpoints and TensorBoard files (`tensorboard --logdir DIR`). [default: the bundle's name +
+    /// ".run"]
     #[arg(long, value_name = "DIR")]
     run_dir: Option<PathBuf>,
     /// Also save a checkpoint every N steps, for epochs of hours; 0: only after each epoch.

@@ -28,8 +28,9 @@ impl Catalogue {
     }
 }
 
-/// The item attribute that is no value but a list, [`EntityTable::words`]. Models embed it as the mean over the words of the
-/// item's caption, in the table that the words of queries are in, so that an item and the queries that ask for it begin alike.
+/// The item attribute that is no value but a list, [`EntityTable::words`]. Models embed it as the mean over the words
+/// of the item's caption, in the table that the words of queries are in, so that an item and the queries that ask for
+/// it begin alike.
 pub const ITEM_WORDS: &str = "words";
 
 /// One kind of entity: ids, and attributes by row.
@@ -41,8 +42,8 @@ pub struct EntityTable {
     pub first_row: u32,
     /// Attributes besides the id itself, e.g. a category.
     pub attributes: Vec<Attribute>,
-    /// Rows of [`Catalogue::words`]: of queries those of their text, of items those of their caption where the logs have
-    /// one; of the other tables none.
+    /// Rows of [`Catalogue::words`]: of queries those of their text, of items those of their caption where the logs
+    /// have one; of the other tables none.
     pub words: WordLists,
 }
 

@@ -71,7 +71,8 @@ impl Catalogue {
         let description = Description::read(&dir.join("catalogue.json"))?;
         let sources = read_table(dir, "sources", NOT_PADDED, &description.sources)?;
         let words = read_table(dir, "words", PADDED, &description.words)?;
-        // A converted bundle may have no word texts: the rows its queries' words may take are then the model's to check.
+        // A converted bundle may have no word texts: the rows its queries' words may take are then the model's to
+        // check.
         let word_rows = if words.ids.is_empty() { u32::MAX } else { table_rows(&words) };
         let users = read_table(dir, "users", NOT_PADDED, &description.users)?;
         let with_words = |name: &str, table: &TableDescription, before: bool| {

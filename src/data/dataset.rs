@@ -52,8 +52,8 @@ pub enum DatasetError {
 pub struct Statistics {
     /// Users with at least one action.
     pub users: u64,
-    /// Items of the catalogue: every row of `item_features.csv`, acted upon or not, and clicked items that it lacks. How
-    /// many were acted upon is in the import's report.
+    /// Items of the catalogue: every row of `item_features.csv`, acted upon or not, and clicked items that it lacks.
+    /// How many were acted upon is in the import's report.
     pub items: u64,
     /// Distinct queries.
     pub queries: u64,
@@ -153,9 +153,9 @@ pub(super) struct Columns {
 }
 
 impl Dataset {
-    /// The same data set, where `learned` with the validation interactions in the training part and none left to validate on:
-    /// for learning once more from all that lies before the test, when validation has said how, and for whatever is compared
-    /// with what did.
+    /// The same data set, where `learned` with the validation interactions in the training part and none left to
+    /// validate on: for learning once more from all that lies before the test, when validation has said how, and for
+    /// whatever is compared with what did.
     pub fn with_validation_learned(&self, learned: bool) -> Self {
         Self { validation_learned: learned, ..self.clone() }
     }
@@ -208,8 +208,8 @@ impl Dataset {
         self.search_times(target.user).partition_point(|&search| search < time)
     }
 
-    /// How many of a user's searches are training: those that lie strictly before the first interaction that is not, or all
-    /// where there is none.
+    /// How many of a user's searches are training: those that lie strictly before the first interaction that is not, or
+    /// all where there is none.
     pub fn training_searches(&self, user: u32) -> usize {
         let times = self.recommendation_times(user);
         let end = times.get(self.learned(user)).copied().unwrap_or(i64::MAX);

@@ -42,8 +42,8 @@ pub struct UserFeatures {
     pub recommendations: Vec<u32>,
     /// Searches, oldest first, at most `HistoryLimits::searches`.
     pub searches: Vec<SearchFeatures>,
-    /// The moment that is asked about, in milliseconds since 1970: whatever a model knows besides the history (a graph of
-    /// all users' clicks) counts only as far as it is older. `None` in serving: that is now, and all of it is past.
+    /// The moment that is asked about, in milliseconds since 1970: whatever a model knows besides the history (a graph
+    /// of all users' clicks) counts only as far as it is older. `None` in serving: that is now, and all of it is past.
     pub as_of: Option<i64>,
 }
 
@@ -179,8 +179,8 @@ impl Featurizer {
         }
     }
 
-    /// The newest items that the catalogue has, as many as the model sees: their indices and rows, oldest first, and how
-    /// many were looked up. Looked up as many at a time as are still wanted.
+    /// The newest items that the catalogue has, as many as the model sees: their indices and rows, oldest first, and
+    /// how many were looked up. Looked up as many at a time as are still wanted.
     fn newest_known(&self, items: &[ItemId]) -> (Vec<usize>, Vec<u32>, usize) {
         let (mut events, mut rows, mut end) = (vec![], vec![], items.len());
         while end > 0 && rows.len() < self.limits.recommendations {

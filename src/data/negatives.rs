@@ -67,8 +67,8 @@ enum Source {
 }
 
 impl EvaluationNegatives {
-    /// `count` items per user, uniform among those outside the user's whole sequence. Drawn when they are asked for, from
-    /// the seed and the user: the same whoever else is evaluated.
+    /// `count` items per user, uniform among those outside the user's whole sequence. Drawn when they are asked for,
+    /// from the seed and the user: the same whoever else is evaluated.
     pub fn sampled(count: usize, seed: u64) -> Self {
         Self { source: Source::Sampled { count, seed } }
     }
@@ -76,8 +76,8 @@ impl EvaluationNegatives {
     /// A text file, plain or .gz: a line per user, `user_id` and then item ids, separated by white space.
     ///
     /// # Errors
-    /// For a file that can't be read, and for a line with an unknown user or item, with an item twice, without items, or
-    /// with a user who had a line before.
+    /// For a file that can't be read, and for a line with an unknown user or item, with an item twice, without items,
+    /// or with a user who had a line before.
     pub fn read(path: &Path, catalogue: &Catalogue) -> Result<Self, NegativesError> {
         let io_error = |source| NegativesError::Io { path: path.to_owned(), source };
         let file = std::fs::File::open(path).map_err(io_error)?;

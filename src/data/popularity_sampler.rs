@@ -20,7 +20,8 @@ pub struct PopularitySampler {
 }
 
 impl PopularitySampler {
-    /// `clicks` by item row ([`Dataset::popularity`](super::Dataset::popularity)), `first_item` the first row that is an item.
+    /// `clicks` by item row ([`Dataset::popularity`](super::Dataset::popularity)), `first_item` the first row that is
+    /// an item.
     ///
     /// # Errors
     /// If there are fewer than two items: then no item is a negative of another. Without any click, all items are
@@ -63,8 +64,8 @@ impl PopularitySampler {
     }
 
     /// `count` item rows, distinct and none of `excluded`, appended to `negatives`. Where a user has clicked nearly
-    /// everything popular, the rest is drawn uniformly from what is left; where less than `count` is left, items repeat,
-    /// and a user who has clicked everything gets any items but `excluded`'s last, which is the target.
+    /// everything popular, the rest is drawn uniformly from what is left; where less than `count` is left, items
+    /// repeat, and a user who has clicked everything gets any items but `excluded`'s last, which is the target.
     pub fn sample(&self, excluded: &[u32], count: usize, rng: &mut ChaCha8Rng, negatives: &mut Vec<u32>) {
         let start = negatives.len();
         for _ in 0..count {

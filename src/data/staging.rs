@@ -108,8 +108,8 @@ impl Drop for StagedDirectory {
     }
 }
 
-/// The directory that is meant, in one that exists, without links and `..` on the way: what is renamed may be part of the
-/// way, and what a link points to may lie on another disk.
+/// The directory that is meant, in one that exists, without links and `..` on the way: what is renamed may be part of
+/// the way, and what a link points to may lie on another disk.
 fn resolved(target: &Path) -> Result<PathBuf, DatasetError> {
     if target.exists() {
         return target.canonicalize().map_err(DatasetError::io(target));

@@ -40,8 +40,9 @@ impl Vocabulary {
         self.find(hash, entry).unwrap_or_else(|| self.add(hash, entry))
     }
 
-    /// Adds many entries, none of which may be there already; those before one that is are added, and its place is returned.
-    /// Where the vocabulary is large, a block of entries waits for memory together, as in [`get_all`](Self::get_all).
+    /// Adds many entries, none of which may be there already; those before one that is are added, and its place is
+    /// returned. Where the vocabulary is large, a block of entries waits for memory together, as in
+    /// [`get_all`](Self::get_all).
     ///
     /// # Panics
     /// With more than `u32::MAX` entries.
@@ -87,9 +88,9 @@ impl Vocabulary {
         self.table.find(hash, |&n| slice(&self.text, &self.ends, n) == entry).copied()
     }
 
-    /// The numbers of many entries. Each is some five reads, one after the other, of places that are in no cache where the
-    /// vocabulary is large; here each of them is made for a block of entries at once, so that the processor waits for all of
-    /// the block together.
+    /// The numbers of many entries. Each is some five reads, one after the other, of places that are in no cache where
+    /// the vocabulary is large; here each of them is made for a block of entries at once, so that the processor waits
+    /// for all of the block together.
     pub fn get_all<S: AsRef<str>>(&self, entries: &[S]) -> Vec<Option<u32>> {
         let mut numbers = Vec::with_capacity(entries.len());
         for entries in entries.chunks(BLOCK) {

@@ -8,8 +8,8 @@ pub struct RankedItem {
     /// Place in the request's candidate list.
     pub candidate: usize,
     /// σ of the model's logit, in [0, 1]: the probability of a click for a model that was trained to tell clicks from
-    /// negatives (binary cross-entropy, `--recipe paper`); for one that was trained to choose among candidates (softmax,
-    /// `--recipe best`) it orders the candidates of an answer, and no more.
+    /// negatives (binary cross-entropy, `--recipe paper`); for one that was trained to choose among candidates
+    /// (softmax, `--recipe best`) it orders the candidates of an answer, and no more.
     pub score: f32,
 }
 

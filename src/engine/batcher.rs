@@ -19,8 +19,8 @@ pub(super) struct BatchLimits {
     pub(super) budget: usize,
     /// How long the first may wait for others while the device is idle.
     pub(super) delay: Duration,
-    /// Into how many batches what waits is divided, as far as there are requests: threads of a CPU are all as fast, and one
-    /// that took all would leave the others idle. A GPU is best with as much as fits.
+    /// Into how many batches what waits is divided, as far as there are requests: threads of a CPU are all as fast, and
+    /// one that took all would leave the others idle. A GPU is best with as much as fits.
     pub(super) shares: NonZeroUsize,
 }
 

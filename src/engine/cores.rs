@@ -1,11 +1,11 @@
 //! How calls of the model share the cores of a CPU.
 //!
-//! A call on all cores is the quickest answer, but threads that work on one call wait for each other at its beginning and
-//! its end, the more of them the longer. So several threads may call the model (`--device-threads`): each has its share of
-//! the cores, and all of them while others call seldom.
+//! A call on all cores is the quickest answer, but threads that work on one call wait for each other at its beginning
+//! and its end, the more of them the longer. So several threads may call the model (`--device-threads`): each has its
+//! share of the cores, and all of them while others call seldom.
 //!
-//! No call runs in the pool of the process: a model that is loaded meanwhile fills its tables there, and calls would wait
-//! for all of it.
+//! No call runs in the pool of the process: a model that is loaded meanwhile fills its tables there, and calls would
+//! wait for all of it.
 
 use std::{
     num::NonZeroUsize,
@@ -26,8 +26,8 @@ struct Shared {
     /// Threads on all cores, for a call that spreads.
     all: ThreadPool,
     calls: AtomicUsize,
-    /// Whether one does. No second one may meanwhile: a thread of a pool that waits at the end of one call would begin with
-    /// the other, and answer the first after it.
+    /// Whether one does. No second one may meanwhile: a thread of a pool that waits at the end of one call would begin
+    /// with the other, and answer the first after it.
     spread: AtomicBool,
 }
 
@@ -39,8 +39,8 @@ pub(super) struct Lane<'a> {
 }
 
 impl Cores {
-    /// Divided into so many shares, one for each thread that calls the model; into a single one where the device is a GPU,
-    /// which the threads beside it use in turns.
+    /// Divided into so many shares, one for each thread that calls the model; into a single one where the device is a
+    /// GPU, which the threads beside it use in turns.
     ///
     /// # Panics
     /// If the system starts no more threads.
@@ -71,7 +71,8 @@ impl Cores {
 }
 
 impl Lane<'_> {
-    /// Calls `compute` on this thread's share of the cores, or on all of them while at least half of them would be idle.
+    /// Calls `compute` on this thread's share of the cores, or on all of them while at least half of them would be
+    /// idle.
     pub(super) fn compute(&self, compute: impl FnOnce() + Send) {
         let Some(shared) = &self.cores.shared else { return compute() };
         let calls = shared.calls.fetch_add(1, Ordering::Relaxed) + 1;

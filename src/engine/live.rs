@@ -4,8 +4,8 @@ use std::time::{Duration, SystemTime};
 
 use crate::{data::Featurizer, domain::ModelVersion, model::RankingModel};
 
-/// A loaded model. Requests hold it by `Arc` from featurizing to their answer, so that each answer comes from one version
-/// and the old model is freed when its last request ends.
+/// A loaded model. Requests hold it by `Arc` from featurizing to their answer, so that each answer comes from one
+/// version and the old model is freed when its last request ends.
 pub struct LoadedModel {
     /// Computes.
     pub ranker: Box<dyn RankingModel>,

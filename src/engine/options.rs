@@ -10,19 +10,19 @@ use crate::{
 /// How much may wait, how much is computed at once, how much is remembered. Flatten it into a command's options.
 #[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
 pub struct EngineOptions {
-    /// Ranks under way: those whose history is read, that wait for the device or that it computes. The next one is refused
-    /// at once. Enough for the bursts you expect within your callers' deadlines: what can't be answered in time is better
-    /// refused.
+    /// Ranks under way: those whose history is read, that wait for the device or that it computes. The next one is
+    /// refused at once. Enough for the bursts you expect within your callers' deadlines: what can't be answered in time
+    /// is better refused.
     #[arg(long, default_value_t = EngineOptions::default().max_queued_requests, value_name = "N")]
     pub max_queued_requests: usize,
-    /// Candidates of the Ranks under way: what bounds the wait when requests differ in size. Default: 131072 on CPU, at about
-    /// 1 µs each on two cores an eighth of a second; 524288 on GPU, or four batches, so that some wait while others are
-    /// computed.
+    /// Candidates of the Ranks under way: what bounds the wait when requests differ in size. Default: 131072 on CPU, at
+    /// about 1 µs each on two cores an eighth of a second; 524288 on GPU, or four batches, so that some wait while
+    /// others are computed.
     #[arg(long, value_name = "N")]
     pub max_queued_candidates: Option<usize>,
     /// How much one batch holds, in history events to encode (padding included) plus candidates to score. More helps a
-    /// GPU; on a CPU it only makes the first of a batch wait for the last. Default: 4096 on CPU, 131072 on GPU. A request
-    /// that is larger runs alone.
+    /// GPU; on a CPU it only makes the first of a batch wait for the last. Default: 4096 on CPU, 131072 on GPU. A
+    /// request that is larger runs alone.
     #[arg(long, value_name = "N")]
     pub batch_budget: Option<NonZeroUsize>,
     /// Requests in one batch, whatever their size.
@@ -32,8 +32,8 @@ pub struct EngineOptions {
     /// once; more pays only where the device is much faster on full batches and the load is steady.
     #[arg(long, default_value = "0s", value_parser = parse_duration, value_name = "DURATION")]
     pub max_delay: Duration,
-    /// Memory for encoded users, e.g. "512MiB"; on the device, where that is a GPU. At 175 events of dimension 48 a user
-    /// takes some 38 kB. A user found there costs scoring only, until the next event.
+    /// Memory for encoded users, e.g. "512MiB"; on the device, where that is a GPU. At 175 events of dimension 48 a
+    /// user takes some 38 kB. A user found there costs scoring only, until the next event.
     #[arg(long, default_value = "512MiB", value_parser = parse_bytes, value_name = "BYTES")]
     pub user_cache_bytes: u64,
     /// Memory for vectors that are computed by item when a model is loaded, on a CPU, e.g. "8GiB": 1,408 bytes per item
@@ -45,14 +45,14 @@ pub struct EngineOptions {
     /// thousandth.
     #[arg(long)]
     pub reduced_precision: bool,
-    /// Threads that call the model. On a CPU a single one's calls use all cores; several divide the cores and the requests
-    /// that wait among them, which answers more requests/s, each of them more slowly: try it where a server has many cores
-    /// (`RAYON_NUM_THREADS` says how many are used). On a GPU a second one prepares a batch while the device computes the
-    /// other: more candidates/s where the GPU, not the cores beside it, is the limit.
+    /// Threads that call the model. On a CPU a single one's calls use all cores; several divide the cores and the
+    /// requests that wait among them, which answers more requests/s, each of them more slowly: try it where a server
+    /// has many cores (`RAYON_NUM_THREADS` says how many are used). On a GPU a second one prepares a batch while the
+    /// device computes the other: more candidates/s where the GPU, not the cores beside it, is the limit.
     #[arg(long, default_value_t = EngineOptions::default().device_threads, value_name = "N")]
     pub device_threads: NonZeroUsize,
-    /// Items of one answer that are explained, the first of its order. An explanation has six numbers per item and event:
-    /// 10,000 items with long histories would be tens of megabytes.
+    /// Items of one answer that are explained, the first of its order. An explanation has six numbers per item and
+    /// event: 10,000 items with long histories would be tens of megabytes.
     #[arg(long, default_value_t = EngineOptions::default().max_explained, value_name = "N")]
     pub max_explained: usize,
 }

@@ -1,7 +1,7 @@
 //! What waits for the device: the one place where requests and device threads meet.
 //!
-//! A request leaves it in exactly one way, decided under its lock: into a batch, or because nobody waits for it any more.
-//! That is what makes "no model time was spent on it" a fact that can be counted.
+//! A request leaves it in exactly one way, decided under its lock: into a batch, or because nobody waits for it any
+//! more. That is what makes "no model time was spent on it" a fact that can be counted.
 
 use std::{
     collections::VecDeque,
@@ -139,9 +139,9 @@ impl Queue {
 }
 
 impl State {
-    /// One batch of the oldest entry and what fits beside it, at most this thread's share of what waits. Requests of another
-    /// model are passed over, as during a swap; a request that doesn't fit ends the batch, so that small ones don't overtake
-    /// a large one for ever.
+    /// One batch of the oldest entry and what fits beside it, at most this thread's share of what waits. Requests of
+    /// another model are passed over, as during a swap; a request that doesn't fit ends the batch, so that small ones
+    /// don't overtake a large one for ever.
     fn form_batch(&mut self, limits: &BatchLimits, cache: &UserCache) -> Option<Batch> {
         let mut batch: Option<Batch> = None;
         let mut index = 0;
@@ -149,8 +149,8 @@ impl State {
         while index < self.entries.len() && batch.as_ref().is_none_or(|batch| batch.members.len() < share) {
             let entry = &self.entries[index];
             if entry.reply.is_closed() || entry.job.deadline.is_past() {
-                // Its own timer is late, or its caller is about to remove it. The answer is sent under the lock: a caller
-                // that no longer finds its entry finds the answer.
+                // Its own timer is late, or its caller is about to remove it. The answer is sent under the lock: a
+                // caller that no longer finds its entry finds the answer.
                 let _ = self.take(index).reply.send(Reply::ExpiredInQueue);
                 continue;
             }

@@ -1,7 +1,8 @@
 //! Encoded users, bounded in bytes.
 //!
-//! An entry answers only for one history version and one model version. It is stored under the user alone, so that a new
-//! state of a user takes the place of the old one instead of waiting to be evicted, and an erased user can be dropped.
+//! An entry answers only for one history version and one model version. It is stored under the user alone, so that a
+//! new state of a user takes the place of the old one instead of waiting to be evicted, and an erased user can be
+//! dropped.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

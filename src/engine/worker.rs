@@ -148,8 +148,8 @@ impl Worker {
         self.metrics.device_time(Stage::Score, score_started.elapsed());
     }
 
-    /// Encodes the batch's users and remembers them. If that fails, one by one: a user that the model can't encode fails
-    /// only its own requests.
+    /// Encodes the batch's users and remembers them. If that fails, one by one: a user that the model can't encode
+    /// fails only its own requests.
     fn encode(&self, batch: &Batch) -> Vec<Result<UserState, EngineError>> {
         let ranker = &*batch.model.ranker;
         let users: Vec<&UserFeatures> =

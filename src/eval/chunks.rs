@@ -8,8 +8,8 @@ const CPU_CHUNK: usize = 64;
 /// Users per call of the model on another device, which is filled by one call at a time.
 const DEVICE_CHUNK: usize = 1024;
 
-/// Results of chunks in order. On the CPU chunks are spread over the cores: matrices of so few users are too small to be
-/// split themselves.
+/// Results of chunks in order. On the CPU chunks are spread over the cores: matrices of so few users are too small to
+/// be split themselves.
 pub(crate) fn in_chunks<T: Sync, R: Send, E: Send>(
     device: &Device,
     users: &[T],

@@ -71,8 +71,8 @@ pub struct Evaluator<'a> {
 }
 
 impl<'a> Evaluator<'a> {
-    /// For models whose rows `featurizer`'s catalogue describes. Where that is not the data set's own, rows are translated
-    /// by id.
+    /// For models whose rows `featurizer`'s catalogue describes. Where that is not the data set's own, rows are
+    /// translated by id.
     ///
     /// # Errors
     /// If the two catalogues have no items or no users in common.
@@ -113,7 +113,8 @@ impl<'a> Evaluator<'a> {
         Ok(ranks)
     }
 
-    /// Every target's click, for a model that has something to fit to it; so many of its negatives at most, evenly spaced.
+    /// Every target's click, for a model that has something to fit to it; so many of its negatives at most, evenly
+    /// spaced.
     ///
     /// # Errors
     /// If a user has no negatives, the clicked item is one of them, or a candidate is outside the model's catalogue.

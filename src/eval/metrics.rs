@@ -13,8 +13,8 @@ pub struct Rank(pub u32);
 pub struct RankError(pub usize);
 
 impl Rank {
-    /// The rank of the first of `scores` among the others. Ties count against it: a model that gives every candidate the
-    /// same score knows nothing, and must not look good for it.
+    /// The rank of the first of `scores` among the others. Ties count against it: a model that gives every candidate
+    /// the same score knows nothing, and must not look good for it.
     ///
     /// # Errors
     /// If a score is NaN.
@@ -31,7 +31,8 @@ impl Rank {
         f64::from(u8::from(self.0 < cutoff))
     }
 
-    /// Normalised discounted cumulative gain: with one relevant item, 1 / log2(2 + rank) among the first `cutoff`, else 0.
+    /// Normalised discounted cumulative gain: with one relevant item, 1 / log2(2 + rank) among the first `cutoff`, else
+    /// 0.
     pub fn ndcg(self, cutoff: u32) -> f64 {
         if self.0 < cutoff { 1.0 / (f64::from(self.0) + 2.0).log2() } else { 0.0 }
     }

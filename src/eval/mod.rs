@@ -1,9 +1,8 @@
 //! How well a model ranks: leave-one-out, the clicked item among sampled negatives, six metrics.
 //!
-//! [`Evaluator`] asks any [`RankingModel`](crate::model::RankingModel) as serving does, through `encode` and `score`, and
-//! keeps every user's rank, from which [`Metrics`] follow. [`popularity_ranks`] and the [`HandmadeScore`] are what a model has
-//! to beat.
-//! [`LiveJoin`] measures what was really shown.
+//! [`Evaluator`] asks any [`RankingModel`](crate::model::RankingModel) as serving does, through `encode` and `score`,
+//! and keeps every user's rank, from which [`Metrics`] follow. [`popularity_ranks`] and the [`HandmadeScore`] are what
+//! a model has to beat. [`LiveJoin`] measures what was really shown.
 
 mod chunks;
 mod evaluator;

@@ -60,8 +60,8 @@ impl RowMap {
         self.items[item as usize]
     }
 
-    /// What the bundle's model sees of a history in the data set's rows. As in serving, items that the bundle doesn't know
-    /// are left out, an unknown query keeps its known words, and an unknown user is the mean user.
+    /// What the bundle's model sees of a history in the data set's rows. As in serving, items that the bundle doesn't
+    /// know are left out, an unknown query keeps its known words, and an unknown user is the mean user.
     pub fn features(&self, user: u32, history: RowHistory<'_>, featurizer: &Featurizer) -> UserFeatures {
         let recommendations: Vec<u32> = history.recommendations.iter().filter_map(|&item| self.item(item)).collect();
         let catalogue = featurizer.catalogue();

@@ -92,7 +92,8 @@ fn a_permuted_catalogue_gives_the_same_ranks() {
     let dataset = dataset();
     let negatives = EvaluationNegatives::sampled(20, 3);
     let targets = dataset.targets(Split::Test);
-    // Two items fewer that nobody needs, and 17 rows of items that the data doesn't have before the others: distances stay.
+    // Two items fewer that nobody needs, and 17 rows of items that the data doesn't have before the others: distances
+    // stay.
     let mut catalogue = (*dataset.catalogue).clone();
     catalogue.items.ids = (0..17).map(|n| format!("new{n}")).chain((1..=50).map(|n| format!("i{n}"))).collect();
     catalogue.users.ids = (0..200).rev().map(|n| format!("u{n}")).collect();

@@ -6,8 +6,8 @@ use crate::eval::Metrics;
 /// Below it a difference is marked, as in the paper.
 pub(super) const SIGNIFICANT: f64 = 0.01;
 
-/// Two rows compared user by user in one metric. Each user's metric is averaged over a row's seeds first, so that there is
-/// one difference per user.
+/// Two rows compared user by user in one metric. Each user's metric is averaged over a row's seeds first, so that there
+/// is one difference per user.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Comparison {
     /// As in [`Metrics::NAMES`].

@@ -6,7 +6,8 @@ use crate::{
     plot::{Axis, LineChart, LinePoint, LineSeries, Side},
 };
 
-/// NDCG@10 (left) and MRR (right) of the rows that vary `setting`, with error bars over seeds; nothing without any such row.
+/// NDCG@10 (left) and MRR (right) of the rows that vary `setting`, with error bars over seeds; nothing without any such
+/// row.
 pub fn line_chart(rows: &[Row], setting: &str, label: &str) -> Option<LineChart> {
     let value = |row: &Row| row.settings.iter().find(|(name, _)| name == setting).map(|(_, value)| value.clone());
     let (ticks, rows): (Vec<String>, Vec<&Row>) = rows.iter().filter_map(|row| Some((value(row)?, row))).unzip();

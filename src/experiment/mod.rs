@@ -1,9 +1,9 @@
-//! The paper's evaluation on any data set: what is declared is trained with every seed under one protocol, and reported with
-//! deviations and significance.
+//! The paper's evaluation on any data set: what is declared is trained with every seed under one protocol, and reported
+//! with deviations and significance.
 //!
-//! [`Variant`]s are declared by [`studies`] (the paper's tables) or by a file ([`Grid`]), from one [`Base`] → [`Runner`]
-//! trains each with each seed, unless [`RunStore`] has that run already → [`RunRecord`]s, one file per run → [`Row`]s,
-//! which [`Report`] prints and [`Comparison`] tests.
+//! [`Variant`]s are declared by [`studies`] (the paper's tables) or by a file ([`Grid`]), from one [`Base`] →
+//! [`Runner`] trains each with each seed, unless [`RunStore`] has that run already → [`RunRecord`]s, one file per run →
+//! [`Row`]s, which [`Report`] prints and [`Comparison`] tests.
 //!
 //! Whatever a study selects, it selects on validation; the test interactions are only reported.
 

@@ -15,7 +15,7 @@ use crate::{
 pub struct RunConfig {
     /// The model.
     pub model: ModelConfig,
-    /// Of the program's code for it, and of [`RANKING`].
+    /// Of the code that learns it and ranks with it.
     #[serde(default, skip_serializing_if = "is_first")]
     pub revision: u32,
     /// The recipe, seed included.
@@ -26,7 +26,8 @@ pub struct RunConfig {
     pub candidates: Candidates,
 }
 
-/// Grows when the same model ranks otherwise than before. 1: by logits, which tell apart what probabilities round to one.
+/// Grows when the same model ranks otherwise than before. 1: by logits, which tell apart what probabilities round to
+/// one.
 const RANKING: u32 = 1;
 
 /// A hash of a [`RunConfig`]: the run's file name.
@@ -36,7 +37,8 @@ pub struct RunKey(String);
 /// Settings that came later than the first finished runs, with the values that those had.
 const LATER: [&str; 2] = [r#""item_projection":true,"#, r#""optimizer":"adam","#];
 
-/// The first 20 digits of a hash of something's JSON without [`LATER`], so that a new version finds the runs of an old one.
+/// The first 20 digits of a hash of something's JSON without [`LATER`], so that a new version finds the runs of an old
+/// one.
 pub(super) fn hash<T: Serialize>(value: &T) -> String {
     let json = serde_json::to_string(value).expect("configurations and records have string keys only");
     let json = LATER.iter().fold(json, |json, setting| json.replace(setting, ""));

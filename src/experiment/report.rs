@@ -162,8 +162,8 @@ impl Report {
         validated.max_by(|(a, _), (b, _)| a.total_cmp(b)).map(|(_, row)| row)
     }
 
-    /// The best row with the second best in every metric; where one of them wasn't trained, the two best that were; then,
-    /// where rows are steps, each with the one before.
+    /// The best row with the second best in every metric; where one of them wasn't trained, the two best that were;
+    /// then, where rows are steps, each with the one before.
     fn comparisons(&self) -> Vec<Comparison> {
         let best = (0..METRICS).filter_map(|metric| self.best_with_second(metric, |_| true));
         let trained = (0..METRICS).filter_map(|metric| {

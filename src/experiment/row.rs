@@ -83,7 +83,8 @@ impl Row {
         let users = self.ranks.first().map_or(0, Vec::len);
         let value = |rank: Rank| Metrics::of([rank]).values()[metric];
         let mean = |user: usize| {
-            // In one order: the same ranks by other seeds are the same mean to the last bit, and no difference to a test.
+            // In one order: the same ranks by other seeds are the same mean to the last bit, and no difference to a
+            // test.
             let mut values: Vec<f64> = self.ranks.iter().map(|ranks| value(ranks[user])).collect();
             values.sort_by(f64::total_cmp);
             values.iter().sum::<f64>() / values.len() as f64

@@ -62,8 +62,8 @@ pub struct Finished {
 }
 
 impl Runner<'_> {
-    /// Makes the runs that are missing. Goes through all variants with the first seed, then the second: stopped early, the
-    /// table is complete with fewer seeds. A run that fails is noted and the others go on.
+    /// Makes the runs that are missing. Goes through all variants with the first seed, then the second: stopped early,
+    /// the table is complete with fewer seeds. A run that fails is noted and the others go on.
     ///
     /// # Errors
     /// If finished runs can't be kept, or there is nothing to evaluate.
@@ -122,8 +122,9 @@ impl Runner<'_> {
         Ok(finished)
     }
 
-    /// How fast each of these answers, for as long each as the budget says; with weights as they begin, since time depends on
-    /// sizes only. All are measured now and in turn: runs are made at different times, on machines that do other things.
+    /// How fast each of these answers, for as long each as the budget says; with weights as they begin, since time
+    /// depends on sizes only. All are measured now and in turn: runs are made at different times, on machines that do
+    /// other things.
     ///
     /// # Errors
     /// If a model can't be made, or fails.

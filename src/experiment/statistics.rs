@@ -35,7 +35,8 @@ pub struct PairedTest {
     pub p: f64,
 }
 
-/// Student's t-test on `differences`: whether their mean is 0. Nothing where fewer than two or all equal leave it undefined.
+/// Student's t-test on `differences`: whether their mean is 0. Nothing where fewer than two or all equal leave it
+/// undefined.
 pub fn paired_t_test(differences: &[f64]) -> Option<PairedTest> {
     let Spread { mean, deviation } = Spread::of(differences.iter().copied());
     let error = deviation.filter(|&deviation| deviation > 0.0)? / (differences.len() as f64).sqrt();
@@ -44,9 +45,10 @@ pub fn paired_t_test(differences: &[f64]) -> Option<PairedTest> {
     Some(PairedTest { statistic: t, p: (2.0 * distribution.sf(t.abs())).min(1.0) })
 }
 
-/// Wilcoxon's signed-rank test on `differences`: whether they are symmetric about 0. Zeros are left out, ties share their
-/// mean rank. Exact for up to 50 differences without zeros and ties, else by the normal approximation with the variance
-/// corrected for ties and without continuity correction, as `scipy.stats.wilcoxon` does. Nothing if all are zero.
+/// Wilcoxon's signed-rank test on `differences`: whether they are symmetric about 0. Zeros are left out, ties share
+/// their mean rank. Exact for up to 50 differences without zeros and ties, else by the normal approximation with the
+/// variance corrected for ties and without continuity correction, as `scipy.stats.wilcoxon` does. Nothing if all are
+/// zero.
 pub fn wilcoxon_signed_rank(differences: &[f64]) -> Option<PairedTest> {
     let mut nonzero: Vec<f64> = differences.iter().copied().filter(|&difference| difference != 0.0).collect();
     nonzero.sort_by(|a, b| a.abs().total_cmp(&b.abs()));
@@ -104,8 +106,8 @@ mod tests {
 
     #[test]
     fn t_test_of_students_sleep_data() {
-        // Extra hours of sleep by two drugs (Student 1908): t = 4.0621 with 9 degrees of freedom, p = 0.002833, as in R's
-        // documentation of t.test.
+        // Extra hours of sleep by two drugs (Student 1908): t = 4.0621 with 9 degrees of freedom, p = 0.002833, as in
+        // R's documentation of t.test.
         let differences = [1.2, 2.4, 1.3, 1.3, 0.0, 1.0, 1.8, 0.8, 4.6, 1.4];
         let test = paired_t_test(&differences).unwrap();
         assert_close(test.statistic, 4.0621, 5e-5);
@@ -125,8 +127,8 @@ mod tests {
         assert_eq!(paired_t_test(&[]), None);
     }
 
-    /// SciPy's documentation of `wilcoxon` (differences in height of cross- and self-fertilised corn plants): statistic 24,
-    /// p = 0.041259765625.
+    /// SciPy's documentation of `wilcoxon` (differences in height of cross- and self-fertilised corn plants): statistic
+    /// 24, p = 0.041259765625.
     #[test]
     fn signed_rank_of_scipys_example() {
         let corn = [6.0, 8.0, 14.0, 16.0, 23.0, 24.0, 28.0, 29.0, 41.0, -48.0, 49.0, 56.0, 60.0, -67.0, 75.0];

@@ -1,7 +1,7 @@
 //! Stored values: one schema version byte, then a protobuf message of `stored.proto`.
 //!
-//! What a store has in its keys already (time, event id) is left out of the value. A newer schema is refused by name; an
-//! older one is read: whoever raises [`SCHEMA`] adds the conversion to [`decode`] and a fixture to the tests below.
+//! What a store has in its keys already (time, event id) is left out of the value. A newer schema is refused by name;
+//! an older one is read: whoever raises [`SCHEMA`] adds the conversion to [`decode`] and a fixture to the tests below.
 
 use prost::Message;
 

@@ -73,8 +73,8 @@ pub enum Loaded {
     Unchanged,
     /// The history; empty, with version 0, for a user that the store has never seen.
     History(Arc<UserHistoryView>),
-    /// What is left of a history whose oldest events are past their time, from a store that can't write that down now: its
-    /// version names those, too, so that nothing may be kept under it.
+    /// What is left of a history whose oldest events are past their time, from a store that can't write that down now:
+    /// its version names those, too, so that nothing may be kept under it.
     Unwritten(Arc<UserHistoryView>),
 }
 
@@ -104,8 +104,8 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Whether the store is away, whatever keeps it: nothing is wrong with what it was asked, and a copy may answer for it. A
-    /// store that was open and refuses the password now is away until someone has corrected one of the two.
+    /// Whether the store is away, whatever keeps it: nothing is wrong with what it was asked, and a copy may answer for
+    /// it. A store that was open and refuses the password now is away until someone has corrected one of the two.
     pub fn is_outage(&self) -> bool {
         matches!(self, Self::Unavailable(_) | Self::Config(_))
     }

@@ -15,8 +15,8 @@ pub trait Architecture {
     /// What it embeds, and how much of a history it sees.
     fn inputs(&self) -> &InputConfig;
 
-    /// Grows when the same settings, recipe and seed come to another model than before, so that finished runs of before aren't
-    /// taken for new ones.
+    /// Grows when the same settings, recipe and seed come to another model than before, so that finished runs of before
+    /// aren't taken for new ones.
     fn revision(&self) -> u32 {
         0
     }

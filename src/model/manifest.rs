@@ -73,8 +73,8 @@ impl Manifest {
             .map_err(|error| BundleError::Format { path: path.to_owned(), message: error.to_string() })
     }
 
-    /// When all files have been read, which was not at the moment that they were summed up: that the directory still is the
-    /// same bundle's, and not another one's half.
+    /// When all files have been read, which was not at the moment that they were summed up: that the directory still is
+    /// the same bundle's, and not another one's half.
     pub(super) fn confirm(&self, dir: &Path) -> Result<(), BundleError> {
         let path = dir.join(Self::FILE);
         if Self::parse(&path)? == *self {
@@ -84,7 +84,8 @@ impl Manifest {
         Err(BundleError::Format { path, message })
     }
 
-    /// Checks a file that was read and summed up. What could not be read is not worth reporting where the file is damaged.
+    /// Checks a file that was read and summed up. What could not be read is not worth reporting where the file is
+    /// damaged.
     pub(super) fn check<T>(
         &self,
         (dir, name): (&Path, &str),

@@ -4,7 +4,8 @@
 //! ([`InputConfig`], [`Embeddings`], [`HistoryVectors`]); an [`Architecture`] is what each of them provides.
 //!
 //! [`RankingModel`] answers: `encode` turns histories into user states, `score` ranks candidates against them.
-//! [`TrainableModel`] learns. [`Bundle`] is a model with everything that serving needs; [`ModelConfig`] says which model.
+//! [`TrainableModel`] learns. [`Bundle`] is a model with everything that serving needs; [`ModelConfig`] says which
+//! model.
 
 mod architecture;
 pub mod baselines;

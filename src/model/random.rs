@@ -1,5 +1,5 @@
-//! A model with random weights at the release's dimensions for KuaiSAR, and histories that fill them: what the benchmarks
-//! measure, since time depends on sizes only.
+//! A model with random weights at the release's dimensions for KuaiSAR, and histories that fill them: what the
+//! benchmarks measure, since time depends on sizes only.
 
 use std::sync::Arc;
 

@@ -58,7 +58,8 @@ impl ModelConfig {
     pub fn with_settings(&self, settings: &[Setting]) -> Result<Self, ModelError> {
         let mut config = self.clone();
         for (n, setting) in settings.iter().enumerate() {
-            // The last of a name counts. The others are not tried: a list that one of them empties would not be there for it.
+            // The last of a name counts. The others are not tried: a list that one of them empties would not be there
+            // for it.
             if !settings[n + 1..].iter().any(|later| later.name == setting.name) {
                 config = config.with_setting(setting)?;
             }

@@ -1,5 +1,5 @@
-//! `model.safetensors`, read from front to end once: what goes by is summed up and put where it stays. And written so that
-//! whom the directory's other files are for can read it.
+//! `model.safetensors`, read from front to end once: what goes by is summed up and put where it stays. And written so
+//! that whom the directory's other files are for can read it.
 
 use std::{
     collections::HashMap,
@@ -20,8 +20,8 @@ const PIECE: usize = 1 << 18;
 /// The format's own bound on the length of its header.
 const LONGEST_HEADER: u64 = 100_000_000;
 
-/// Writes tensors, with the permissions that any new file gets here. By itself the library makes a file for nobody but its owner:
-/// a bundle that was trained by one user could not be served by another.
+/// Writes tensors, with the permissions that any new file gets here. By itself the library makes a file for nobody but
+/// its owner: a bundle that was trained by one user could not be served by another.
 pub(crate) fn write(tensors: &HashMap<String, Tensor>, path: &Path) -> io::Result<()> {
     let permissions = File::create(path)?.metadata()?.permissions();
     candle_core::safetensors::save(tensors, path).map_err(io::Error::other)?;

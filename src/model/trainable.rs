@@ -195,8 +195,8 @@ pub trait TrainableModel: Send + Sync {
         vec![]
     }
 
-    /// Fits what the losses don't teach to clicks that were not learned from: called after each epoch that is validated. A
-    /// refit has no such clicks and keeps what was fitted.
+    /// Fits what the losses don't teach to clicks that were not learned from: called after each epoch that is
+    /// validated. A refit has no such clicks and keeps what was fitted.
     fn fit_held_out(&self, _clicks: &[HeldOutClick]) -> Result<(), ModelError> {
         Ok(())
     }

@@ -23,8 +23,8 @@ pub struct Parameter {
 pub enum Role {
     /// 32-bit floats that the optimizer moves, from this beginning.
     Learned(Initial),
-    /// 32-bit floats that training sets by itself, from this value: the running statistics of batch normalisation, weights
-    /// that are [fitted](super::TrainableModel::fit_held_out).
+    /// 32-bit floats that training sets by itself, from this value: the running statistics of batch normalisation,
+    /// weights that are [fitted](super::TrainableModel::fit_held_out).
     Statistic(f32),
     /// Rows (u32) that the model's [`tables`](super::Architecture::tables) were built with: neighbours in a graph, the
     /// queries of an item.

@@ -1,5 +1,5 @@
-//! `x Wᵀ + b`, with a LeakyReLU behind it, as one operator on the CPU. Of candle's own it takes five, and its backward pass
-//! allocates and adds up a gradient for each, which takes as long as the products.
+//! `x Wᵀ + b`, with a LeakyReLU behind it, as one operator on the CPU. Of candle's own it takes five, and its backward
+//! pass allocates and adds up a gradient for each, which takes as long as the products.
 
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail};
 
@@ -14,13 +14,15 @@ use super::{
 /// Rows of x that go through a product together: they, the weights and the result fit the second-level cache.
 const TILE: usize = 64;
 
-/// Columns of a gradient that go through a product together: with as many rows as a tile they fit the first-level cache.
+/// Columns of a gradient that go through a product together: with as many rows as a tile they fit the first-level
+/// cache.
 const COLUMNS: usize = 112;
 
 /// The slope of no LeakyReLU at all.
 pub(super) const IDENTITY: f32 = 1.0;
 
-/// `x [.., in]`, `weight [out, in]`, `bias [out]` → `[.., out]`, all in host memory; what is negative of it times `slope`.
+/// `x [.., in]`, `weight [out, in]`, `bias [out]` → `[.., out]`, all in host memory; what is negative of it times
+/// `slope`.
 pub(super) fn affine(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, slope: f32) -> Result<Tensor> {
     let (x, weight) = (x.contiguous()?, weight.contiguous()?);
     match bias {
@@ -112,8 +114,8 @@ pub(super) fn product(x: &[f32], w: &Matrix) -> Vec<f32> {
     product_and(x, w, None, |_, _| ()).0
 }
 
-/// `start + x w`. `finish` gets the first row of a tile, and the tile while it is in the cache; what it returns, in the order
-/// of the tiles.
+/// `start + x w`. `finish` gets the first row of a tile, and the tile while it is in the cache; what it returns, in the
+/// order of the tiles.
 pub(super) fn product_and<R: Send>(
     x: &[f32],
     w: &Matrix,
@@ -151,7 +153,8 @@ impl SumsOverRows<'_> {
     fn run(&self) -> (Vec<f32>, Vec<f32>) {
         let Widths { inputs, outputs } = self.widths;
         let stride = padded(inputs);
-        // Each thread sums some outputs' rows, over all rows of x in their order: the result doesn't depend on the threads.
+        // Each thread sums some outputs' rows, over all rows of x in their order: the result doesn't depend on the
+        // threads.
         let share = outputs.div_ceil(rayon::current_num_threads()).next_multiple_of(8);
         let (dw, db) = host::make_and(outputs * inputs, share * inputs, self.x.len() / inputs, |chunk, out| {
             let rows = out.len() / inputs;

@@ -8,8 +8,8 @@ pub(super) fn far(a: &Tensor, b: &Tensor) -> Result<f32> {
     Ok(differences.into_iter().fold(0.0, |far, x| if x.is_nan() { f32::INFINITY } else { far.max(x.abs()) }))
 }
 
-/// Fails unless both results are alike, and the gradients that a random weighting of them gives each variable; a variable that
-/// one of them gives no gradient must get none of the other.
+/// Fails unless both results are alike, and the gradients that a random weighting of them gives each variable; a
+/// variable that one of them gives no gradient must get none of the other.
 pub(super) fn assert_alike(own: &Tensor, composed: &Tensor, variables: &[&Var]) -> Result<()> {
     assert_eq!(own.shape(), composed.shape());
     let weights = Tensor::randn(0f32, 1f32, own.shape(), own.device())?;

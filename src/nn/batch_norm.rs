@@ -7,8 +7,8 @@ use super::Dropout;
 /// How far one batch moves the running statistics, as in PyTorch.
 const MOMENTUM: f64 = 0.1;
 
-/// `(x - mean) / √(variance + ε) ∘ weight + bias` per column. Training takes mean and variance from the batch, and lets the
-/// running statistics follow; whatever answers takes those. Callers leave padding out of the rows.
+/// `(x - mean) / √(variance + ε) ∘ weight + bias` per column. Training takes mean and variance from the batch, and lets
+/// the running statistics follow; whatever answers takes those. Callers leave padding out of the rows.
 #[derive(Debug, Clone)]
 pub struct BatchNorm {
     /// `[c]`.

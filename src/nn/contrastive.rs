@@ -1,5 +1,5 @@
-//! InfoNCE over tanh similarities with a learned temperature, one fused operator from anchors to losses: their similarities to
-//! all negatives are the largest matrix of a training step.
+//! InfoNCE over tanh similarities with a learned temperature, one fused operator from anchors to losses: their
+//! similarities to all negatives are the largest matrix of a training step.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -35,7 +35,8 @@ fn composed(anchors: &Tensor, positives: &Tensor, negatives: &Tensor, temperatur
     ((sum.log()? + max)? - logits.narrow(1, 0, 1)?)?.squeeze(1)
 }
 
-/// Of anchors `[P, d]`, negatives `[M, d]`, and the positives' similarities with the temperature behind them, `[P + 1]`.
+/// Of anchors `[P, d]`, negatives `[M, d]`, and the positives' similarities with the temperature behind them, `[P +
+/// 1]`.
 #[derive(Default)]
 struct InfoNce {
     /// From the forward to the backward pass.

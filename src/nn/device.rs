@@ -67,7 +67,8 @@ mod one_stream {
     pub(super) fn prepare(cuda: &CudaDevice, ordinal: usize) -> candle_core::Result<()> {
         let ordinal = i32::try_from(ordinal).map_err(candle_core::Error::wrap)?;
         let mut kept = KEPT_BYTES;
-        // SAFETY: the device exists, since it was opened; the attribute is a 64-bit number that is read during the call.
+        // SAFETY: the device exists, since it was opened; the attribute is a 64-bit number that is read during the
+        // call.
         unsafe {
             let pool = result::device::get_default_mem_pool(result::device::get(ordinal).w()?).w()?;
             let threshold = CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;

@@ -41,9 +41,9 @@ impl Gru {
         }
     }
 
-    /// DIEN's AUGRU: C recurrences per user over its [`Self::inputs`] `[B, L, 3k]`, each with attention `[B, C, L]` of its
-    /// own: `h ← (1 - a z) ∘ h + a z ∘ g`. Here z weighs the *new* state. A position without attention leaves the state as it
-    /// is, padding thus too. The states after each position, `[B · C, k]` each; none for L = 0.
+    /// DIEN's AUGRU: C recurrences per user over its [`Self::inputs`] `[B, L, 3k]`, each with attention `[B, C, L]` of
+    /// its own: `h ← (1 - a z) ∘ h + a z ∘ g`. Here z weighs the *new* state. A position without attention leaves the
+    /// state as it is, padding thus too. The states after each position, `[B · C, k]` each; none for L = 0.
     pub fn attended(&self, inputs: &Tensor, attention: &Tensor) -> Result<Vec<Tensor>> {
         let (users, candidates, length) = attention.dims3()?;
         let inputs = by_position(inputs)?; // [L, B, 3k]

@@ -91,8 +91,8 @@ pub(super) fn make_and<R: Send>(
         let results = map_chunks(&mut values, chunk, cost, body);
         return (values, results);
     }
-    // A chunk is made in memory that is in the cache, and goes to where it stays once: clearing that first, or copying an
-    // operator's argument there, would be one more way through all of it.
+    // A chunk is made in memory that is in the cache, and goes to where it stays once: clearing that first, or copying
+    // an operator's argument there, would be one more way through all of it.
     let chunk = chunk.clamp(1, len.max(1));
     let mut values = Vec::with_capacity(len);
     let results = with_scratch([chunk], |[scratch]| {

@@ -35,8 +35,8 @@ impl LayerNorm {
         normal.broadcast_mul(&self.weight)?.broadcast_add(&self.bias)
     }
 
-    /// Of x plus `added` after dropout, both `[.., d]`: as one operator on the CPU, since adding costs as much memory traffic as
-    /// normalising.
+    /// Of x plus `added` after dropout, both `[.., d]`: as one operator on the CPU, since adding costs as much memory
+    /// traffic as normalising.
     pub fn after_residual(&self, x: &Tensor, added: &Tensor, dropout: &mut Dropout) -> Result<Tensor> {
         if x.device().is_cpu() {
             let op = Normalize { eps: self.eps as f32, mask: dropout.mask(added.elem_count()) };

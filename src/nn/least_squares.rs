@@ -19,8 +19,8 @@ pub fn ridge_inverse(z: &Tensor, eps: f64) -> Result<Tensor> {
     Tensor::from_vec(out, (count, rows, d), z.device())
 }
 
-/// Solves A X = B for a symmetric, positive definite `A [n, n]`, of which only the part below and on the diagonal is asked for;
-/// `b [n, _]`, by rows, becomes X.
+/// Solves A X = B for a symmetric, positive definite `A [n, n]`, of which only the part below and on the diagonal is
+/// asked for; `b [n, _]`, by rows, becomes X.
 pub fn solve_symmetric(n: usize, a: impl Fn(usize, usize) -> f64, b: &mut [f64]) {
     // A = L Lᵀ, L below the diagonal.
     let mut lower = vec![0.0_f64; n * n];

@@ -58,8 +58,8 @@ pub fn project(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
     x.reshape(((), width))?.matmul(&weight.contiguous()?.t()?)?.reshape(shape)
 }
 
-/// Adds `row [d]` to every row of `x [.., d]`, or `row [L, d]` to every matrix of `x [.., L, d]`. Its backward is a column sum;
-/// candle's goes element by element.
+/// Adds `row [d]` to every row of `x [.., d]`, or `row [L, d]` to every matrix of `x [.., L, d]`. Its backward is a
+/// column sum; candle's goes element by element.
 pub fn add_row(x: &Tensor, row: &Tensor) -> Result<Tensor> {
     if x.device().is_cpu() { x.contiguous()?.apply_op2(&row.contiguous()?, AddRow) } else { x.broadcast_add(row) }
 }

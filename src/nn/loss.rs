@@ -4,8 +4,8 @@ use candle_core::{D, Result, Tensor};
 
 use super::{RowZero, gather_rows};
 
-/// Binary cross-entropy, the mean over `logits [B, 1 + N]` whose first column is the clicked item. Computed from logits:
-/// equal to the release's on probabilities, without its loss of digits near 0 and 1.
+/// Binary cross-entropy, the mean over `logits [B, 1 + N]` whose first column is the clicked item. Computed from
+/// logits: equal to the release's on probabilities, without its loss of digits near 0 and 1.
 pub fn binary_cross_entropy(logits: &Tensor) -> Result<Tensor> {
     // -log σ(z) = softplus(-z) for clicks, softplus(z) for the others
     let clicked = logits.narrow(1, 0, 1)?;

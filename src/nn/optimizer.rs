@@ -1,8 +1,9 @@
 //! Adam as `torch.optim.Adam` computes it, L2 added to the gradient: what the release trained with.
 //!
-//! candle-nn's `AdamW` decouples weight decay, which is another algorithm, and composes each step from tensor operations
-//! that allocate: on embedding tables of millions of values that costs more than the model. On the CPU a step here is one
-//! pass over each parameter, in place; or, where it is [lazy](AdamOptions::lazy), over the rows that were looked up.
+//! candle-nn's `AdamW` decouples weight decay, which is another algorithm, and composes each step from tensor
+//! operations that allocate: on embedding tables of millions of values that costs more than the model. On the CPU a
+//! step here is one pass over each parameter, in place; or, where it is [lazy](AdamOptions::lazy), over the rows that
+//! were looked up.
 
 use std::{collections::HashMap, sync::Mutex};
 
@@ -48,8 +49,8 @@ pub struct AdamOptions {
     /// Times the weight, added to its gradient; also where the gradient is zero, as for the rows of an embedding table
     /// that a batch doesn't use.
     pub l2: f64,
-    /// Rows of tables that a step doesn't look up stay as they are, moments and all (`torch.optim.SparseAdam`); without it
-    /// they go on moving by their moments, and every step passes over all of them. On the CPU only.
+    /// Rows of tables that a step doesn't look up stay as they are, moments and all (`torch.optim.SparseAdam`); without
+    /// it they go on moving by their moments, and every step passes over all of them. On the CPU only.
     pub lazy: bool,
 }
 
@@ -309,7 +310,8 @@ impl InplaceOp1 for HostStep<'_> {
     }
 }
 
-/// Algorithm 1 on slices of equal length; inlined into pulp's dispatch so that it is compiled for the CPU's widest vectors.
+/// Algorithm 1 on slices of equal length; inlined into pulp's dispatch so that it is compiled for the CPU's widest
+/// vectors.
 #[inline(always)]
 fn update(c: Constants, weights: &mut [f32], gradient: &[f32], (first, second): (&mut [f32], &mut [f32])) {
     let moments = first.iter_mut().zip(second);

@@ -17,8 +17,8 @@ pub(crate) const fn padded(columns: usize) -> usize {
     columns.next_multiple_of(LANES)
 }
 
-/// The distance between rows of so many columns, for products that walk down some of them: with a multiple of a kilobyte between
-/// them, they would all compete for a few places of the first-level cache.
+/// The distance between rows of so many columns, for products that walk down some of them: with a multiple of a
+/// kilobyte between them, they would all compete for a few places of the first-level cache.
 const fn apart(columns: usize) -> usize {
     let stride = padded(columns);
     if stride.is_multiple_of(256) { stride + LANES } else { stride }
@@ -52,8 +52,8 @@ impl<'a> Rows<'a> {
 
 /// The left-hand side of a product, m rows and k columns.
 pub(crate) trait Left: Copy {
-    /// Calls `body(column, values)` for each of k columns with its values in `ROWS` rows from `row` on: by reference, so that
-    /// they are loaded and spread over a vector in one instruction.
+    /// Calls `body(column, values)` for each of k columns with its values in `ROWS` rows from `row` on: by reference,
+    /// so that they are loaded and spread over a vector in one instruction.
     fn for_columns<const ROWS: usize>(self, row: usize, k: usize, body: impl FnMut(usize, [&f32; ROWS]));
 }
 
@@ -318,8 +318,8 @@ pub(crate) enum Start<'a> {
 
 /// `c [m, n] = start + a [m, k] · b [k, n]`.
 ///
-/// `b`, `c` and a starting row are read and written up to `padded(n)` columns: beyond n, the result is whatever is there
-/// in `b`.
+/// `b`, `c` and a starting row are read and written up to `padded(n)` columns: beyond n, the result is whatever is
+/// there in `b`.
 #[derive(Debug)]
 pub(crate) struct Product<'a, A = Rows<'a>> {
     /// m, k, n.

@@ -1,6 +1,6 @@
-//! Gradients of tables, collected from all of their lookups: in one piece, where candle's backward pass would make a whole
-//! gradient for each lookup and add them up; or by row: what a training step costs then depends on the rows that its batch
-//! looked up, not on how many the table has.
+//! Gradients of tables, collected from all of their lookups: in one piece, where candle's backward pass would make a
+//! whole gradient for each lookup and add them up; or by row: what a training step costs then depends on the rows that
+//! its batch looked up, not on how many the table has.
 
 use std::{cell::RefCell, collections::HashMap};
 
@@ -53,8 +53,8 @@ impl TableGradient {
 }
 
 impl Gradients {
-    /// Runs the backward pass of `loss`, and collects what lookups bring to one of `tables`. On devices other than the CPU
-    /// all gradients are candle's.
+    /// Runs the backward pass of `loss`, and collects what lookups bring to one of `tables`. On devices other than the
+    /// CPU all gradients are candle's.
     pub fn collect<'a>(loss: &Tensor, tables: impl IntoIterator<Item = &'a Tensor>, keep: Keep) -> Result<Self> {
         let tables = tables.into_iter().map(|table| (table.id(), None)).collect();
         let collection = Collection::begin(Collecting { keep, tables });
@@ -129,8 +129,8 @@ impl Destination for RowGradient {
 
 /// An operator that looks rows of a table up.
 pub(super) trait Scatter {
-    /// Adds what `values`, the gradient of the result, are for every looked-up row of width `d`. Inlined, to be compiled for
-    /// the machine's widest vectors.
+    /// Adds what `values`, the gradient of the result, are for every looked-up row of width `d`. Inlined, to be
+    /// compiled for the machine's widest vectors.
     fn scatter(&self, values: &[f32], d: usize, destination: &mut impl Destination);
 }
 

@@ -75,7 +75,8 @@ pub fn masked_softmax(x: &Tensor, mask: &Mask) -> Result<Tensor> {
 /// The same by tensor operations, for devices without a fused kernel.
 fn composed_softmax(x: &Tensor, mask: &Mask) -> Result<Tensor> {
     let (_, exp) = masked_exponentials(x, mask)?;
-    // An empty row's sum is 0. A tiny divisor would keep the row 0, too, but not its gradient, which divides by the square.
+    // An empty row's sum is 0. A tiny divisor would keep the row 0, too, but not its gradient, which divides by the
+    // square.
     let empty = (0..mask.groups()).map(|group| if mask.count(group) == 0 { 1.0_f32 } else { 0.0 }).collect::<Vec<_>>();
     let mut shape = vec![1; x.rank()];
     shape[0] = mask.groups();
@@ -83,8 +84,8 @@ fn composed_softmax(x: &Tensor, mask: &Mask) -> Result<Tensor> {
     exp.broadcast_div(&exp.sum_keepdim(candle_core::D::Minus1)?.broadcast_add(&empty)?)
 }
 
-/// Of the kept positions, by tensor operations: the maximum of each row, a constant to the gradient, and `e^(x - maximum)`,
-/// 0 elsewhere.
+/// Of the kept positions, by tensor operations: the maximum of each row, a constant to the gradient, and `e^(x -
+/// maximum)`, 0 elsewhere.
 fn masked_exponentials(x: &Tensor, mask: &Mask) -> Result<(Tensor, Tensor)> {
     let mut shape = vec![1; x.rank()];
     (shape[0], shape[x.rank() - 1]) = (mask.groups(), mask.length);

@@ -6,8 +6,8 @@
 /// Runs `body` compiled for the best instruction set of this machine (AVX-512, AVX2, NEON, ...).
 ///
 /// The loops in `body` have to be in it or in `#[inline(always)]` functions to profit: a closure that is handed on to
-/// `for_each`, `Option::map_or` or `array::map` may be compiled without those instructions, and each `mul_add` in it calls
-/// the C library.
+/// `for_each`, `Option::map_or` or `array::map` may be compiled without those instructions, and each `mul_add` in it
+/// calls the C library.
 #[inline(always)]
 pub(crate) fn vectorized<R>(body: impl FnOnce() -> R) -> R {
     pulp::Arch::new().dispatch(body)

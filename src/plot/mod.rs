@@ -1,8 +1,8 @@
 //! Figures as a paper prints them: histograms, box plots, bars, lines with error bars, each as SVG and PNG.
 //!
-//! A [`Figure`] is plain data; [`Figure::write`] draws it, the same for both formats. One size, readable at half the width
-//! of a page: 1050 pixels stand for 3.5 inches at 300 dots each. The font is part of the program, so that a picture made on
-//! a bare server looks like any other. In SVG text stays text, in the reader's sans-serif.
+//! A [`Figure`] is plain data; [`Figure::write`] draws it, the same for both formats. One size, readable at half the
+//! width of a page: 1050 pixels stand for 3.5 inches at 300 dots each. The font is part of the program, so that a
+//! picture made on a bare server looks like any other. In SVG text stays text, in the reader's sans-serif.
 //!
 //! ```no_run
 //! use sesrec::plot::{Axis, Figure, LineChart, LinePoint, LineSeries, Side};

@@ -45,9 +45,9 @@ pub(super) async fn append_event(
 /// Acknowledges a stream of events, in order, each only after the store has it.
 ///
 /// Whatever has arrived while the store was busy goes to it in one call: a slow caller's events go one by one, a fast
-/// one's share round trips and fsyncs. Nothing more is read meanwhile, so that HTTP/2 flow control holds back the caller;
-/// the same happens when the caller doesn't read its acknowledgements, for some time. The stream runs in a task of its own,
-/// since nobody asks a response body for more that has no room to send; with the body, it ends.
+/// one's share round trips and fsyncs. Nothing more is read meanwhile, so that HTTP/2 flow control holds back the
+/// caller; the same happens when the caller doesn't read its acknowledgements, for some time. The stream runs in a task
+/// of its own, since nobody asks a response body for more that has no room to send; with the body, it ends.
 pub(super) fn append_events(
     shared: &Arc<Shared>,
     inbound: Streaming<v1::AppendEventRequest>,
@@ -123,7 +123,8 @@ impl EventStream {
             guard.finish(status.code());
         }
         last.send(Err(status));
-        // What is read makes room for other requests of the connection; HTTP/2 gives none back for a stream that is open.
+        // What is read makes room for other requests of the connection; HTTP/2 gives none back for a stream that is
+        // open.
         tokio::select! {
             () = answers.closed() => {}
             () = shared.draining.cancelled() => {}
@@ -177,8 +178,8 @@ impl EventStream {
         batch
     }
 
-    /// Appends when it is this stream's turn: the events of many fast ones would keep a store busy for longer than anybody
-    /// else's call may take. It is not read meanwhile, so that its caller is held back.
+    /// Appends when it is this stream's turn: the events of many fast ones would keep a store busy for longer than
+    /// anybody else's call may take. It is not read meanwhile, so that its caller is held back.
     async fn append(
         &self,
         events: &[Event],

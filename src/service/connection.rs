@@ -20,11 +20,12 @@ use tokio::{
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::server::{Connected, TcpConnectInfo};
 
-/// A connection that ends with an error once its server closes it, its time is over, or its caller has been silent for too
-/// long.
+/// A connection that ends with an error once its server closes it, its time is over, or its caller has been silent for
+/// too long.
 ///
-/// tonic waits for ever for the connections of callers that never close: closing them from here is how the drain gets an
-/// end. Its pings begin with HTTP/2: a caller that connects and says nothing would be kept for ever, but for the silence.
+/// tonic waits for ever for the connections of callers that never close: closing them from here is how the drain gets
+/// an end. Its pings begin with HTTP/2: a caller that connects and says nothing would be kept for ever, but for the
+/// silence.
 pub(super) struct Connection {
     stream: TcpStream,
     closed: Pin<Box<WaitForCancellationFutureOwned>>,

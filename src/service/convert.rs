@@ -138,8 +138,8 @@ pub fn history_question(request: &v1::GetHistoryRequest) -> Result<(UserId, Hist
     violations.or(user_id.map(|user_id| (user_id, at_least)))
 }
 
-/// Checks an append. An event later than `latest` is refused: it would stay the newest of its user's history for ever, and
-/// its erasure would keep everything before it out.
+/// Checks an append. An event later than `latest` is refused: it would stay the newest of its user's history for ever,
+/// and its erasure would keep everything before it out.
 ///
 /// # Errors
 /// As [`RankQuestion::parse`].

@@ -8,8 +8,8 @@ use std::{
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tonic::{Status, body::Body, codegen::Bytes};
 
-/// hyper asks for what follows a piece once its caller has room for some of it, and keeps the piece till then: all of an
-/// answer that comes in one piece.
+/// hyper asks for what follows a piece once its caller has room for some of it, and keeps the piece till then: all of
+/// an answer that comes in one piece.
 const PIECE_BYTES: usize = 16 << 10;
 
 /// `body`, with `what` dropped when its caller has room for the last piece.

@@ -52,7 +52,8 @@ fn count(n: usize) -> u32 {
 }
 
 /// Erases a user from the store, then from this replica's memory. Other replicas find out by the version on their next
-/// read, their encoded users are unreachable from then on; without a store, `Timeouts::stale` ends what they can answer.
+/// read, their encoded users are unreachable from then on; without a store, `Timeouts::stale` ends what they can
+/// answer.
 pub(super) async fn delete(
     shared: &Shared,
     request: v1::DeleteHistoryRequest,

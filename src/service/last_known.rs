@@ -19,8 +19,8 @@ use crate::{
 
 /// Bounded in bytes; a clone is a handle on the same cache.
 ///
-/// Nothing is trusted because it is in here: every read asks the store whether the version is still current. Only while the
-/// store can't be reached a copy answers by itself, and only as long as it is not too old: another replica may have
+/// Nothing is trusted because it is in here: every read asks the store whether the version is still current. Only while
+/// the store can't be reached a copy answers by itself, and only as long as it is not too old: another replica may have
 /// erased the user since.
 #[derive(Clone)]
 pub(super) struct LastKnown(Arc<Cache<UserId, Known, Bytes>>);

@@ -166,7 +166,8 @@ where
     }
 }
 
-/// How long a call may take: as long as its caller says, unary ones within bounds. A stream that says nothing has no limit.
+/// How long a call may take: as long as its caller says, unary ones within bounds. A stream that says nothing has no
+/// limit.
 fn limit(rpc: Rpc, wanted: Option<Duration>, timeouts: &Timeouts) -> Option<Duration> {
     match wanted {
         wanted if rpc == Rpc::AppendEvents => wanted,

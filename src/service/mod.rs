@@ -1,9 +1,9 @@
 //! The gRPC service: protobuf in, protobuf out, everything between in domain values.
 //!
-//! `layer` notes arrival and deadline, `receive` counts what has come of unfinished messages → `auth` asks for a token with
-//! the right → `methods`, the generated trait → one handler per method (`rank`, `append`, `history`, `info`) → `convert`
-//! checks requests, `present` makes answers, `errors` maps failures. `shared` is what handlers have in common, `last_known`
-//! this replica's copies of histories. [`Server`] puts it on a port.
+//! `layer` notes arrival and deadline, `receive` counts what has come of unfinished messages → `auth` asks for a token
+//! with the right → `methods`, the generated trait → one handler per method (`rank`, `append`, `history`, `info`) →
+//! `convert` checks requests, `present` makes answers, `errors` maps failures. `shared` is what handlers have in
+//! common, `last_known` this replica's copies of histories. [`Server`] puts it on a port.
 
 mod append;
 mod auth;

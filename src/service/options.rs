@@ -44,8 +44,8 @@ pub struct Timeouts {
     pub stream: Option<Duration>,
     /// From a message's first byte to its last.
     pub message: Duration,
-    /// After which a stream ends whose caller doesn't read its acknowledgements: what it has sent takes room from all other
-    /// requests on its connection meanwhile.
+    /// After which a stream ends whose caller doesn't read its acknowledgements: what it has sent takes room from all
+    /// other requests on its connection meanwhile.
     pub unread: Duration,
 }
 

@@ -144,8 +144,8 @@ impl Basis {
         }
     }
 
-    /// Under what the encoded user may be kept. A stale copy is a state that the user once had: as cacheable as a current
-    /// one. No copy at all is version 0.
+    /// Under what the encoded user may be kept. A stale copy is a state that the user once had: as cacheable as a
+    /// current one. No copy at all is version 0.
     fn cache_key(&self, user: &UserId) -> Option<(UserId, HistoryVersion)> {
         match self {
             Self::Stored(stored) if stored.named => Some((user.clone(), stored.known.view.version)),

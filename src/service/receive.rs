@@ -1,8 +1,8 @@
 //! What has come of requests that are not whole yet: bounded for all callers together, and in time.
 //!
-//! Admission counts requests, which exist when their messages are decoded; until then tonic keeps what has come. A caller
-//! that begins thousands of large requests and ends none would have all of them kept for it. A unary request is whole with
-//! its body's end, whatever its message says of its length; of a stream each message is by itself.
+//! Admission counts requests, which exist when their messages are decoded; until then tonic keeps what has come. A
+//! caller that begins thousands of large requests and ends none would have all of them kept for it. A unary request is
+//! whole with its body's end, whatever its message says of its length; of a stream each message is by itself.
 
 use std::{
     pin::Pin,
@@ -33,7 +33,8 @@ const LEAST_BYTES: usize = 16 << 20;
 pub(super) enum Unit {
     /// All of the body.
     Request,
-    /// Each message of a stream, of at most so many bytes: what reads the stream keeps as much room as its largest took.
+    /// Each message of a stream, of at most so many bytes: what reads the stream keeps as much room as its largest
+    /// took.
     Message(usize),
 }
 

@@ -42,14 +42,15 @@ const CLOSING: Duration = Duration::from_secs(5);
 /// From so many failed calls of the model in a row on, it is asked whether it works at all.
 const SUSPICIOUS_FAILURES: u32 = 3;
 
-/// What callers may send before it is read. h2 closes a connection (ENHANCE_YOUR_CALM) on which small frames, such as events
-/// are, wait to be read: each counts as what it lacks of 256 bytes, and half of the connection's window may wait. A full
-/// window of events of 50 bytes counts a megabyte. hyper's adaptive windows begin at 64 KiB, which 400 events exhaust.
+/// What callers may send before it is read. h2 closes a connection (ENHANCE_YOUR_CALM) on which small frames, such as
+/// events are, wait to be read: each counts as what it lacks of 256 bytes, and half of the connection's window may
+/// wait. A full window of events of 50 bytes counts a megabyte. hyper's adaptive windows begin at 64 KiB, which 400
+/// events exhaust.
 const STREAM_WINDOW: u32 = 256 << 10;
 const CONNECTION_WINDOW: u32 = 4 << 20;
 
-/// Of the port for scrapers and probes, who are few. A connection has one request and this time for all of it: neither a byte
-/// now and then nor an answer that nobody reads takes a place from the others for longer.
+/// Of the port for scrapers and probes, who are few. A connection has one request and this time for all of it: neither
+/// a byte now and then nor an answer that nobody reads takes a place from the others for longer.
 const METRICS_PATIENCE: Duration = Duration::from_secs(10);
 const METRICS_LIMITS: Limits = Limits { connections: 64, silence: METRICS_PATIENCE, age: Some(METRICS_PATIENCE) };
 
@@ -204,8 +205,8 @@ fn reflection<'b>() -> tonic_reflection::server::Builder<'b> {
         .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
 }
 
-/// Asks the store whether it works, and the model where it seems not to: a replica whose device is broken would answer every
-/// Rank at once with an error, and balancers by load would like it for that.
+/// Asks the store whether it works, and the model where it seems not to: a replica whose device is broken would answer
+/// every Rank at once with an error, and balancers by load would like it for that.
 struct Probe {
     shared: Arc<Shared>,
     readiness: Readiness,
@@ -240,8 +241,8 @@ impl Probe {
         self.readiness.not_ready("draining");
     }
 
-    /// Whether the device gets on. After calls that failed in a row, which may have been the callers' own: ranks one item
-    /// for nobody.
+    /// Whether the device gets on. After calls that failed in a row, which may have been the callers' own: ranks one
+    /// item for nobody.
     async fn model_works(&self) -> Result<(), String> {
         let Shared { engine, slot, options, .. } = &*self.shared;
         if engine.stalled() > self.device_timeout {

@@ -29,8 +29,8 @@ use crate::{
     telemetry::{Metrics, Rejection, RequestGuard, Rpc, StoreOperation},
 };
 
-/// How long a read may take while the probe says that the store is away: enough for a store that has just come back, and
-/// little enough that an outage doesn't slow down every Rank.
+/// How long a read may take while the probe says that the store is away: enough for a store that has just come back,
+/// and little enough that an outage doesn't slow down every Rank.
 const OUTAGE_PATIENCE: Duration = Duration::from_millis(30);
 
 /// The ranking service. A clone is a handle on the same service.
@@ -187,7 +187,8 @@ impl Shared {
             };
             let version = read.view.version;
             if named {
-                // A user of whom the store has nothing is not worth a place, and a copy of what expired must not answer.
+                // A user of whom the store has nothing is not worth a place, and a copy of what expired must not
+                // answer.
                 if version > HistoryVersion::default() {
                     self.last_known.keep(user, &read, started);
                 } else if known_version.is_some() {

@@ -4,8 +4,8 @@ use std::fmt;
 
 use crate::proto::v1;
 
-/// How many violations are told apart. A request of ten thousand bad candidates has ten thousand, and an error's details
-/// travel in an HTTP/2 trailer, for which common clients accept 8 to 16 KiB.
+/// How many violations are told apart. A request of ten thousand bad candidates has ten thousand, and an error's
+/// details travel in an HTTP/2 trailer, for which common clients accept 8 to 16 KiB.
 const MAX_LISTED: usize = 24;
 
 /// One rule that one field breaks.

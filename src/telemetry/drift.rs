@@ -6,8 +6,8 @@ const BINS: usize = 10;
 /// An empty bin counts as this share: the index stays finite.
 const LEAST_SHARE: f64 = 1e-4;
 
-/// Compares window after window of scores with the first one, by the population stability index: Σ (q - p) ln(q / p) over
-/// bins that held a tenth each of the first window.
+/// Compares window after window of scores with the first one, by the population stability index: Σ (q - p) ln(q / p)
+/// over bins that held a tenth each of the first window.
 #[derive(Debug, Default)]
 pub(super) struct ScoreDrift {
     /// The first window, until it is full.

@@ -1,8 +1,9 @@
 //! The port for scrapers and probes, apart from the gRPC port so that it needs no credentials and no HTTP/2.
 //!
 //! `/metrics`: OpenMetrics where the scraper accepts it, else Prometheus text. `/healthz`: the process answers.
-//! `/readyz`: 200 if traffic may come, else 503 and the reason. `/loglevel`: GET tells the log's filter, PUT changes it; only
-//! for callers on the same machine (`kubectl port-forward` makes one of you). A connection is closed after its first answer.
+//! `/readyz`: 200 if traffic may come, else 503 and the reason. `/loglevel`: GET tells the log's filter, PUT changes
+//! it; only for callers on the same machine (`kubectl port-forward` makes one of you). A connection is closed after its
+//! first answer.
 
 use std::{future::Future, io, net::SocketAddr};
 

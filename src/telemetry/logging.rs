@@ -23,9 +23,9 @@ pub struct LogOptions {
     /// How log lines look.
     #[arg(long, value_enum, default_value_t)]
     pub log_format: LogFormat,
-    /// What is logged, as tracing directives: `info`, or `info,sesrec=debug`. User content appears at debug only.
-    /// The embedded store's engine and the trace exporter are quieted to warnings. Changeable while running: `PUT /loglevel`
-    /// on the metrics port, from the server's own machine.
+    /// What is logged, as tracing directives: `info`, or `info,sesrec=debug`. User content appears at debug only. The
+    /// embedded store's engine and the trace exporter are quieted to warnings. Changeable while running: `PUT
+    /// /loglevel` on the metrics port, from the server's own machine.
     #[arg(long, default_value = "info,fjall=warn,lsm_tree=warn,opentelemetry=warn", value_name = "FILTER")]
     pub log: String,
 }
@@ -52,8 +52,8 @@ pub enum LoggingError {
 /// The filter of the process's log, once there is one: the log is the process's, and so is this.
 static FILTER: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
 
-/// Lines that wait for whoever reads standard error. Further ones are dropped, and counted: a reader that stands still must
-/// hold up nobody who is served.
+/// Lines that wait for whoever reads standard error. Further ones are dropped, and counted: a reader that stands still
+/// must hold up nobody who is served.
 const WAITING_LINES: usize = 16_384;
 
 /// Counts the lines that were dropped, once there is a log.
@@ -94,8 +94,8 @@ pub fn init_warnings() -> Result<(), LoggingError> {
 }
 
 fn parse(directives: &str) -> Result<EnvFilter, LoggingError> {
-    // A word that is no level is the name of a part of the program, whether there is one or not: a slip of the pen would
-    // switch everything off.
+    // A word that is no level is the name of a part of the program, whether there is one or not: a slip of the pen
+    // would switch everything off.
     let is_level = |word: &str| !word.is_empty() && word.parse::<LevelFilter>().is_ok();
     if let Some(word) = directives.split(',').map(str::trim).find(|word| !word.contains('=') && !is_level(word)) {
         return Err(LoggingError::NoLevel(word.into()));
@@ -120,8 +120,8 @@ pub fn directives() -> Option<String> {
 pub fn change(directives: &str) -> Result<(), LoggingError> {
     let filter = parse(directives.trim())?;
     let handle = FILTER.get().ok_or(LoggingError::NotStarted)?;
-    // By the filter that has been, and at a level that any but `off` lets through: whoever reads the log has to know why it
-    // changes.
+    // By the filter that has been, and at a level that any but `off` lets through: whoever reads the log has to know
+    // why it changes.
     tracing::error!(directives = directives.trim(), "the log level is changed");
     handle.reload(filter).map_err(|_| LoggingError::NotStarted)
 }

@@ -1,8 +1,8 @@
 //! The rank log: a sample of the answered Ranks as NDJSON, so that later events can be joined with what was shown
 //! (`sesrec evaluate --rank-log`).
 //!
-//! A thread of its own writes; before it is a bounded queue, and what finds it full is dropped and counted: serving never
-//! waits for a disk. Files rotate by size: FILE is the newest, FILE.1 the one before it.
+//! A thread of its own writes; before it is a bounded queue, and what finds it full is dropped and counted: serving
+//! never waits for a disk. Files rotate by size: FILE is the newest, FILE.1 the one before it.
 
 use std::{
     fs::{File, OpenOptions},
@@ -49,8 +49,8 @@ pub struct RankLogLine {
 /// Where the log goes and how much of it.
 #[derive(Debug, Clone, clap::Args)]
 pub struct RankLogOptions {
-    /// Write a sample of the answered Ranks to this file, as NDJSON: user, items, scores, model version. Joined with later
-    /// events by `sesrec evaluate --rank-log`. It has what users were shown: keep it as you keep your event logs.
+    /// Write a sample of the answered Ranks to this file, as NDJSON: user, items, scores, model version. Joined with
+    /// later events by `sesrec evaluate --rank-log`. It has what users were shown: keep it as you keep your event logs.
     #[arg(long, value_name = "FILE")]
     rank_log: Option<PathBuf>,
     /// Share of Ranks that are written.

@@ -1,7 +1,7 @@
 //! Traces: a span per request and per stage, under the caller's W3C trace context, sent by OTLP.
 //!
-//! Stages are measured anyway, for metrics and answers; their spans are made of those times afterwards. Where nothing is
-//! exported, only the caller's trace id is read, for the log.
+//! Stages are measured anyway, for metrics and answers; their spans are made of those times afterwards. Where nothing
+//! is exported, only the caller's trace id is read, for the log.
 
 use std::{
     borrow::Cow,
@@ -57,8 +57,8 @@ pub struct TraceError(#[from] opentelemetry_otlp::ExporterBuildError);
 #[must_use = "spans that are not flushed are lost"]
 pub struct TraceExport(Option<SdkTracerProvider>);
 
-/// Starts exporting, if that is wanted. Connects when the first spans are sent, and again after failures; the queue before
-/// is bounded, and what finds it full is dropped. Must be called in the async runtime.
+/// Starts exporting, if that is wanted. Connects when the first spans are sent, and again after failures; the queue
+/// before is bounded, and what finds it full is dropped. Must be called in the async runtime.
 ///
 /// # Errors
 /// If no exporter can be made for the endpoint. A collector that can't be reached is no error.

@@ -1,8 +1,8 @@
 //! A training run on disk: everything that continuing exactly takes.
 //!
-//! A checkpoint is a directory `epoch-EEEE-step-SSSSSSSS`, named by the step that comes next. It is written under another
-//! name, synced and renamed, so that it is either whole or not there; older ones are removed after that. Whether its
-//! files are still what was written is told by their checksums.
+//! A checkpoint is a directory `epoch-EEEE-step-SSSSSSSS`, named by the step that comes next. It is written under
+//! another name, synced and renamed, so that it is either whole or not there; older ones are removed after that.
+//! Whether its files are still what was written is told by their checksums.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -246,8 +246,8 @@ impl Checkpoint {
     /// Whether a run with these settings may continue from here.
     ///
     /// # Errors
-    /// Names the first setting that differs. Only `epochs` may, where the learning rate doesn't follow from it: the best epoch
-    /// is chosen by a comparison with those before, so what they are validated on has to stay, too.
+    /// Names the first setting that differs. Only `epochs` may, where the learning rate doesn't follow from it: the
+    /// best epoch is chosen by a comparison with those before, so what they are validated on has to stay, too.
     pub(super) fn check(&self, run: &RunState, directory: &Path) -> Result<(), TrainingError> {
         let differs = |what: &str, was: &dyn std::fmt::Display, is: &dyn std::fmt::Display| {
             let message = format!(

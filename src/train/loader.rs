@@ -17,15 +17,15 @@ use crate::{
 
 /// Batches that wait for the device, at most: enough to hide the loader's hiccups, few enough to be cheap to drop.
 const PREFETCH: usize = 4;
-/// Batches whose targets are sorted by length together: enough for batches of nearly one length, few enough that each epoch's
-/// batches are others.
+/// Batches whose targets are sorted by length together: enough for batches of nearly one length, few enough that each
+/// epoch's batches are others.
 const SORTED_BATCHES: usize = 32;
 
 /// A training data set as a sequence of batches.
 ///
-/// By default every epoch shuffles the targets anew. The release does not shuffle; the order here would be by user, and a
-/// batch of a few users' neighbouring targets is a poor sample. Histories,
-/// negatives and order are functions of (seed, epoch, step), so that training can begin at any step.
+/// By default every epoch shuffles the targets anew. The release does not shuffle; the order here would be by user, and
+/// a batch of a few users' neighbouring targets is a poor sample. Histories, negatives and order are functions of
+/// (seed, epoch, step), so that training can begin at any step.
 #[derive(Debug)]
 pub(super) struct Loader<'a> {
     dataset: &'a Dataset,

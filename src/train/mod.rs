@@ -1,12 +1,12 @@
 //! Learning: from a data set to the weights of a bundle.
 //!
 //! [`Recipe`] has every hyper-parameter, its defaults are the release's. [`Trainer`] runs it on any
-//! [`TrainableModel`](crate::model::TrainableModel): the loader assembles batches in a thread of its own, Adam steps, what a
-//! model fits instead of learning is fitted after each epoch, which is then validated, recorded for TensorBoard and saved as a
-//! checkpoint.
+//! [`TrainableModel`](crate::model::TrainableModel): the loader assembles batches in a thread of its own, Adam steps,
+//! what a model fits instead of learning is fitted after each epoch, which is then validated, recorded for TensorBoard
+//! and saved as a checkpoint.
 //!
-//! Everything random is a function of (seed, purpose, epoch, step): there is no generator whose position would have to be
-//! saved, and a resumed run is the run that was never interrupted, bit for bit.
+//! Everything random is a function of (seed, purpose, epoch, step): there is no generator whose position would have to
+//! be saved, and a resumed run is the run that was never interrupted, bit for bit.
 
 mod checkpoint;
 mod error;

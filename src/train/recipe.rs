@@ -64,8 +64,8 @@ pub struct Recipe {
     pub plateau_threshold: f64,
     /// The step size never falls below.
     pub min_learning_rate: f64,
-    /// Epochs without a better validation MRR, with the step size at its floor, after which training ends. The release: 5
-    /// for Amazon, 2 for Kuaishou.
+    /// Epochs without a better validation MRR, with the step size at its floor, after which training ends. The release:
+    /// 5 for Amazon, 2 for Kuaishou.
     pub early_stop_patience: usize,
     /// Which validation metric picks the weights that are kept.
     pub selection: Selection,

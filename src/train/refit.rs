@@ -1,4 +1,5 @@
-//! Learning in two rounds: one that is validated and says for how many epochs, and one from all that lies before the test.
+//! Learning in two rounds: one that is validated and says for how many epochs, and one from all that lies before the
+//! test.
 
 use std::collections::HashMap;
 
@@ -9,10 +10,10 @@ use crate::{
 };
 
 impl Trainer<'_> {
-    /// [`run`](Self::run), and where the recipe says so a second round, with validation interactions among the targets: as
-    /// many epochs as were best in the first, with its learning rates, from the weights that `rebuild` begins with. Metrics,
-    /// epochs, the best epoch and [fitted](TrainableModel::fitted) weights of the outcome are the first round's, all other
-    /// weights are the second's.
+    /// [`run`](Self::run), and where the recipe says so a second round, with validation interactions among the targets:
+    /// as many epochs as were best in the first, with its learning rates, from the weights that `rebuild` begins with.
+    /// Metrics, epochs, the best epoch and [fitted](TrainableModel::fitted) weights of the outcome are the first
+    /// round's, all other weights are the second's.
     ///
     /// # Errors
     /// See [`TrainingError`]; the last checkpoint stays.

@@ -26,7 +26,8 @@ use crate::{
     nn::{Adam, Dropout, OptimizerError},
 };
 
-/// Validation clicks that a model is given to fit to, at most, evenly spaced over the users: whoever validation measures.
+/// Validation clicks that a model is given to fit to, at most, evenly spaced over the users: whoever validation
+/// measures.
 const FITTED_CLICKS: usize = 3000;
 /// Negatives of each, at most.
 const FITTED_NEGATIVES: usize = 99;
@@ -121,7 +122,8 @@ impl<'a> Run<'a> {
             let mut clock = Instant::now();
             for (step, batch) in (first..).zip(batches) {
                 let samples = batch.positives.len();
-                // In the thread pool: every operator that shares its work out would have to get there and back by itself.
+                // In the thread pool: every operator that shares its work out would have to get there and back by
+                // itself.
                 let losses = rayon::scope(|_| self.step(&batch, (step, steps)))?;
                 let seconds = clock.elapsed().as_secs_f64();
                 clock = Instant::now();

@@ -15,8 +15,8 @@ pub struct ReduceOnPlateau {
 }
 
 impl ReduceOnPlateau {
-    /// After more than `patience` epochs without a value above best × (1 + `threshold`), the rate is multiplied by `factor`,
-    /// down to `floor`.
+    /// After more than `patience` epochs without a value above best × (1 + `threshold`), the rate is multiplied by
+    /// `factor`, down to `floor`.
     pub fn new(factor: f64, patience: usize, threshold: f64, floor: f64) -> Self {
         Self { factor, patience, threshold, floor, best: None, bad_epochs: 0 }
     }
@@ -44,8 +44,8 @@ impl ReduceOnPlateau {
     }
 }
 
-/// The step size of a step, from 0, of `steps` in all: a linear rise over the first fiftieth, then half a cosine from `peak`
-/// down to `floor` (Loshchilov & Hutter, arXiv 1608.03983, without restarts).
+/// The step size of a step, from 0, of `steps` in all: a linear rise over the first fiftieth, then half a cosine from
+/// `peak` down to `floor` (Loshchilov & Hutter, arXiv 1608.03983, without restarts).
 pub fn cosine(step: u64, steps: u64, peak: f64, floor: f64) -> f64 {
     let rise = (steps / 50).max(1);
     let done = step as f64 / steps.max(1) as f64;
@@ -87,7 +87,8 @@ impl EarlyStop {
 mod tests {
     use super::*;
 
-    /// Rates worked out by hand from the rules of PyTorch's scheduler (factor 0.1, patience 1, floor 1e-5), not by running it.
+    /// Rates worked out by hand from the rules of PyTorch's scheduler (factor 0.1, patience 1, floor 1e-5), not by
+    /// running it.
     #[test]
     fn follows_the_rules_of_pytorchs_scheduler() {
         let mut plateau = ReduceOnPlateau::new(0.1, 1, 1e-4, 1e-5);

@@ -65,9 +65,9 @@ impl<'a> Substitutes<'a> {
         Self { dataset, rates, max_words, clicked, asked, queries, items }
     }
 
-    /// Replaces some events of the history before a target: items by items that share a query with them, queries by queries
-    /// that led to the item that comes next, either by any. An event is replaced by what was known before it: what came later
-    /// might tell of what is to be predicted.
+    /// Replaces some events of the history before a target: items by items that share a query with them, queries by
+    /// queries that led to the item that comes next, either by any. An event is replaced by what was known before it:
+    /// what came later might tell of what is to be predicted.
     pub fn apply(&self, user: &mut UserFeatures, target: Target, rng: &mut ChaCha8Rng) {
         let original = user.recommendations.clone();
         let newest = |times: &'a [i64], count: usize| &times[times.len() - count..];
@@ -117,9 +117,9 @@ mod tests {
 
     const LIMITS: HistoryLimits = HistoryLimits { recommendations: 9, searches: 9, words: 2, clicks: 0 };
 
-    /// The first user searches between all clicks and after the last; the second makes the graph. Query 1 leads to items 1
-    /// and 7, query 2 to items 2 and 8, query 5 to nothing that may be learned from. Query 1 leads to item 10, too, but later
-    /// than the first user's first two clicks.
+    /// The first user searches between all clicks and after the last; the second makes the graph. Query 1 leads to
+    /// items 1 and 7, query 2 to items 2 and 8, query 5 to nothing that may be learned from. Query 1 leads to item 10,
+    /// too, but later than the first user's first two clicks.
     fn dataset() -> Dataset {
         let mut first = fixture::User::clicking(&[1, 2, 9, 4, 5, 6]);
         first.searches = vec![(11, 3, vec![]), (12, 4, vec![]), (25, 3, vec![]), (35, 3, vec![])];

@@ -1,7 +1,7 @@
 //! TensorBoard event files: scalars over steps, as `tensorboard --logdir` reads them.
 //!
-//! A file is a sequence of TFRecords (length, its checksum, bytes, their checksum) of `Event` messages; both formats are
-//! TensorFlow's (`tensorflow/core/lib/io/record_writer.h`, `tensorflow/core/util/event.proto`).
+//! A file is a sequence of TFRecords (length, its checksum, bytes, their checksum) of `Event` messages; both formats
+//! are TensorFlow's (`tensorflow/core/lib/io/record_writer.h`, `tensorflow/core/util/event.proto`).
 
 use std::{
     fs::File,

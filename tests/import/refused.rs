@@ -95,7 +95,8 @@ fn missing_files_and_columns_are_named() {
     assert!(refusal(dir.path(), &ImportOptions::default()).contains("no clicked recommendation and no search"));
 }
 
-/// Two that nobody closes look like the text between them: it is told where, since nobody counts what they have swallowed.
+/// Two that nobody closes look like the text between them: it is told where, since nobody counts what they have
+/// swallowed.
 #[test]
 fn rows_between_two_open_quotes_are_told() {
     let dir = changed(REC, |text| {

@@ -290,7 +290,8 @@ fn refuses_wrong_weights(config: &ModelConfig, tensors: &HashMap<String, Tensor>
 proptest! {
     #![proptest_config(ProptestConfig { cases: 8, ..ProptestConfig::default() })]
 
-    /// In company, a user is padded to the others' lengths, and candidates are scored along with others': neither shows.
+    /// In company, a user is padded to the others' lengths, and candidates are scored along with others': neither
+    /// shows.
     #[test]
     fn batched_equals_one_by_one(users in proptest::collection::vec(any_user(), 1..6)) {
         let items: Vec<u32> = (1..=ITEMS).collect();

@@ -268,9 +268,9 @@ fn wrong_rows_are_errors() {
     assert_eq!(ranker.score(&[ScoreRequest { state: &states[0], items: &[] }]).unwrap(), vec![Vec::<f32>::new()]);
 }
 
-/// The CPU's own way, with and without item tables, and a GPU's where `SESREC_TEST_DEVICE` names one, give what the network
-/// of tensors gives: for short histories, whose events meet the first layer directly, for long ones that are pooled, for
-/// undivided and one-sided ones.
+/// The CPU's own way, with and without item tables, and a GPU's where `SESREC_TEST_DEVICE` names one, give what the
+/// network of tensors gives: for short histories, whose events meet the first layer directly, for long ones that are
+/// pooled, for undivided and one-sided ones.
 #[test]
 fn every_way_to_rank_gives_the_same_scores() {
     let (include, exclude) = (CoattentionPadding::Include, CoattentionPadding::Exclude);

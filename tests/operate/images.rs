@@ -1,5 +1,5 @@
-//! The images' build, as far as it can be told without a builder: the first layer, which compiles dependencies, is given all that
-//! cargo wants to see, and `.dockerignore` lets it through.
+//! The images' build, as far as it can be told without a builder: the first layer, which compiles dependencies, is
+//! given all that cargo wants to see, and `.dockerignore` lets it through.
 
 use std::{
     path::{Path, PathBuf},

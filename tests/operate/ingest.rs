@@ -171,7 +171,8 @@ async fn poison_goes_to_the_dead_letter_file_and_stops_nothing() {
     assert!(missing.contains("--dead-letter"), "{missing}");
 }
 
-/// What one user's key holds may be beyond repair: that user's events are kept aside. If all are, it is the store that is.
+/// What one user's key holds may be beyond repair: that user's events are kept aside. If all are, it is the store that
+/// is.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn events_that_the_store_cannot_take_stop_nobody_else() {
     let server = TestServer::start().await;
@@ -248,8 +249,8 @@ async fn entries_that_were_trimmed_are_told() {
     assert_eq!(pending(&redis), 0);
 }
 
-/// Streams end at their age; a source that has nothing to send meanwhile has not failed to. And a read of standard input, which
-/// nothing can cancel, keeps nobody from stopping.
+/// Streams end at their age; a source that has nothing to send meanwhile has not failed to. And a read of standard
+/// input, which nothing can cancel, keeps nobody from stopping.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_quiet_source_outlives_its_streams() {
     let server = TestServer::with(|setup| setup.service.timeouts.stream = Some(Duration::from_millis(200))).await;

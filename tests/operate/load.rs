@@ -172,8 +172,8 @@ async fn call(mut client: Client, caller: usize, counts: Arc<Mutex<Counts>>, sto
     }
 }
 
-/// Streams events; opens the stream again when it ends, and sends again what was not acknowledged. All of them are in the
-/// history in the end, once each.
+/// Streams events; opens the stream again when it ends, and sends again what was not acknowledged. All of them are in
+/// the history in the end, once each.
 async fn stream(mut client: Client, number: usize, counts: Arc<Mutex<Counts>>, stop: watch::Receiver<bool>) {
     let user = format!("streamed-{number}");
     let mut open: VecDeque<v1::AppendEventRequest> = VecDeque::new();

@@ -1,4 +1,5 @@
-//! What an operator relies on, with the real parts: `sesrec` processes, redis-server, nginx, an OTLP receiver, promtool.
+//! What an operator relies on, with the real parts: `sesrec` processes, redis-server, nginx, an OTLP receiver,
+//! promtool.
 #![cfg(unix)]
 
 mod bench;

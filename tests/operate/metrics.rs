@@ -1,4 +1,5 @@
-//! The names in dashboards, alerts and pages are names that the server exports; promtool has nothing to say against them.
+//! The names in dashboards, alerts and pages are names that the server exports; promtool has nothing to say against
+//! them.
 
 use std::{
     collections::BTreeSet,

@@ -1,5 +1,5 @@
-//! Three replicas behind the nginx of `deploy/` over a Redis Cluster of three nodes, all real processes: replaced one after
-//! another, one killed, under load. Only what was in flight on the killed one may fail, and no token is broken.
+//! Three replicas behind the nginx of `deploy/` over a Redis Cluster of three nodes, all real processes: replaced one
+//! after another, one killed, under load. Only what was in flight on the killed one may fail, and no token is broken.
 
 use std::{
     io::Write,
@@ -87,8 +87,8 @@ async fn a_rolling_restart_fails_nobody_and_a_kill_only_its_own_requests() {
     assert!(outcome.reconnects >= load::STREAMS, "streams move to other replicas: {outcome}");
 }
 
-/// Waits until a replica that was started again gets traffic. nginx counts in whole seconds: it tries a replica again up to
-/// three seconds after the last refusal, and forgets the refusal when that try succeeds.
+/// Waits until a replica that was started again gets traffic. nginx counts in whole seconds: it tries a replica again
+/// up to three seconds after the last refusal, and forgets the refusal when that try succeeds.
 async fn ranks_again(replica: &Replica) {
     until("a replaced replica gets traffic again", async || replica.ranks() >= 10.0).await;
 }

@@ -1,5 +1,5 @@
-//! SIGKILL of the server, of Redis and of both, in mid-stream, at random moments: every acknowledged event is there, none
-//! twice, in order.
+//! SIGKILL of the server, of Redis and of both, in mid-stream, at random moments: every acknowledged event is there,
+//! none twice, in order.
 
 use std::{
     path::Path,
@@ -155,7 +155,8 @@ async fn what_was_acknowledged_survives_every_kill() {
     kill_again_and_again(Fault::Both, share(3)).await.print_and_judge("server and Redis at once");
 }
 
-/// On a machine with nothing else to do: `SESREC_EVENTS=1000000 cargo test --release --test promises restart -- --ignored --nocapture`
+/// On a machine with nothing else to do: `SESREC_EVENTS=1000000 cargo test --release --test promises restart --
+/// --ignored --nocapture`
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "fills a store with a million events; says how long a restart takes"]
 async fn restart_of_a_full_store() {

@@ -1,8 +1,8 @@
 //! The README's promises under faults: real `sesrec serve` processes, real Redis servers, real sockets.
 //!
-//! Figures are printed: `cargo test --test promises -- --nocapture`. What takes long is shortened here and has a variable:
-//! `SESREC_KILLS=200`, `SESREC_OPERATIONS=100000`, `SESREC_OVERLOAD_SECONDS=30`, `SESREC_SAMPLES=2000`. What is
-//! ignored because it takes even longer has one, too: `SESREC_EVENTS=1000000`.
+//! Figures are printed: `cargo test --test promises -- --nocapture`. What takes long is shortened here and has a
+//! variable: `SESREC_KILLS=200`, `SESREC_OPERATIONS=100000`, `SESREC_OVERLOAD_SECONDS=30`, `SESREC_SAMPLES=2000`. What
+//! is ignored because it takes even longer has one, too: `SESREC_EVENTS=1000000`.
 
 mod appender;
 mod bundle;

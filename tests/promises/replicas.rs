@@ -1,5 +1,5 @@
-//! Three replicas of the service on one Redis, sixteen clients that append and rank with tokens: no answer is older than
-//! its token, nothing that was acknowledged is missing, also across a failover.
+//! Three replicas of the service on one Redis, sixteen clients that append and rank with tokens: no answer is older
+//! than its token, nothing that was acknowledged is missing, also across a failover.
 
 use std::{
     path::Path,
@@ -232,8 +232,8 @@ async fn no_answer_is_older_than_its_token() {
     assert_eq!(lost, 0);
 }
 
-/// One failover in ten thousand operations, spread over them. Each is over, for a caller, when an append that began after the
-/// kill is acknowledged; with `--redis-wait` of all replicas that is when the killed one is back, too.
+/// One failover in ten thousand operations, spread over them. Each is over, for a caller, when an append that began
+/// after the kill is acknowledged; with `--redis-wait` of all replicas that is when the killed one is back, too.
 async fn fail_over_again_and_again(
     guarded: &mut Guarded,
     mut caller: Caller,

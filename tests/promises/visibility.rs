@@ -49,7 +49,8 @@ async fn an_append_is_visible_through_other_replicas_without_a_token() {
          without a token: {median:.1?} (median), {p99:.1?} (p99), {:.1?} at most",
         times[samples - 1]
     );
-    // The tests share a machine: there it is bounded in kind, by the first answer having it; the figure is for a quiet one.
+    // The tests share a machine: there it is bounded in kind, by the first answer having it; the figure is for a quiet
+    // one.
     assert!(median < Duration::from_secs(1), "{median:?}: more than a read of the store");
 }
 
@@ -91,7 +92,8 @@ async fn copies_are_not_believed_after_connections_to_redis_broke() {
     assert!(current > 0);
 }
 
-/// Redis that takes no writes is asked all the same; what is past its time counts no more, in what was encoded before neither.
+/// Redis that takes no writes is asked all the same; what is past its time counts no more, in what was encoded before
+/// neither.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_expires_while_redis_takes_no_writes_is_not_seen() {
     let directory = tempfile::tempdir().unwrap();

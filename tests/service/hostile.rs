@@ -1,5 +1,5 @@
-//! Callers that send garbage, too much, too slowly, or nothing: they get errors or lose their connection, and nobody else
-//! notices.
+//! Callers that send garbage, too much, too slowly, or nothing: they get errors or lose their connection, and nobody
+//! else notices.
 
 use std::{
     sync::{

@@ -1,5 +1,5 @@
-//! Slow, huge and silent callers of the metrics port: each has one request and ten seconds for it, there are 64 at most, and
-//! nobody on the other port notices.
+//! Slow, huge and silent callers of the metrics port: each has one request and ten seconds for it, there are 64 at
+//! most, and nobody on the other port notices.
 
 use std::time::Duration;
 

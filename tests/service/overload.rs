@@ -1,5 +1,5 @@
-//! Three times the load that the model can take, open-loop: what is served stays, the rest is told at once to come back,
-//! and a moment after the load's end nothing of it is left. And deadlines of what waits.
+//! Three times the load that the model can take, open-loop: what is served stays, the rest is told at once to come
+//! back, and a moment after the load's end nothing of it is left. And deadlines of what waits.
 
 use std::{
     num::NonZeroUsize,
@@ -89,8 +89,8 @@ fn percentile(times: &[Duration], share: f64) -> Duration {
     times.get((last as f64 * share) as usize).copied().unwrap_or_default()
 }
 
-/// Two rates, one after the other, can only be compared where nothing else changes in between: on a machine that is shared
-/// with others, some attempt has to succeed.
+/// Two rates, one after the other, can only be compared where nothing else changes in between: on a machine that is
+/// shared with others, some attempt has to succeed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_times_the_load_costs_nothing_of_what_is_served() {
     let mut missed = vec![];

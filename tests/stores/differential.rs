@@ -218,8 +218,8 @@ fn embedded_lives_like_memory() {
     let stores: Vec<Tested> = stores.collect();
     run(&stores, 300);
 
-    // So far answers came from memory. What lies in the directory is all of it and nothing else: under wide bounds, what
-    // the narrow ones dropped would come back if it was still there.
+    // So far answers came from memory. What lies in the directory is all of it and nothing else: under wide bounds,
+    // what the narrow ones dropped would come back if it was still there.
     let runtime = tokio::runtime::Runtime::new().unwrap();
     for (n, Tested { store, clock, left, .. }) in stores.into_iter().enumerate() {
         runtime.block_on(store.close());

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use crate::skip::skipped;
 
-/// The folders of golden values: of `SESREC_GOLDEN`, or of `../shared/golden` where that exists; none, said aloud, where
-/// it doesn't.
+/// The folders of golden values: of `SESREC_GOLDEN`, or of `../shared/golden` where that exists; none, said aloud,
+/// where it doesn't.
 pub fn folders() -> Vec<PathBuf> {
     match std::env::var_os("SESREC_GOLDEN") {
         Some(root) => folders_in(Path::new(&root)),

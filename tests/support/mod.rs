@@ -142,8 +142,8 @@ pub fn rank_request(user: &str, items: &[&str]) -> v1::RankRequest {
     }
 }
 
-/// `seconds` after a fixed time that is recent enough for any time to live: the start of yesterday, when it was asked for
-/// first.
+/// `seconds` after a fixed time that is recent enough for any time to live: the start of yesterday, when it was asked
+/// for first.
 pub fn time(seconds: i64) -> Timestamp {
     static YESTERDAY: OnceLock<i64> = OnceLock::new();
     let yesterday = YESTERDAY.get_or_init(|| {

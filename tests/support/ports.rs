@@ -5,8 +5,8 @@ use std::{
     sync::atomic::{AtomicU16, Ordering},
 };
 
-/// Below the ports that systems give to connections and to listeners on port 0 (from 32768 on Linux): nothing takes one of
-/// these between this look and the process's own, or while the process is restarted.
+/// Below the ports that systems give to connections and to listeners on port 0 (from 32768 on Linux): nothing takes one
+/// of these between this look and the process's own, or while the process is restarted.
 const FIRST: u16 = 12_000;
 const COUNT: u16 = 8_000;
 /// Where a Redis Cluster's node listens, too.

@@ -63,9 +63,9 @@ impl RedisServer {
         self.wait();
     }
 
-    /// What belongs before every start of a Redis that may have been killed. A kill can tear the last transaction of the
-    /// append-only file; Redis itself cuts off the torn command only, and carries out what stands before it at the start
-    /// after the next.
+    /// What belongs before every start of a Redis that may have been killed. A kill can tear the last transaction of
+    /// the append-only file; Redis itself cuts off the torn command only, and carries out what stands before it at the
+    /// start after the next.
     fn mend(&self) {
         let manifest = self.directory.path().join("appendonlydir/appendonly.aof.manifest");
         if !manifest.exists() {
@@ -179,8 +179,8 @@ pub fn redis_cli(arguments: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// How long a primary has to be silent before the Sentinel replaces it: longer than a busy machine may hold it up, where
-/// it is alive; soon, where it was killed.
+/// How long a primary has to be silent before the Sentinel replaces it: longer than a busy machine may hold it up,
+/// where it is alive; soon, where it was killed.
 const ALIVE: Duration = PATIENCE;
 const KILLED: Duration = Duration::from_millis(500);
 
@@ -267,8 +267,8 @@ impl Guarded {
         self.servers[self.primary].kill();
     }
 
-    /// Waits until a replica has taken over from the killed primary; that one comes back as a replica, without its data:
-    /// what is kept is kept by the others.
+    /// Waits until a replica has taken over from the killed primary; that one comes back as a replica, without its
+    /// data: what is kept is kept by the others.
     pub async fn recover(&mut self) {
         let promoted = self.promoted().await;
         let killed = std::mem::replace(&mut self.primary, promoted);

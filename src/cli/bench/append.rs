@@ -1,4 +1,5 @@
-//! `sesrec bench append`: a closed loop. Each stream keeps a window of unacknowledged events, as an ingesting pipeline does.
+//! `sesrec bench append`: a closed loop. Each stream keeps a window of unacknowledged events, as an ingesting pipeline
+//! does.
 
 use std::{
     collections::{BTreeMap, VecDeque},

@@ -105,8 +105,8 @@ pub(super) fn latency_histogram() -> Histogram<u64> {
 
 /// Sends `request(n)` for n = 0, 1, … and waits for the last answer.
 ///
-/// A thread keeps the time: the runtime's timers round to a millisecond, which is as long as an answer takes. `request` is
-/// called by it, so that what takes time belongs into the future that it returns.
+/// A thread keeps the time: the runtime's timers round to a millisecond, which is as long as an answer takes. `request`
+/// is called by it, so that what takes time belongs into the future that it returns.
 pub(super) async fn open_loop<F, R>(load: Load, request: F) -> Measured
 where
     F: Fn(u64) -> R + Send + 'static,
@@ -148,8 +148,8 @@ where
     lock(&measured).clone()
 }
 
-/// When requests leave: every caller begins at a moment of its own, so that some leave together and others alone, as they
-/// would from callers that don't know of each other.
+/// When requests leave: every caller begins at a moment of its own, so that some leave together and others alone, as
+/// they would from callers that don't know of each other.
 fn departures(rate: f64, callers: usize) -> impl Iterator<Item = Duration> {
     let period = callers as f64 / rate;
     let mut rng = ChaCha8Rng::seed_from_u64(callers as u64);

@@ -1,8 +1,8 @@
 //! `sesrec bench replicas`: servers that share a Redis, each a process of its own, and what an answer costs them.
 //!
-//! On one machine replicas share its cores, so that more of them can't do more. What shows is the processor time of a Rank
-//! and of an event, in the servers and in Redis: where it stays the same as replicas are added, machines of their own
-//! would each bring what the first one does, until Redis's core is full.
+//! On one machine replicas share its cores, so that more of them can't do more. What shows is the processor time of a
+//! Rank and of an event, in the servers and in Redis: where it stays the same as replicas are added, machines of their
+//! own would each bring what the first one does, until Redis's core is full.
 
 use std::{
     io::{BufRead, BufReader},

@@ -10,7 +10,8 @@ pub(super) struct Cast {
     pub(super) user_row: u32,
     /// The user's id.
     pub(super) user: String,
-    /// What there is to rank: popular items of two topics the user likes, of topics the user never touched, of the new one.
+    /// What there is to rank: popular items of two topics the user likes, of topics the user never touched, of the new
+    /// one.
     pub(super) candidates: Vec<String>,
     /// The topic that is new to the user, as the catalogue numbers it.
     pub(super) new_topic: u32,

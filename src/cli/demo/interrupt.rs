@@ -1,5 +1,5 @@
-//! Ctrl-C, from the first stage to the last: once anything in the process listens for it, it no longer ends the process by
-//! itself, so somebody has to listen all the time.
+//! Ctrl-C, from the first stage to the last: once anything in the process listens for it, it no longer ends the process
+//! by itself, so somebody has to listen all the time.
 
 use tokio::sync::watch;
 

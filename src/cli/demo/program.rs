@@ -9,7 +9,8 @@ pub(super) fn command(arguments: &[&str]) -> String {
     arguments.iter().fold(name(), |line, word| line + " " + &quoted(word))
 }
 
-/// `sesrec` where the shell finds it, or else the path of the running program, from the current directory if it is below.
+/// `sesrec` where the shell finds it, or else the path of the running program, from the current directory if it is
+/// below.
 pub(super) fn name() -> String {
     let Ok(program) = std::env::current_exe().and_then(|path| path.canonicalize()) else { return "sesrec".into() };
     let directory = std::env::current_dir().and_then(|path| path.canonicalize()).unwrap_or_default();

@@ -1,8 +1,8 @@
 //! Test rows through a running server: each user's history is appended, then the server ranks the candidates.
 //!
-//! The server has to see what the offline evaluation sees, no more and no less, or the comparison means nothing: all events
-//! before the target, in the data set's order. Events of one time are kept in order by their ids. That no other event is in
-//! the way is checked for every user.
+//! The server has to see what the offline evaluation sees, no more and no less, or the comparison means nothing: all
+//! events before the target, in the data set's order. Events of one time are kept in order by their ids. That no other
+//! event is in the way is checked for every user.
 
 use std::time::Duration;
 

@@ -28,25 +28,25 @@ pub struct ModelFlags {
     /// Blocks of the encoder. [default: sesrec 1; sasrec, fmlp, query-seqrec 2]
     #[arg(long)]
     blocks: Option<usize>,
-    /// What is minimised: bce, over the clicked item and the sampled ones, as SESRec does it (for comparisons), or own, the
-    /// publication's: the next item at every position against a sampled one (sasrec), one sampled item per click (fmlp),
-    /// softmax over all items (stamp, gru4rec; query-seqrec wherever an item comes next). The other models have one loss
-    /// only. [default: bce]
+    /// What is minimised: bce, over the clicked item and the sampled ones, as SESRec does it (for comparisons), or own,
+    /// the publication's: the next item at every position against a sampled one (sasrec), one sampled item per click
+    /// (fmlp), softmax over all items (stamp, gru4rec; query-seqrec wherever an item comes next). The other models have
+    /// one loss only. [default: bce]
     #[arg(long, value_enum, value_name = "bce|own")]
     loss: Option<Loss>,
-    /// Any other setting of the model, by its name in the bundle's config.json: --set coattention=aligned (sesrec), --set
-    /// item_projection=false (sasrec, fmlp). May be repeated.
+    /// Any other setting of the model, by its name in the bundle's config.json: --set coattention=aligned (sesrec),
+    /// --set item_projection=false (sasrec, fmlp). May be repeated.
     #[arg(long, value_name = "NAME=VALUE")]
     set: Vec<Setting>,
     /// sesrec, din, dien, iv4rec: sizes of the hidden layers of the prediction network. [default: 200,80]
     #[arg(long, value_delimiter = ',', value_parser = parse_count)]
     hidden: Vec<usize>,
-    /// sesrec: whether co-attention sums over padding, as the release does; its scores then depend on the padded length.
-    /// [default: exclude]
+    /// sesrec: whether co-attention sums over padding, as the release does; its scores then depend on the padded
+    /// length. [default: exclude]
     #[arg(long, value_name = "include|exclude", value_parser = padding)]
     coattention_padding: Option<CoattentionPadding>,
-    /// sesrec: the co-attention weight from which on an event is an interest that search and recommendation share: mean,
-    /// median, or a number. [default: mean]
+    /// sesrec: the co-attention weight from which on an event is an interest that search and recommendation share:
+    /// mean, median, or a number. [default: mean]
     #[arg(long, value_parser = threshold)]
     threshold: Option<Threshold>,
     /// sesrec: weight α of the query-item alignment loss. [default: 0.1; best 0.05]

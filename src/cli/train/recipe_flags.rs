@@ -13,11 +13,11 @@ pub enum RecipeName {
     /// The SESRec release's, as faithful as can be.
     #[default]
     Paper,
-    /// Better on the same logs: many uniformly sampled negatives under one softmax, a learning rate that falls like a cosine,
-    /// all interactions as targets, validation's too in a second round; SESRec also reads the words of captions, counts
-    /// positions from the newest event, and adds to its prediction how well a candidate matches each set of events, how near
-    /// it is to what they have in common, which words it shares with them, how often it was clicked together with them, and how
-    /// good it is by itself.
+    /// Better on the same logs: many uniformly sampled negatives under one softmax, a learning rate that falls like a
+    /// cosine, all interactions as targets, validation's too in a second round; SESRec also reads the words of
+    /// captions, counts positions from the newest event, and adds to its prediction how well a candidate matches each
+    /// set of events, how near it is to what they have in common, which words it shares with them, how often it was
+    /// clicked together with them, and how good it is by itself.
     Best,
 }
 
@@ -94,8 +94,8 @@ pub struct RecipeFlags {
     /// and iv4rec 0.1, gru4rec 0.3, sasrec and fmlp 0.5, query-seqrec 0.6, others 0; best: sesrec 0.3]
     #[arg(long)]
     dropout: Option<f64>,
-    /// Which rows of embedding tables a step moves: all, or those that its batch uses, which is faster on large catalogues and
-    /// learns slightly differently.
+    /// Which rows of embedding tables a step moves: all, or those that its batch uses, which is faster on large
+    /// catalogues and learns slightly differently.
     #[arg(long, value_enum, default_value_t)]
     optimizer: Optimizer,
     /// Adam's step size at the start.
@@ -138,8 +138,8 @@ pub struct RecipeFlags {
     /// Which interactions are learned from. [default: after-search; all with --loss own, and for best]
     #[arg(long, value_enum)]
     targets: Option<TrainingTargets>,
-    /// When validation has chosen the epoch, learn once more, for as many epochs, from training and validation interactions
-    /// together: the newest clicks are worth most. The test stays unseen. [default: false; best true]
+    /// When validation has chosen the epoch, learn once more, for as many epochs, from training and validation
+    /// interactions together: the newest clicks are worth most. The test stays unseen. [default: false; best true]
     #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "true|false")]
     refit: Option<bool>,
     /// In which order an epoch goes through them. [default: shuffled; best by-length]
@@ -148,8 +148,8 @@ pub struct RecipeFlags {
     /// Which of a user's own clicks are never drawn as negatives. [default: earlier; best training]
     #[arg(long, value_enum)]
     own_clicks: Option<OwnClicks>,
-    /// Validate each epoch on this many users, drawn by the seed and the same ones in every epoch; 0 for all. Fewer make
-    /// epochs shorter.
+    /// Validate each epoch on this many users, drawn by the seed and the same ones in every epoch; 0 for all. Fewer
+    /// make epochs shorter.
     #[arg(long, default_value_t = 0, value_name = "USERS")]
     validation_users: usize,
 }

@@ -65,8 +65,8 @@ pub struct SizeFlags {
     /// Dimension of the embedding of a query as a whole. [default: 16 for amazon, 32 for kuaishou]
     #[arg(long, value_name = "DIM", value_parser = parse_count)]
     query_dimension: Option<usize>,
-    /// Dimension of the embeddings of its words. [default: 16 for amazon, 32 for kuaishou; that of the items' words where
-    /// these are embedded]
+    /// Dimension of the embeddings of its words. [default: 16 for amazon, 32 for kuaishou; that of the items' words
+    /// where these are embedded]
     #[arg(long, value_name = "DIM", value_parser = parse_count)]
     word_dimension: Option<usize>,
     /// Newest recommendation events that the model sees. [default: 15 for amazon, 150 for kuaishou]

@@ -90,8 +90,8 @@ impl Captions {
         Ok(())
     }
 
-    /// As the catalogue has them: for the items that are `kept`, after its padding. Words that `table` lacks are added to
-    /// it. Without any caption there are no lists.
+    /// As the catalogue has them: for the items that are `kept`, after its padding. Words that `table` lacks are added
+    /// to it. Without any caption there are no lists.
     pub fn finish(self, kept: &[bool], table: &mut EntityTable) -> Result<WordLists, String> {
         if self.words.is_empty() {
             return Ok(WordLists::default());

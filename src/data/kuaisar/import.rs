@@ -22,8 +22,8 @@ use crate::data::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum UnclickedSearches {
     /// As a search whose first shown, most relevant result was clicked: so it is in the SESRec release's data, whose
-    /// figures this reproduces. The service gives such a search no click: a model that you serve on live events learns from
-    /// what it will see with `keep`.
+    /// figures this reproduces. The service gives such a search no click: a model that you serve on live events learns
+    /// from what it will see with `keep`.
     #[default]
     FirstShown,
     /// As a search without clicks, as in the service: its query is all there is.
@@ -333,8 +333,8 @@ impl Marks {
     }
 }
 
-/// Leaves out rows that are there twice, as where files were joined that overlap: the newest click would be in the history
-/// before itself. How many those were. `clicks` are sorted by user and time.
+/// Leaves out rows that are there twice, as where files were joined that overlap: the newest click would be in the
+/// history before itself. How many those were. `clicks` are sorted by user and time.
 fn drop_repeated(clicks: &mut Vec<Click>) -> u64 {
     let before = clicks.len();
     // Items of the user and time that the loop is at.

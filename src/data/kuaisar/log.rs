@@ -35,8 +35,8 @@ pub(in crate::data) struct Fault {
     pub message: String,
 }
 
-/// Rows that can't be used: how many there may be, and what they were. Beside them those that can, and go on over several
-/// lines: what an open quote has swallowed looks like one of them.
+/// Rows that can't be used: how many there may be, and what they were. Beside them those that can, and go on over
+/// several lines: what an open quote has swallowed looks like one of them.
 #[derive(Debug)]
 pub(in crate::data) struct BadRows {
     allowed: u64,

@@ -394,7 +394,8 @@ impl<'a> Simulation<'a> {
             let free = |topic: &u32| self.interests.iter().all(|interest| interest.topic != *topic);
             topic = (0..self.world.topics()).find(free).unwrap_or(topic);
         }
-        // Search lends shared interests clicks; without a counterweight those of recommendation alone would hardly show.
+        // Search lends shared interests clicks; without a counterweight those of recommendation alone would hardly
+        // show.
         let weight = if side == Side::Recommendation { 2.0 } else { 1.0 };
         let strength = weight * (0.5 + self.random.random::<f64>());
         Interest { side, topic, strength, since: self.step, searched: side == Side::Recommendation }

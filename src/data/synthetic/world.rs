@@ -211,8 +211,8 @@ impl World {
     }
 }
 
-/// A rank below `count`, rank r with a probability that falls like 1 / (r + 1)^skew; by inverting the integral, so that a
-/// draw costs the same for any count. `skew` is not 1.
+/// A rank below `count`, rank r with a probability that falls like 1 / (r + 1)^skew; by inverting the integral, so that
+/// a draw costs the same for any count. `skew` is not 1.
 pub(super) fn zipf(count: usize, skew: f64, random: &mut ChaCha8Rng) -> usize {
     let power = 1.0 - skew;
     let area = (count as f64 + 1.0).powf(power) - 1.0;

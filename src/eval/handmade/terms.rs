@@ -2,8 +2,8 @@
 
 use crate::data::Dataset;
 
-/// Every item's terms in compressed sparse rows: the words of the training searches that clicked it, and its attributes'
-/// values, numbered after the words.
+/// Every item's terms in compressed sparse rows: the words of the training searches that clicked it, and its
+/// attributes' values, numbered after the words.
 #[derive(Debug)]
 pub(super) struct Terms {
     ends: Vec<usize>,

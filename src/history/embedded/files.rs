@@ -38,8 +38,8 @@ pub(super) struct Files {
     directory: PathBuf,
 }
 
-/// Users that one step of a walk looks at, and those among them that are due, at most: a group commit works on these for
-/// all appends beside them.
+/// Users that one step of a walk looks at, and those among them that are due, at most: a group commit works on these
+/// for all appends beside them.
 const WALK_USERS: usize = 512;
 const WALK_DUE: usize = 64;
 
@@ -90,8 +90,8 @@ impl Files {
         Ok(UserTimeline::restore(rows, version, erased_through))
     }
 
-    /// Looks at the oldest event of each side of the users that follow one, in the keys' order. A user that can't be read is
-    /// passed over: it must not keep the walk from all the others.
+    /// Looks at the oldest event of each side of the users that follow one, in the keys' order. A user that can't be
+    /// read is passed over: it must not keep the walk from all the others.
     pub(super) fn walk(&self, after: Option<UserKey>, cutoff: EventTime) -> Result<Walk, StoreError> {
         let failed = |error| explain(&self.directory, &error);
         let snapshot = self.database.snapshot();

@@ -105,8 +105,8 @@ impl EmbeddedStore {
         tokio::time::timeout_at(deadline.instant(), self.scan(user)).await.unwrap_or(Err(StoreError::Deadline))
     }
 
-    /// A user's durable state from the files. Dropped, it is not begun any more; what has begun keeps its place until it
-    /// ends.
+    /// A user's durable state from the files. Dropped, it is not begun any more; what has begun keeps its place until
+    /// it ends.
     async fn scan(&self, user: UserKey) -> Result<Arc<Cached>, StoreError> {
         let closed = |_| StoreError::Unavailable("the store is closed".into());
         let place = self.scans.clone().acquire_owned().await.map_err(closed)?;
@@ -192,8 +192,8 @@ mod tests {
         history::SystemClock,
     };
 
-    /// How many of 300 loads that met their deadline while the disk stalled are still carried out after it, by a runtime
-    /// with so many threads for blocking work.
+    /// How many of 300 loads that met their deadline while the disk stalled are still carried out after it, by a
+    /// runtime with so many threads for blocking work.
     fn abandoned_scans_that_run(threads: usize) -> usize {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)

@@ -66,8 +66,8 @@ pub(super) fn run(shared: &Weak<Shared>, jobs: &WeakUnboundedSender<Job>, tempo:
 fn step(shared: &Shared, after: Option<UserKey>) -> Result<Walk, StoreError> {
     let files = shared.files()?;
     let mut walk = files.walk(after, shared.options.cutoff(shared.clock.now()))?;
-    // Users who don't come back are in no cache: read here, they are in the files' when the writer reads them, for which
-    // every append waits.
+    // Users who don't come back are in no cache: read here, they are in the files' when the writer reads them, for
+    // which every append waits.
     walk.due.retain(|user| files.read(user).is_ok());
     Ok(walk)
 }

@@ -1,7 +1,8 @@
 //! A Cluster, some of whose hosts may fall silent.
 //!
-//! The client connects anew to nodes whose connections break, and follows slots whose owners of before say where they are.
-//! A host that is gone without a word does neither. Whoever knows who owned the slots can see that others have taken them.
+//! The client connects anew to nodes whose connections break, and follows slots whose owners of before say where they
+//! are. A host that is gone without a word does neither. Whoever knows who owned the slots can see that others have
+//! taken them.
 
 use std::collections::BTreeSet;
 

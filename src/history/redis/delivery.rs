@@ -40,8 +40,9 @@ impl<'c, 'u> Delivery<'c, 'u> {
     pub(super) fn of(calls: &'c [Call<'u>]) -> Self {
         let pending = |call| Pending { call, answer: None, first: None, last: StoreError::Deadline };
         Self {
-            // A server that has forgotten the script may be taught it by another connection in the middle of this pipeline:
-            // a user's first event would be refused and tried again after the second. The text costs 10 kB and a hash of it.
+            // A server that has forgotten the script may be taught it by another connection in the middle of this
+            // pipeline: a user's first event would be refused and tried again after the second. The text costs 10 kB
+            // and a hash of it.
             by_text_first: repeats_a_user(calls),
             pending: calls.iter().map(pending).collect(),
             width: usize::MAX,
@@ -65,8 +66,8 @@ impl<'c, 'u> Delivery<'c, 'u> {
         self.received(sent, sent.iter().map(|_| Err(verdict.clone())), &Ok(()))
     }
 
-    /// Takes answers in. Whether it is worth sending the rest at once: something was answered, or the script's text goes along
-    /// now; to learn that a script is unknown is worth it, but only the first time.
+    /// Takes answers in. Whether it is worth sending the rest at once: something was answered, or the script's text
+    /// goes along now; to learn that a script is unknown is worth it, but only the first time.
     pub(super) fn received(
         &mut self,
         sent: &[usize],

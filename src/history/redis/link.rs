@@ -32,11 +32,11 @@ use super::{
 const SILENCE: Duration = Duration::from_secs(2);
 /// A Cluster's client asks a node that doesn't answer for this long again, twice.
 const CLUSTER_RESPONSE: Duration = Duration::from_secs(1);
-/// A Cluster's client replaces connections to single nodes by itself. Only one of whose nodes none has answered for this long
-/// is made anew, from the URL.
+/// A Cluster's client replaces connections to single nodes by itself. Only one of whose nodes none has answered for
+/// this long is made anew, from the URL.
 const CLUSTER_SILENCE: Duration = Duration::from_secs(6);
-/// A Cluster is known from the nodes of the URL that answer, once the others have had their time to connect; then all its
-/// nodes are connected.
+/// A Cluster is known from the nodes of the URL that answer, once the others have had their time to connect; then all
+/// its nodes are connected.
 const CLUSTER_CONNECTS: u32 = 3;
 /// Callers that come this soon after a failed attempt to connect share its error.
 const CONNECT_AGAIN_AFTER: Duration = Duration::from_millis(50);
@@ -114,8 +114,8 @@ impl Link {
         answers
     }
 
-    /// Goes on after its caller's deadline: what nobody waits for any more the client drops, and only by its own timeout does
-    /// one learn that a node is silent.
+    /// Goes on after its caller's deadline: what nobody waits for any more the client drops, and only by its own
+    /// timeout does one learn that a node is silent.
     async fn send_to_cluster(
         self: &Arc<Self>,
         live: &Live,
@@ -133,8 +133,8 @@ impl Link {
         sent.await.unwrap_or_else(|failed| Err(std::io::Error::other(failed.to_string()).into()))
     }
 
-    /// A node of a Cluster is silent: connects anew if others have taken slots over. One at a time; meanwhile all go on with
-    /// the connection that there is, which serves the other nodes' users.
+    /// A node of a Cluster is silent: connects anew if others have taken slots over. One at a time; meanwhile all go on
+    /// with the connection that there is, which serves the other nodes' users.
     async fn follow_failover(&self, live: &Live, mut connection: ClusterConnection) {
         let Ok(_following) = self.following.try_acquire() else { return };
         let replaced = async || self.current.lock().await.live.as_ref().is_none_or(|now| now.number != live.number);
@@ -345,8 +345,8 @@ pub(super) fn is_demoted(error: &RedisError) -> bool {
     matches!(code(error), Some("READONLY" | "MASTERDOWN" | "UNBLOCKED"))
 }
 
-/// What Redis calls the error. Redis 6 calls all within scripts ERR, and has what they are in the text: `… @user_script:5:
-/// WRONGTYPE Operation …`, or `… @user_script: 5: -READONLY You can't write …`.
+/// What Redis calls the error. Redis 6 calls all within scripts ERR, and has what they are in the text: `…
+/// @user_script:5: WRONGTYPE Operation …`, or `… @user_script: 5: -READONLY You can't write …`.
 pub(super) fn code(error: &RedisError) -> Option<&str> {
     let detail = error.detail().filter(|detail| error.code() == Some("ERR") && detail.contains("@user_script"));
     let is_code = |word: &&str| word.len() > 2 && word.bytes().all(|byte| byte.is_ascii_uppercase());

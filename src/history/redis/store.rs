@@ -40,8 +40,9 @@ pub struct RedisOptions {
     /// How long a call is tried again when the connection breaks or the server is not ready, its deadline aside.
     /// Appends may be: a repetition of one that took place is a duplicate.
     pub retry_for: Duration,
-    /// Replicas that must have an append or an erasure before it is acknowledged; 0 is none. A failover loses nothing that
-    /// was acknowledged if these are all that may be promoted: a Sentinel asks no other replica before it promotes one.
+    /// Replicas that must have an append or an erasure before it is acknowledged; 0 is none. A failover loses nothing
+    /// that was acknowledged if these are all that may be promoted: a Sentinel asks no other replica before it promotes
+    /// one.
     pub wait: u32,
     /// PEM certificates to trust, in place of the system's, for `rediss`.
     pub root_certificate: Option<Vec<u8>>,
@@ -78,7 +79,8 @@ impl fmt::Debug for RedisOptions {
 /// Histories in Redis, shared by all replicas of the service.
 ///
 /// Durable as far as the server is (`appendonly yes`, `appendfsync always` for every acknowledged append); a failover
-/// loses what had not been replicated, unless `RedisOptions::wait` asks for it. The server must not evict: `maxmemory-policy noeviction`.
+/// loses what had not been replicated, unless `RedisOptions::wait` asks for it. The server must not evict:
+/// `maxmemory-policy noeviction`.
 pub struct RedisStore {
     links: Vec<Arc<Link>>,
     /// For changes that wait for replicas: meanwhile nothing else gets through on their connection.
@@ -111,8 +113,8 @@ impl RedisStore {
     /// Prepares connections to a URL as in the module's documentation, and tries the first.
     ///
     /// # Errors
-    /// `Config` for a URL, certificate or password that is wrong, and for a Cluster that is to wait for replicas. A server
-    /// that can't be reached now is no error: it is tried again with every call.
+    /// `Config` for a URL, certificate or password that is wrong, and for a Cluster that is to wait for replicas. A
+    /// server that can't be reached now is no error: it is tried again with every call.
     pub async fn connect(url: &str, redis: RedisOptions, options: HistoryOptions) -> Result<Self, StoreError> {
         let target = Target::parse(url)?;
         let (links, grouping) = match target.kind {
@@ -197,9 +199,9 @@ impl RedisStore {
         delivery.answers()
     }
 
-    /// Asks how many replicas have what went before on this connection. A write of its own stands before the question: a
-    /// repetition changes nothing, and a connection that has changed nothing has nothing to wait for, although what it
-    /// repeats may be on its way to the replicas still.
+    /// Asks how many replicas have what went before on this connection. A write of its own stands before the question:
+    /// a repetition changes nothing, and a connection that has changed nothing has nothing to wait for, although what
+    /// it repeats may be on its way to the replicas still.
     fn add_wait(&self, pipeline: &mut Pipeline, user: &UserKey, give_up: Instant) {
         let patience = give_up.saturating_duration_since(Instant::now()).as_millis().max(1);
         pipeline.cmd("SET").arg(self.scripts.mark(user)).arg("").arg("PX").arg(1000);
@@ -219,7 +221,8 @@ impl RedisStore {
         }
     }
 
-    /// Writes nothing on every connection that reads: one to a server that is no primary any more is given up for the answer.
+    /// Writes nothing on every connection that reads: one to a server that is no primary any more is given up for the
+    /// answer.
     async fn find_demoted(&self, deadline: Deadline) {
         let mut nothing = Pipeline::new();
         let nobody = UserKey::of(&UserId::new("ping").expect("a valid id"));
@@ -320,7 +323,8 @@ impl HistoryStore for RedisStore {
         if matches!(self.grouping, Grouping::ByLink) {
             self.find_demoted(deadline).await;
         }
-        // Reads users that hardly anyone is: the scripts are there, then, and answer. A Cluster works if most of its slots do.
+        // Reads users that hardly anyone is: the scripts are there, then, and answer. A Cluster works if most of its
+        // slots do.
         let pings = match self.grouping {
             Grouping::ByLink => 1,
             Grouping::ByUser => CLUSTER_PINGS,

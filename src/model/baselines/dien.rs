@@ -1,5 +1,6 @@
 //! DIEN (Zhou et al., AAAI 2019), in RecBole's form: one recurrent network extracts interests from the clicked items, a
-//! second lets them evolve towards each candidate. The first, and what the second makes of its states, is cached per user.
+//! second lets them evolve towards each candidate. The first, and what the second makes of its states, is cached per
+//! user.
 
 use candle_core::{Result, Tensor};
 use candle_nn::ops::sigmoid;
@@ -236,8 +237,9 @@ impl Dien {
         self.head.forward(&Tensor::cat(&[&interest, candidates], 2)?, &users.head, dropout)
     }
 
-    /// The auxiliary loss: does a state `[B, L, d]` go with the next event rather than with the one sampled for its place
-    /// (both `[B, L, d]`)? The mean over both questions at all events but each user's last; 0 where nobody has two.
+    /// The auxiliary loss: does a state `[B, L, d]` go with the next event rather than with the one sampled for its
+    /// place (both `[B, L, d]`)? The mean over both questions at all events but each user's last; 0 where nobody has
+    /// two.
     pub fn auxiliary_loss(
         &self,
         states: &Tensor,

@@ -77,7 +77,8 @@ pub struct Gru4Rec {
 }
 
 impl Gru4Rec {
-    /// `x [B, L, d]` with `lengths` real positions → the states `[B, L, k]` and the users `[B, d]`, zero without events.
+    /// `x [B, L, d]` with `lengths` real positions → the states `[B, L, k]` and the users `[B, d]`, zero without
+    /// events.
     pub fn forward(&self, x: &Tensor, lengths: &[usize]) -> Result<(Tensor, Tensor)> {
         let states = self.gru.forward(x)?;
         let users = zero_where_empty(&self.output.forward(&newest(&states, lengths)?)?, lengths)?;

@@ -1,5 +1,5 @@
-//! JSR (Zamani and Croft, DESIRES 2018 and WSDM 2020): recommendation and search share the items' vectors, and are learned
-//! together. No history: a user is who it is.
+//! JSR (Zamani and Croft, DESIRES 2018 and WSDM 2020): recommendation and search share the items' vectors, and are
+//! learned together. No history: a user is who it is.
 
 use candle_core::{Result, Tensor};
 use serde::{Deserialize, Serialize};
@@ -296,7 +296,8 @@ impl ItemWords {
     }
 
     /// How well n items answer queries: the mean over a query's words of `log(λ p(w|i) + (1 - λ) p(w|C) + 1e-7)`, where
-    /// p(w|C) is the mean over these items. `likelihoods [n, V]`, S queries' words → `[S, n]`, zero for a query without words.
+    /// p(w|C) is the mean over these items. `likelihoods [n, V]`, S queries' words → `[S, n]`, zero for a query without
+    /// words.
     ///
     /// For retrieval with a model that was trained with `search = "words"`; the service ranks by the other branch.
     pub fn query_likelihood(likelihoods: &Tensor, words: &[&[u32]], weight: f64) -> Result<Tensor> {

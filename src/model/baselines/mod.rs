@@ -8,8 +8,8 @@
 //! - Its users' state, which implements [`Users`]: what `encode` returns for B users can be taken apart into users, and
 //!   that is what the engine caches. A tower's state is a [`Tensor`](candle_core::Tensor) `[B, d]` and needs no code.
 //!
-//! Then it gets a variant in [`ModelConfig`](super::ModelConfig) and in [`ModelKind`](super::ModelKind), which tests, the
-//! command line and bundles go by. The rest of the program knows [`TrainableModel`](super::TrainableModel) and
+//! Then it gets a variant in [`ModelConfig`](super::ModelConfig) and in [`ModelKind`](super::ModelKind), which tests,
+//! the command line and bundles go by. The rest of the program knows [`TrainableModel`](super::TrainableModel) and
 //! [`RankingModel`](super::RankingModel); [`NetworkTrainable`] and [`NetworkRanker`] are these for every network.
 //!
 //! # Where things come from

@@ -15,9 +15,9 @@ use crate::{
     nn::{Dropout, Initial, RowZero, batch_matmul_transposed, binary_cross_entropy, cross_entropy, gather_rows},
 };
 
-/// How weights of attention and filter blocks begin, positions included (SASRec's and FMLP-Rec's releases). Positions have to
-/// begin as small as the items that they are added to: under Xavier's, with a hundred times the items' variance, a model
-/// doesn't see the items for many epochs.
+/// How weights of attention and filter blocks begin, positions included (SASRec's and FMLP-Rec's releases). Positions
+/// have to begin as small as the items that they are added to: under Xavier's, with a hundred times the items'
+/// variance, a model doesn't see the items for many epochs.
 pub(super) const SMALL: Initial = Initial::Normal(0.02);
 
 /// A model's configuration.
@@ -77,8 +77,8 @@ pub trait Network: std::fmt::Debug + Send + Sync + Sized + 'static {
     /// Whether items' vectors change with what happens: [`Self::item_as_of`].
     const ITEMS_CHANGE: bool = false;
 
-    /// What [`Self::items`] knows an item by as it was at a moment, or now: rows behind those of the items are for earlier
-    /// states. An error for what is no item.
+    /// What [`Self::items`] knows an item by as it was at a moment, or now: rows behind those of the items are for
+    /// earlier states. An error for what is no item.
     fn item_as_of(&self, item: u32, _moment: Option<i64>) -> Result<u32> {
         Ok(item)
     }
@@ -131,8 +131,8 @@ pub fn dot(users: &Tensor, candidates: &Tensor) -> Result<Tensor> {
     batch_matmul_transposed(&users.unsqueeze(1)?, candidates)?.squeeze(1)
 }
 
-/// The items of B users' histories and `[B · C]` candidates, in this order, each by the row that the network knows it by at
-/// its user's moment.
+/// The items of B users' histories and `[B · C]` candidates, in this order, each by the row that the network knows it
+/// by at its user's moment.
 pub(super) fn items_as_of<N: Network>(
     network: &N,
     history: &HistoryBatch,

@@ -1,5 +1,5 @@
-//! NRHUB (Wu et al., EMNLP 2019), in the form of IV4Rec+'s code for Kuaishou: three views of a user (browsed items, queries,
-//! items clicked in searches), each pooled by attention, then pooled to one vector.
+//! NRHUB (Wu et al., EMNLP 2019), in the form of IV4Rec+'s code for Kuaishou: three views of a user (browsed items,
+//! queries, items clicked in searches), each pooled by attention, then pooled to one vector.
 
 use candle_core::{Result, Tensor};
 use serde::{Deserialize, Serialize};

@@ -1,4 +1,5 @@
-//! The network that DIN and DIEN end with: from a candidate, what the user's history is to it, and the user, to a logit.
+//! The network that DIN and DIEN end with: from a candidate, what the user's history is to it, and the user, to a
+//! logit.
 
 use candle_core::{Result, Tensor};
 use serde::{Deserialize, Serialize};

@@ -308,7 +308,8 @@ impl Sequences {
         Self { length, lengths, events, types }
     }
 
-    /// The places after which an item comes, and its row, from all `clicked [B, Lr]` in the history and the `last`, after it.
+    /// The places after which an item comes, and its row, from all `clicked [B, Lr]` in the history and the `last`,
+    /// after it.
     fn followed_by_items(&self, batch: &HistoryBatch, clicked: &[u32], last: &[u32]) -> (Vec<u32>, Vec<u32>) {
         let (mut places, mut next) = (vec![], vec![]);
         for (user, &length) in self.lengths.iter().enumerate() {

@@ -4,8 +4,8 @@ use candle_core::{Result, Tensor};
 
 use crate::nn::{Linear, RowZero, add_row, gather_rows, project};
 
-/// The real (candidate, event) pairs of B users with C candidates and up to L events each, one after the other and without
-/// padding: a batch's mean and variance are theirs alone, and short histories cost little.
+/// The real (candidate, event) pairs of B users with C candidates and up to L events each, one after the other and
+/// without padding: a batch's mean and variance are theirs alone, and short histories cost little.
 #[derive(Debug)]
 pub(super) struct Pairs {
     /// Rows of `[B · L]` events, by pair.
@@ -49,8 +49,8 @@ impl Pairs {
     }
 }
 
-/// The first layer over `[e; x; e - x; e ∘ x]` of pairs of a candidate e and an event x. It is linear, so that the event's
-/// share is computed once per event, the candidate's once per candidate, and only the product's per pair.
+/// The first layer over `[e; x; e - x; e ∘ x]` of pairs of a candidate e and an event x. It is linear, so that the
+/// event's share is computed once per event, the candidate's once per candidate, and only the product's per pair.
 #[derive(Debug, Clone)]
 pub(super) struct PairLayer {
     linear: Linear,
@@ -107,7 +107,8 @@ fn slices(candidates: &Tensor, most: usize, mut score: impl FnMut(&Tensor) -> Re
     Tensor::cat(&logits.collect::<Result<Vec<_>>>()?, 1)
 }
 
-/// A user's part of `[B, L, k]` without padding and the others' memory: `[1, n, k]`. Tensors have positions: n is at least 1.
+/// A user's part of `[B, L, k]` without padding and the others' memory: `[1, n, k]`. Tensors have positions: n is at
+/// least 1.
 pub(super) fn of_user(x: &Tensor, user: usize, length: usize) -> Result<Tensor> {
     x.narrow(0, user, 1)?.narrow(1, 0, length.max(1))?.force_contiguous()
 }

@@ -10,7 +10,8 @@ const THEIRS: &str = "item_embeddings.weight";
 const OURS: &str = "query_item_feat.item_feat.item_id_emb.weight";
 const PROJECTION: &str = "query_item_feat.item_trans";
 
-/// Gives such weights the projection that items here go through, where the configuration has one: the identity. Others are left as they are.
+/// Gives such weights the projection that items here go through, where the configuration has one: the identity. Others
+/// are left as they are.
 pub fn with_projection(
     config: &ModelConfig,
     mut tensors: HashMap<String, Tensor>,

@@ -7,16 +7,18 @@ use crate::{
     model::ModelError,
 };
 
-/// The input layer of a model. What a model doesn't use is not there: then it has no tables for it, and gets none of it.
+/// The input layer of a model. What a model doesn't use is not there: then it has no tables for it, and gets none of
+/// it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InputConfig {
     /// Embedding tables of items in the order of their concatenation; the first is "id".
     pub item_attributes: Vec<AttributeConfig>,
-    /// d, where it is not the sum of the item attributes' dimensions: what the concatenated attributes are projected to.
+    /// d, where it is not the sum of the item attributes' dimensions: what the concatenated attributes are projected
+    /// to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub item_width: Option<usize>,
-    /// Whether the concatenated attributes pass a learned projection (SESRec's eq. 2). Publications that read items' ids alone
-    /// have none.
+    /// Whether the concatenated attributes pass a learned projection (SESRec's eq. 2). Publications that read items'
+    /// ids alone have none.
     #[serde(default = "yes")]
     pub item_projection: bool,
     /// Embedding tables of users, likewise; none for models that know users by their histories alone.

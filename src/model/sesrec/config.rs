@@ -53,21 +53,22 @@ pub struct SesRecConfig {
     /// Whether every item has a number of its own that is added to its logits.
     #[serde(default)]
     pub item_bias: bool,
-    /// Whether a candidate's logit has, besides the prediction layers, a weighted sum of how well it matches each set of
-    /// events: per set the logarithm of the mean of e^score, the scores being those that it attends by (eq. 14-16).
+    /// Whether a candidate's logit has, besides the prediction layers, a weighted sum of how well it matches each set
+    /// of events: per set the logarithm of the mean of e^score, the scores being those that it attends by (eq. 14-16).
     #[serde(default)]
     pub matching: bool,
-    /// Whether it also has a weighted sum of the inner products of the candidate with each of its pooled interests, as in
-    /// matrix factorisation: prediction layers alone are slow to learn these.
+    /// Whether it also has a weighted sum of the inner products of the candidate with each of its pooled interests, as
+    /// in matrix factorisation: prediction layers alone are slow to learn these.
     #[serde(default)]
     pub inner_products: bool,
-    /// Whether it also has a weighted count of the words that the candidate's caption shares with the items and with the
-    /// queries of the history, rare words counting more; how much is fitted to validation's clicks. Nothing where captions
-    /// aren't known.
+    /// Whether it also has a weighted count of the words that the candidate's caption shares with the items and with
+    /// the queries of the history, rare words counting more; how much is fitted to validation's clicks. Nothing where
+    /// captions aren't known.
     #[serde(default)]
     pub shared_words: bool,
-    /// Whether it also has a weighted count of how often the candidate and the newest clicks of the history were clicked
-    /// shortly after each other in the training part, which becomes part of the model; how much is fitted likewise.
+    /// Whether it also has a weighted count of how often the candidate and the newest clicks of the history were
+    /// clicked shortly after each other in the training part, which becomes part of the model; how much is fitted
+    /// likewise.
     #[serde(default)]
     pub clicked_together: bool,
     /// What is minimised besides the auxiliary losses.
@@ -113,12 +114,12 @@ pub enum CoattentionPadding {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Compared {
-    /// The encoded events, by weights of its own (eq. 8-9). The sets are constants to the gradient, so that these weights
-    /// learn from the contrast alone, which any division of the events satisfies.
+    /// The encoded events, by weights of its own (eq. 8-9). The sets are constants to the gradient, so that these
+    /// weights learn from the contrast alone, which any division of the events satisfies.
     #[default]
     Encoded,
-    /// The items and the queries as they are embedded, by the matrix that aligns them: an event weighs as much as the other
-    /// history has of what it is about.
+    /// The items and the queries as they are embedded, by the matrix that aligns them: an event weighs as much as the
+    /// other history has of what it is about.
     Aligned,
 }
 

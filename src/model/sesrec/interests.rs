@@ -23,8 +23,8 @@ impl InterestPooling {
         project(candidates, &self.w)
     }
 
-    /// Candidates `[B, C, d]` → pooled interests `[B, C, 3d]`: over all real events, the positive and the negative set; over
-    /// all events only, `[B, C, d]`, without multi-interest extraction. A side without events gives zeros.
+    /// Candidates `[B, C, d]` → pooled interests `[B, C, 3d]`: over all real events, the positive and the negative set;
+    /// over all events only, `[B, C, d]`, without multi-interest extraction. A side without events gives zeros.
     pub fn forward(&self, candidates: &Tensor, side: &EncodedSide) -> Result<Tensor> {
         Self::pool(&self.attention(&self.scores(candidates, side)?, side)?, side)
     }
@@ -43,8 +43,8 @@ impl InterestPooling {
         pooled.reshape((users, candidates, ()))
     }
 
-    /// The inner products of candidates `[B, C, d]` with their pooled interests, `[B, C, 3]` or `[B, C, 1]`: those with the
-    /// events, weighted as the events are.
+    /// The inner products of candidates `[B, C, d]` with their pooled interests, `[B, C, 3]` or `[B, C, 1]`: those with
+    /// the events, weighted as the events are.
     pub(super) fn inner_products(attention: &[Tensor], candidates: &Tensor, side: &EncodedSide) -> Result<Tensor> {
         let with_events = batch_matmul_transposed(candidates, &side.events.encoded)?; // [B, C, L]
         let products = attention.iter().map(|attention| (attention * &with_events)?.sum_keepdim(2));

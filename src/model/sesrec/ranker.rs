@@ -63,8 +63,8 @@ impl SesRecRanker {
         Ok(Self { network, backend })
     }
 
-    /// Computes with tensor operations, whatever the device and the sizes: what is left where there is no faster way, and
-    /// what the faster ways are compared with.
+    /// Computes with tensor operations, whatever the device and the sizes: what is left where there is no faster way,
+    /// and what the faster ways are compared with.
     pub fn of_tensors(
         config: SesRecConfig,
         catalogue: Arc<Catalogue>,

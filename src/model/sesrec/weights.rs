@@ -66,7 +66,8 @@ pub fn parameters(config: &SesRecConfig) -> Vec<Parameter> {
 pub(super) const ALIGNMENT: &str = "feature_alignment.infoNCE_loss.weight_matrix";
 /// Not the release's: `[items, 1]`, see [`SesRecConfig::item_bias`].
 pub(super) const ITEM_BIAS: &str = "item_bias.weight";
-/// Not the release's: weights of the recommendation side's sets, then of the search side's, see [`SesRecConfig::matching`].
+/// Not the release's: weights of the recommendation side's sets, then of the search side's, see
+/// [`SesRecConfig::matching`].
 pub(super) const MATCHING: &str = "matching.weight";
 /// Not the release's: likewise, see [`SesRecConfig::inner_products`].
 pub(super) const INNER_PRODUCTS: &str = "inner_products.weight";

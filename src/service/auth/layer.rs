@@ -72,7 +72,8 @@ fn needed(path: &str, reflection: ReflectionAccess) -> Needed {
     method(path).and_then(Right::of).map_or(Needed::Token, Needed::Right)
 }
 
-/// The credentials of `authorization: Bearer …`. Two of them are as bad as none: which one counts would be anybody's guess.
+/// The credentials of `authorization: Bearer …`. Two of them are as bad as none: which one counts would be anybody's
+/// guess.
 fn bearer(headers: &HeaderMap) -> Result<&[u8], ServiceError> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let value = match (values.next(), values.next()) {

@@ -1,7 +1,7 @@
 //! Who may call what: TLS on the connection, bearer tokens with rights on the calls.
 //!
-//! `tls` is the server's identity and whose client certificates it takes; `tokens` the file of token hashes, which can be
-//! read anew while it is in use; `layer` asks for both rights and tokens before anything of a request is decoded.
+//! `tls` is the server's identity and whose client certificates it takes; `tokens` the file of token hashes, which can
+//! be read anew while it is in use; `layer` asks for both rights and tokens before anything of a request is decoded.
 
 mod layer;
 mod right;

@@ -27,8 +27,8 @@ enum Clients {
 }
 
 impl TlsOptions {
-    /// From PEM: the certificate (followed by its chain), its key, and the authority whose client certificates are asked
-    /// for, if any are.
+    /// From PEM: the certificate (followed by its chain), its key, and the authority whose client certificates are
+    /// asked for, if any are.
     ///
     /// # Errors
     /// What rustls says about them.

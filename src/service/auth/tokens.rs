@@ -6,8 +6,9 @@
 //! blake3 = "…"   # of the token, 64 hexadecimal digits
 //! ```
 //!
-//! A fast hash is enough because tokens are random, 256 bits each: there is nothing to guess from. Passwords that people
-//! think up don't belong here. Comparing hashes takes the same time whatever they are, and every token is compared.
+//! A fast hash is enough because tokens are random, 256 bits each: there is nothing to guess from. Passwords that
+//! people think up don't belong here. Comparing hashes takes the same time whatever they are, and every token is
+//! compared.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -1,10 +1,10 @@
-//! IV4Rec (Si et al., WWW 2022) over DIN: queries are instrumental variables of the items that they led to. An item's vector
-//! is split into what its queries explain and the rest, and put together anew; DIN ranks by what comes out.
+//! IV4Rec (Si et al., WWW 2022) over DIN: queries are instrumental variables of the items that they led to. An item's
+//! vector is split into what its queries explain and the rest, and put together anew; DIN ranks by what comes out.
 //!
 //! A query counts from the moment on at which it led to a click: an item's vector is that of
-//! [`UserFeatures::as_of`](crate::data::UserFeatures), in training and evaluation alike. That an item has a query at all
-//! would otherwise tell that somebody is going to click it. In serving the moment is now, and items are put together once
-//! per load.
+//! [`UserFeatures::as_of`](crate::data::UserFeatures), in training and evaluation alike. That an item has a query at
+//! all would otherwise tell that somebody is going to click it. In serving the moment is now, and items are put
+//! together once per load.
 
 mod instruments;
 
@@ -219,8 +219,9 @@ pub struct Rewritten {
 }
 
 impl Iv4Rec {
-    /// Items `x [n, d]` with instruments `z [n, N, d]`, zero where an item has fewer, and `inverse [n, N, d]`, whose product
-    /// with t says how the instruments make up t. The projection is a constant of z: instruments learn through the gates.
+    /// Items `x [n, d]` with instruments `z [n, N, d]`, zero where an item has fewer, and `inverse [n, N, d]`, whose
+    /// product with t says how the instruments make up t. The projection is a constant of z: instruments learn through
+    /// the gates.
     pub fn rewrite(&self, x: &Tensor, (z, inverse): (&Tensor, &Tensor), dropout: &mut Dropout) -> Result<Rewritten> {
         let treatment = self.treatment.forward(x, dropout)?;
         let coefficients = batch_matmul(inverse, &treatment.unsqueeze(2)?)?; // [n, N, 1]

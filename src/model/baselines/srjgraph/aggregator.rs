@@ -103,8 +103,8 @@ impl Aggregator {
         keys.reshape((nodes, slots, edge))
     }
 
-    /// Of rows `[r, slots · E]`, whose slots are at positions from `first` on. A position's share, `W p + b`, is one row
-    /// for all of them: its gradient is a column sum.
+    /// Of rows `[r, slots · E]`, whose slots are at positions from `first` on. A position's share, `W p + b`, is one
+    /// row for all of them: its gradient is a column sum.
     fn keys_at(&self, rows: &Tensor, first: usize, slots: usize) -> Result<Tensor> {
         let share = self.key.forward(&self.positions.narrow(0, first, slots)?)?; // [slots, E]
         let edges = rows.reshape((rows.elem_count() / share.dim(1)?, ()))?;

@@ -1,14 +1,14 @@
-//! SRJGraph (Zhao et al., WSDM 2022): a graph of users and items, whose edges are clicks with the query that led to them,
-//! or none for recommendations. A pair is scored from both ends' neighbours.
+//! SRJGraph (Zhao et al., WSDM 2022): a graph of users and items, whose edges are clicks with the query that led to
+//! them, or none for recommendations. A pair is scored from both ends' neighbours.
 //!
 //! ```text
 //!  user ◀── up to 25 items it clicked          item ◀── the user who clicked it last ◀── up to 25 items of that user
 //! ```
 //!
-//! A user's own items are the history it is asked with: the live one in serving. The rest is a [`Graph`] of all training
-//! clicks, which travels with the weights. Each question sees only what is older than itself
-//! ([`UserFeatures::as_of`](crate::data::UserFeatures)), in training and evaluation alike: a target's own edge, and every
-//! later one, isn't there yet.
+//! A user's own items are the history it is asked with: the live one in serving. The rest is a [`Graph`] of all
+//! training clicks, which travels with the weights. Each question sees only what is older than itself
+//! ([`UserFeatures::as_of`](crate::data::UserFeatures)), in training and evaluation alike: a target's own edge, and
+//! every later one, isn't there yet.
 
 mod aggregator;
 mod config;

@@ -1,12 +1,13 @@
 //! What candidates have of a history that is counted instead of learned.
 //!
-//! Embeddings of a few dozen numbers blur which of thousands of words two texts share, and which of millions of pairs of items
-//! the same users click. [`SharedWords`] and [`ClickedTogether`] are these counts. Each is a mean over events that fades with
-//! their age, so that for scoring a user is a map from words, and one from items, to what they add ([`UserCounts`]).
+//! Embeddings of a few dozen numbers blur which of thousands of words two texts share, and which of millions of pairs
+//! of items the same users click. [`SharedWords`] and [`ClickedTogether`] are these counts. Each is a mean over events
+//! that fades with their age, so that for scoring a user is a map from words, and one from items, to what they add
+//! ([`UserCounts`]).
 //!
-//! The losses know nothing of them. A model knows the clicks that it learns from by heart, so that beside it counts would seem
-//! worth little, and where they explain a click, they would leave nothing of it to the embeddings. What they weigh is fitted
-//! to clicks that were not learned from ([`stacking`]).
+//! The losses know nothing of them. A model knows the clicks that it learns from by heart, so that beside it counts
+//! would seem worth little, and where they explain a click, they would leave nothing of it to the embeddings. What they
+//! weigh is fitted to clicks that were not learned from ([`stacking`]).
 
 mod clicked_together;
 mod shared_words;
@@ -38,8 +39,8 @@ pub(super) struct Counts {
     together: Option<ClickedTogether>,
 }
 
-/// What a user's history adds to candidates: to those with its words, and to the neighbours of its items. Empty for models
-/// without counts.
+/// What a user's history adds to candidates: to those with its words, and to the neighbours of its items. Empty for
+/// models without counts.
 #[derive(Debug, Clone, Default)]
 pub(super) struct UserCounts {
     words: WordLogits,
@@ -142,8 +143,8 @@ pub(super) fn choice(each: &[Counts], user: &UserFeatures, (items, learned): (&[
     rows
 }
 
-/// How much each of so many events counts by each of the [`DECAYS`], the newest first: together 1, so that long histories
-/// have no larger sums than short ones.
+/// How much each of so many events counts by each of the [`DECAYS`], the newest first: together 1, so that long
+/// histories have no larger sums than short ones.
 fn by_age(events: usize) -> impl Iterator<Item = [f32; DECAYS.len()]> {
     let faded = |counts: &[f32; DECAYS.len()]| Some(std::array::from_fn(|decay| counts[decay] * DECAYS[decay]));
     let by_age = std::iter::successors(Some([1.0; DECAYS.len()]), faded).take(events);

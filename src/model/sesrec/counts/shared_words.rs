@@ -1,6 +1,7 @@
 //! Words that a candidate's caption shares with what a user clicked and asked for.
 //!
-//! With `idf(t) = ln(n / items with t) / ln(n)` over the catalogue's n items, candidate c has from each side of a history
+//! With `idf(t) = ln(n / items with t) / ln(n)` over the catalogue's n items, candidate c has from each side of a
+//! history
 //!
 //!   Σ_{t ∈ words(c)} (3 idf(t))² · share(t)
 //!
@@ -80,8 +81,8 @@ impl SharedWords {
     }
 }
 
-/// Every word of a side's events, oldest first, with how much it counts at the event's age by each of [`DECAYS`]. Word 0 is
-/// none.
+/// Every word of a side's events, oldest first, with how much it counts at the event's age by each of [`DECAYS`]. Word
+/// 0 is none.
 fn each_word<'a>(
     events: impl DoubleEndedIterator<Item = &'a [u32]> + ExactSizeIterator,
     mut with: impl FnMut(u32, [f32; DECAYS.len()]),

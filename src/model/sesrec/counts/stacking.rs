@@ -1,10 +1,10 @@
-//! What counts weigh beside what was learned: fitted to clicks that were not learned from (stacked generalisation, Wolpert
-//! 1992).
+//! What counts weigh beside what was learned: fitted to clicks that were not learned from (stacked generalisation,
+//! Wolpert 1992).
 //!
-//! Of a click's candidates, z is what the model has learned of each, x its counts. The probability of the clicked one is the
-//! softmax of s·z + v·x; s and v are those of the highest probability of all clicks, each with a normal prior around "no
-//! counts": s = 1, v = 0. The counts then weigh v / s, which orders the same and leaves z as it is. (s is usually below 1: a
-//! model is surer of itself than clicks which it hasn't seen justify.)
+//! Of a click's candidates, z is what the model has learned of each, x its counts. The probability of the clicked one
+//! is the softmax of s·z + v·x; s and v are those of the highest probability of all clicks, each with a normal prior
+//! around "no counts": s = 1, v = 0. The counts then weigh v / s, which orders the same and leaves z as it is. (s is
+//! usually below 1: a model is surer of itself than clicks which it hasn't seen justify.)
 
 use crate::nn::solve_symmetric;
 

@@ -1,5 +1,5 @@
-//! One side's interests: attention to its events, pooling over its sets, and what they add to the first prediction layer and
-//! to the logit.
+//! One side's interests: attention to its events, pooling over its sets, and what they add to the first prediction
+//! layer and to the logit.
 
 use candle_core::{Result, Tensor};
 
@@ -226,8 +226,8 @@ impl InterestWeights {
         });
     }
 
-    /// What a candidate's inner products with its pooled interests add to its logit: those with the events, weighted by the
-    /// `exponentials` of each set.
+    /// What a candidate's inner products with its pooled interests add to its logit: those with the events, weighted by
+    /// the `exponentials` of each set.
     #[inline(always)]
     fn products(&self, side: &PreparedSide<'_>, exponentials: &[f32], products: &[f32], sums: &Sums) -> f32 {
         let Some([all, similar, dissimilar]) = self.inner_products else { return 0.0 };

@@ -26,8 +26,8 @@ pub(super) struct ItemVectors {
     derive: Matrix,
 }
 
-/// Where the parts of a candidate's features are: `E(i)` for models that need it, then what follows from it, `W_r E(i)`,
-/// `W_s E(i)` and the share of the first prediction layer, each padded.
+/// Where the parts of a candidate's features are: `E(i)` for models that need it, then what follows from it, `W_r
+/// E(i)`, `W_s E(i)` and the share of the first prediction layer, each padded.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Features {
     /// d.

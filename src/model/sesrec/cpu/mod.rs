@@ -1,5 +1,5 @@
-//! SESRec's answers on a CPU, without tensors: one user's history and a tile of candidates at a time are small matrices,
-//! and a tensor operation's bookkeeping and copies cost as much as its arithmetic.
+//! SESRec's answers on a CPU, without tensors: one user's history and a tile of candidates at a time are small
+//! matrices, and a tensor operation's bookkeeping and copies cost as much as its arithmetic.
 //!
 //! [`ItemVectors`] has what depends on the item alone, [`HostEncoder`] encodes (for a GPU, too), [`Head`] scores. The
 //! network of tensors is the definition; the tests hold both to the same golden values, and to each other.

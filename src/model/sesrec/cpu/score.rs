@@ -1,5 +1,5 @@
-//! Scoring candidates, a tile at a time: what a candidate, its user and both sides' interests bring to the first prediction
-//! layer, and the layers from there on.
+//! Scoring candidates, a tile at a time: what a candidate, its user and both sides' interests bring to the first
+//! prediction layer, and the layers from there on.
 
 use candle_core::Result;
 use rayon::prelude::*;

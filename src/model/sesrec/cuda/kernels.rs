@@ -1,5 +1,5 @@
-//! Launches of the kernels in `kernels.cu`. All of them go to the device's one stream, in order, so that a tensor that is
-//! dropped here is freed after what was launched before.
+//! Launches of the kernels in `kernels.cu`. All of them go to the device's one stream, in order, so that a tensor that
+//! is dropped here is freed after what was launched before.
 #![allow(unsafe_code)] // A launch is unsafe: nothing checks arguments against the kernel. Each says why its own fit.
 
 use candle_core::{
@@ -156,8 +156,8 @@ impl Kernels {
             block_dim: (POOL_THREADS, 1, 1),
             shared_mem_bytes: shared_bytes(pooling.padded) as u32,
         };
-        // SAFETY: tiles stay within the plan's candidates, items within the tables (the ranker checks), users' encodings
-        // are of this width; `out` and `further_out` have a row for each candidate.
+        // SAFETY: tiles stay within the plan's candidates, items within the tables (the ranker checks), users'
+        // encodings are of this width; `out` and `further_out` have a row for each candidate.
         unsafe { launch.launch(config) }.w()?;
         Ok((interests, further))
     }

@@ -1,8 +1,8 @@
 //! SESRec's answers on an NVIDIA GPU: users encoded on the host, candidates scored by a few launches for a whole batch.
 //!
 //! One user's history is matrices of 150 × 48: a core of the host has encoded it (0.15 ms) before a GPU has started the
-//! hundred small kernels of the same. Candidates are many and alike: [`kernels`] pools their interests in one launch for
-//! all requests, the prediction layers are products by cuBLAS.
+//! hundred small kernels of the same. Candidates are many and alike: [`kernels`] pools their interests in one launch
+//! for all requests, the prediction layers are products by cuBLAS.
 
 mod kernels;
 mod plan;
@@ -29,8 +29,8 @@ use crate::{
     nn::{Matrix, RowZero, gather_rows, project},
 };
 
-/// Held while products are launched, since candle keeps their precision for the whole process: batches of several threads,
-/// or of two models, would change it for each other.
+/// Held while products are launched, since candle keeps their precision for the whole process: batches of several
+/// threads, or of two models, would change it for each other.
 static PRECISION: Mutex<()> = Mutex::new(());
 
 /// With products in f32, or in TF32.
