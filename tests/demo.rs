@@ -82,11 +82,11 @@ fn from_logs_to_an_answer_that_moved() {
     let message = String::from_utf8(other.stderr).unwrap();
     assert!(!other.status.success() && message.contains("or use the same flags"), "{message}");
 
-    // What is there is reused. After the story it serves, wherever it was told to, until Ctrl-C.
+    // What is there is reused. After the story it serves, wherever it was told to, until it is told to stop.
     let listen = if TcpListener::bind("[::1]:0").is_ok() { "[::1]:0" } else { "0.0.0.0:0" };
     let mut running = start(dir.path(), listen);
     let second = wait_for(&mut running, "serving on ");
-    running.signal("INT");
+    running.signal("TERM");
     let output = running.output();
     assert!(output.status.success(), "{}", errors(&output));
     assert_eq!(second.matches("is there already: reusing it").count(), 3, "{second}");

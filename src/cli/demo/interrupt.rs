@@ -1,11 +1,11 @@
-//! Ctrl-C, from the first stage to the last: once anything in the process listens for it, it no longer ends the process
-//! by itself, so somebody has to listen all the time.
+//! Ctrl-C and SIGTERM, from the first stage to the last: once anything in the process listens for them (training
+//! does), they no longer end the process by themselves, so somebody has to listen all the time.
 
 use tokio::sync::watch;
 
-use crate::cli::signals::Signals;
+use crate::cli::signals::StopSignals;
 
-/// Whether Ctrl-C was pressed. Pressed again, it ends the process at once.
+/// Whether Ctrl-C was pressed, or SIGTERM came. The second one ends the process at once.
 #[derive(Clone)]
 pub(super) struct Interrupt(watch::Receiver<bool>);
 
@@ -13,11 +13,11 @@ impl Interrupt {
     /// Listens from now on.
     pub(super) fn listen() -> Self {
         let (pressed, receiver) = watch::channel(false);
-        let mut ctrl_c = Signals::interrupts();
+        let mut stop = StopSignals::listen();
         tokio::spawn(async move {
-            ctrl_c.next().await;
+            stop.next().await;
             pressed.send_replace(true);
-            ctrl_c.next().await;
+            stop.next().await;
             std::process::exit(EXIT_CODE);
         });
         Self(receiver)
