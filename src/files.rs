@@ -1,7 +1,7 @@
-//! Files that are there as a whole or not at all.
+//! Files that are there as a whole or not at all, and locks of directories.
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, TryLockError},
     io::{self, Write},
     path::Path,
 };
@@ -18,9 +18,30 @@ pub(crate) fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
     fs::rename(&temporary, path)
 }
 
+/// Takes the lock that a file is, for as long as it is open; the file is made if there is none. Nothing if somebody else
+/// holds it.
+pub(crate) fn lock(path: &Path) -> io::Result<Option<File>> {
+    let file = File::create(path)?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_lock_is_one_holder_s() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join(".lock");
+        let held = lock(&path).expect("made");
+        assert!(held.is_some() && lock(&path).expect("there").is_none());
+        drop(held);
+        assert!(lock(&path).expect("there").is_some());
+    }
 
     #[test]
     fn the_old_file_stays_until_the_new_one_is_whole() {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::anyhow;
 use clap::Subcommand;
 
-use super::train::quoted;
+use super::shell::quoted;
 use crate::data::{
     DatasetError, Existing, Progress,
     kuaisar::{self, ImportOptions, Imported, ItemColumn, UnclickedSearches},

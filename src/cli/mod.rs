@@ -26,6 +26,7 @@ mod score;
 mod security_args;
 mod serve;
 mod serve_args;
+mod shell;
 mod signals;
 mod synth;
 mod token;

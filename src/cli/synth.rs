@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Instant};
 
 use indicatif::HumanCount;
 
-use super::train::quoted;
+use super::shell::quoted;
 use crate::data::{
     Existing, Progress,
     synthetic::{self, SyntheticOptions},

@@ -3,7 +3,6 @@
 mod model_flags;
 mod recipe_flags;
 mod run_dir;
-mod shell;
 mod size_flags;
 
 use std::{
@@ -22,11 +21,9 @@ pub use model_flags::Loss;
 use model_flags::ModelFlags;
 pub use recipe_flags::{RecipeFlags, RecipeName};
 use run_dir::RunDir;
-pub(crate) use shell::quoted;
-use shell::resume_command;
 pub use size_flags::{Preset, SizeFlags};
 
-use super::signals::StopSignals;
+use super::{shell::resume_command, signals::StopSignals};
 use crate::{
     data::{Dataset, EvaluationNegatives, Existing, Featurizer, Split, StagedDirectory, Statistics},
     eval::{Evaluator, Metrics, MetricsRow, metrics_table, popularity_ranks},

@@ -2,7 +2,7 @@
 //! is under way.
 
 use std::{
-    fs::{self, File, TryLockError},
+    fs::{self, File},
     io,
     path::{Path, PathBuf},
 };
@@ -10,7 +10,12 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{ExperimentError, RunConfig, RunKey, RunRecord, record::hash};
-use crate::{data::DATASET_MANIFEST, eval::Metrics, files::write_whole, model::Manifest};
+use crate::{
+    data::DATASET_MANIFEST,
+    eval::Metrics,
+    files::{lock, write_whole},
+    model::Manifest,
+};
 
 /// Grows when the format changes; runs of another one are made anew.
 const FORMAT: u32 = 1;
@@ -54,11 +59,9 @@ impl RunStore {
         }
         fs::create_dir_all(&runs).map_err(ExperimentError::io(&runs))?;
         let path = runs.join(".lock");
-        let lock = File::create(&path).map_err(ExperimentError::io(&path))?;
-        match lock.try_lock() {
-            Ok(()) => Ok(Self { runs, _lock: lock }),
-            Err(TryLockError::WouldBlock) => Err(ExperimentError::Occupied(directory.to_owned())),
-            Err(TryLockError::Error(source)) => Err(ExperimentError::Io { path, source }),
+        match lock(&path).map_err(ExperimentError::io(&path))? {
+            Some(lock) => Ok(Self { runs, _lock: lock }),
+            None => Err(ExperimentError::Occupied(directory.to_owned())),
         }
     }
 

@@ -11,7 +11,7 @@ use sesrec::proto::v1::{self, AppendEventRequest};
 
 use crate::{
     program::{self, Running, errors, said, text},
-    redis_server::{RedisServer, until},
+    redis_server::RedisServer,
     support::{Fault, TestServer, event, recommendation, search},
 };
 
@@ -266,14 +266,7 @@ async fn a_quiet_source_outlives_its_streams() {
     server.until("stored", || async { server.metric(APPLIED) >= 1.0 }).await;
     assert!(quiet.try_wait().unwrap().is_none(), "still reading");
     quiet.signal("TERM");
-    // Its input stays open meanwhile: `wait` would close it.
-    let mut status = None;
-    until("it stops", async || {
-        status = quiet.try_wait().unwrap();
-        status.is_some()
-    })
-    .await;
-    assert!(!status.unwrap().success(), "interrupted before the end of its input");
+    assert!(!quiet.ended().await.success(), "interrupted before the end of its input");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

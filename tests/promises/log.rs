@@ -50,13 +50,7 @@ async fn a_log_that_nobody_reads_holds_nobody_up() {
     }
     client.rank(question()).await.unwrap();
     server.signal("TERM");
-    let mut status = None;
-    until("it stops", async || {
-        status = server.try_wait().unwrap();
-        status.is_some()
-    })
-    .await;
-    assert!(status.unwrap().success());
+    assert!(server.ended().await.success());
 }
 
 async fn metrics_page(address: &str) -> String {

@@ -12,7 +12,7 @@ use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus,
 
 use crate::{
     program::{self, Running},
-    redis_server::{PATIENCE, ports::Port, until},
+    redis_server::{PATIENCE, ports::Port},
 };
 
 pub type Client = RankingServiceClient<Channel>;
@@ -63,13 +63,7 @@ impl Server {
 
     /// Waits for its end; the exit code.
     pub async fn ended(&mut self) -> Option<i32> {
-        let mut status = None;
-        until("it ends", async || {
-            status = self.process.try_wait().unwrap();
-            status.is_some()
-        })
-        .await;
-        status?.code()
+        self.process.ended().await.code()
     }
 
     pub fn port(&self) -> u16 {

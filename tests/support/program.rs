@@ -3,8 +3,12 @@
 
 use std::{
     ops::{Deref, DerefMut},
-    process::{Child, Command, Output},
+    process::{Child, Command, ExitStatus, Output},
+    time::{Duration, Instant},
 };
+
+/// How long a process may take to end, on a machine that is busy with other things.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// `sesrec` without the variables of whoever runs the tests: each of its flags has one.
 pub fn sesrec() -> Command {
@@ -35,6 +39,18 @@ impl Running {
         let child: &mut Child = self;
         child.kill().unwrap();
         child.wait().unwrap();
+    }
+
+    /// Waits for its end, which is to come soon. Its input stays open meanwhile: `wait` would close it.
+    pub async fn ended(&mut self) -> ExitStatus {
+        let started = Instant::now();
+        loop {
+            if let Some(status) = self.try_wait().unwrap() {
+                return status;
+            }
+            assert!(started.elapsed() < PATIENCE, "it does not end");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// Waits for its end; what it has written to its pipes.

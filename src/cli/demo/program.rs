@@ -2,7 +2,7 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use crate::cli::train::quoted;
+use crate::cli::shell::quoted;
 
 /// What to type, or to paste, for this command.
 pub(super) fn command(arguments: &[&str]) -> String {

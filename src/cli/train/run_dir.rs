@@ -1,13 +1,13 @@
 //! The directory of a run: checkpoints, curves, and a lock.
 
 use std::{
-    fs::{self, File, TryLockError},
+    fs::{self, File},
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context, anyhow, bail};
 
-use crate::train::Checkpoint;
+use crate::{files::lock, train::Checkpoint};
 
 /// A run's directory. Holds its lock: two runs would overwrite each other's checkpoints, and the later one the other's
 /// bundle.
@@ -29,14 +29,12 @@ impl RunDir {
     pub fn open(path: PathBuf) -> anyhow::Result<Self> {
         fs::create_dir_all(&path).with_context(|| path.display().to_string())?;
         let lock_path = path.join(".lock");
-        let lock = File::create(&lock_path).with_context(|| lock_path.display().to_string())?;
-        match lock.try_lock() {
-            Ok(()) => Ok(Self { path, _lock: lock }),
-            Err(TryLockError::WouldBlock) => bail!(
+        match lock(&lock_path).with_context(|| lock_path.display().to_string())? {
+            Some(lock) => Ok(Self { path, _lock: lock }),
+            None => bail!(
                 "{}: another training is running in this directory: wait for it, or choose another --out",
                 path.display()
             ),
-            Err(TryLockError::Error(error)) => Err(error).with_context(|| lock_path.display().to_string()),
         }
     }
 

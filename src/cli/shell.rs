@@ -1,7 +1,7 @@
 //! Commands to copy and paste.
 
 /// A word as a shell reads it.
-pub(crate) fn quoted(word: &str) -> String {
+pub(super) fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_alphanumeric() || "-_./:,=+@".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
         word.to_owned()
