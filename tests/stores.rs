@@ -13,10 +13,14 @@ mod embedded_faults;
 mod figures;
 #[path = "stores/fixture.rs"]
 mod fixture;
-#[path = "stores/redis.rs"]
-mod redis_faults;
+#[path = "stores/redis_keys.rs"]
+mod redis_keys;
+#[path = "stores/redis_outages.rs"]
+mod redis_outages;
 #[path = "support/redis.rs"]
 mod redis_server;
+#[path = "stores/redis_several.rs"]
+mod redis_several;
 #[path = "stores/schema.rs"]
 mod schema;
 #[path = "support/skip.rs"]

@@ -20,7 +20,7 @@ use sesrec::{
     },
 };
 
-use crate::redis_server::RedisServer;
+use crate::redis_server::{RedisServer, until};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -189,4 +189,14 @@ pub fn click(id: &str, time: u64, search_id: &str, item: &str) -> Event {
 pub fn of_user(id: &str, mut event: Event) -> Event {
     event.user_id = user(id);
     event
+}
+
+/// A store over servers that are there already.
+pub async fn connect(url: &str) -> RedisStore {
+    RedisStore::connect(url, RedisOptions::default(), options()).await.unwrap()
+}
+
+/// Waits until a store has found a server that was started again.
+pub async fn found(store: &RedisStore) {
+    until("the store finds its server", async || store.ping(soon()).await.is_ok()).await;
 }

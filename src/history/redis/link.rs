@@ -21,9 +21,10 @@ use tokio::{
 };
 
 use super::{
-    super::StoreError,
+    super::{StoreError, user_key::UserKey},
     RedisOptions,
-    cluster::{self, Owners},
+    cluster::{self, NODE_SILENCE, Nodes, Owners},
+    silence::Silence,
     url::{Kind, Target, Tls},
 };
 
@@ -68,12 +69,11 @@ struct Current {
 struct Live {
     connection: Connection,
     number: u64,
-    /// Since when something is sent and nothing is answered ([`Link::clock`]); 0 once anything is answered.
-    waiting_since: Arc<AtomicU64>,
-    /// When it last answered, or was made.
+    silence: Arc<Silence>,
+    /// When it last answered, or was made ([`Link::clock`]).
     answered_at: Arc<AtomicU64>,
-    /// Of a Cluster's slots, when it was made.
-    owners: Option<Arc<Owners>>,
+    /// Of a Cluster.
+    nodes: Option<Arc<Nodes>>,
 }
 
 #[derive(Clone)]
@@ -91,15 +91,19 @@ impl Link {
         Ok(Arc::new(Self { source, current, connect_timeout, started, following }))
     }
 
-    /// Sends commands once, in order, and returns the answer to each. In a Cluster they must concern one slot.
+    /// Sends commands once, in order, and returns the answer to each. In a Cluster they must concern this user only.
     ///
     /// The caller's timeout cancels it; the connection lives on.
-    pub(super) async fn send(self: &Arc<Self>, pipeline: &Pipeline) -> RedisResult<Vec<RedisResult<Value>>> {
+    pub(super) async fn send(
+        self: &Arc<Self>,
+        pipeline: &Pipeline,
+        user: &UserKey,
+    ) -> RedisResult<Vec<RedisResult<Value>>> {
         let live = self.live().await?;
         let silence = SilenceGuard::begin(self, &live);
         let answers = match live.connection.clone() {
             Connection::Node(mut connection) => pipeline.query_async(&mut connection).await,
-            Connection::Cluster(connection) => self.send_to_cluster(&live, connection, pipeline.clone()).await,
+            Connection::Cluster(connection) => self.send_to_cluster(&live, connection, pipeline, user).await,
         };
         silence.answered();
         match &answers {
@@ -120,11 +124,18 @@ impl Link {
         self: &Arc<Self>,
         live: &Live,
         mut connection: ClusterConnection,
-        pipeline: Pipeline,
+        pipeline: &Pipeline,
+        user: &UserKey,
     ) -> RedisResult<Vec<RedisResult<Value>>> {
-        let (link, live) = (self.clone(), live.clone());
+        let (link, live, pipeline, user) = (self.clone(), live.clone(), pipeline.clone(), *user);
+        let place = live.nodes.as_ref().map(|nodes| nodes.of(&user).place()).transpose()?;
         let sent = tokio::spawn(async move {
+            let _place = place;
+            live.silence_of(&user).asked();
             let answers = cluster::send(&mut connection, &pipeline).await;
+            if answers.is_ok() {
+                live.silence_of(&user).answered();
+            }
             if answers.as_ref().is_err_and(RedisError::is_timeout) {
                 link.follow_failover(&live, connection).await;
             }
@@ -142,7 +153,7 @@ impl Link {
             return;
         }
         match cluster::owners(&mut connection).await {
-            Ok(owners) if live.owners.as_deref() != Some(&owners) => {}
+            Ok(owners) if live.nodes.as_ref().is_none_or(|nodes| *nodes.owners() != owners) => {}
             _ => return,
         }
         tracing::warn!("a node of the Cluster is silent, and slots have other owners: connecting anew");
@@ -157,12 +168,22 @@ impl Link {
 
     /// What is known of a new connection.
     async fn made(&self, connection: Connection) -> Live {
-        let owners = match connection.clone() {
+        let nodes = match connection.clone() {
             Connection::Node(_) => None,
-            Connection::Cluster(mut connection) => cluster::owners(&mut connection).await.ok().map(Arc::new),
+            Connection::Cluster(mut connection) => {
+                let owners = cluster::owners(&mut connection).await.unwrap_or_else(|_| Owners::new());
+                Some(Arc::new(Nodes::new(owners)))
+            }
         };
         let answered_at = Arc::new(AtomicU64::new(self.clock()));
-        Live { connection, number: 0, waiting_since: Arc::default(), answered_at, owners }
+        Live { connection, number: 0, silence: Arc::new(Silence::new()), answered_at, nodes }
+    }
+
+    /// Whether whoever has the user has been asked for a while and answered nobody.
+    pub(super) fn is_silent(&self, user: &UserKey) -> bool {
+        // Held for longer only while a connection is made: who is there then is not known.
+        let Ok(current) = self.current.try_lock() else { return false };
+        current.live.as_ref().is_some_and(|live| live.silence_of(user).lasts() >= NODE_SILENCE)
     }
 
     /// Whether others of a Cluster's nodes have answered lately.
@@ -228,6 +249,13 @@ impl Link {
     }
 }
 
+impl Live {
+    /// Of whoever has the user.
+    fn silence_of(&self, user: &UserKey) -> &Silence {
+        self.nodes.as_ref().map_or(&*self.silence, |nodes| &nodes.of(user).silence)
+    }
+}
+
 /// Notices, when a call is cancelled by its deadline, that the connection has been silent for too long.
 struct SilenceGuard<'a> {
     link: &'a Arc<Link>,
@@ -237,24 +265,20 @@ struct SilenceGuard<'a> {
 
 impl<'a> SilenceGuard<'a> {
     fn begin(link: &'a Arc<Link>, live: &'a Live) -> Self {
-        // Fails where others wait already: since then.
-        let _ = live.waiting_since.compare_exchange(0, link.clock(), Ordering::Relaxed, Ordering::Relaxed);
+        live.silence.asked();
         Self { link, live, answered: false }
     }
 
     fn answered(mut self) {
         self.answered = true;
-        self.live.waiting_since.store(0, Ordering::Relaxed);
+        self.live.silence.answered();
     }
 }
 
 impl Drop for SilenceGuard<'_> {
     fn drop(&mut self) {
-        let since = self.live.waiting_since.load(Ordering::Relaxed);
-        let silent_for = self.link.clock().saturating_sub(since);
         if !self.answered
-            && since != 0
-            && u128::from(silent_for) > SILENCE.as_millis()
+            && self.live.silence.lasts() > SILENCE
             && let Ok(mut current) = self.link.current.try_lock()
             && current.live.as_ref().is_some_and(|live| live.number == self.live.number)
         {

@@ -5,8 +5,8 @@
 //! to the index the usual one, a new event newer than all others, reads no list: 41 µs instead of 168 for a user with
 //! 300 recommendations and 50 searches. A read is one round trip, in which an unchanged history is not sent again.
 //! [`url`] reads `redis://`, `rediss://`, `redis+sentinel://`, `redis+cluster://`; [`link`] keeps connections and
-//! reconnects ([`cluster`] tells it what a Cluster's client doesn't notice); [`scripts`] makes the calls, [`delivery`]
-//! brings them to their [`answers`].
+//! reconnects ([`cluster`] tells it what a Cluster's client doesn't notice, [`silence`] who isn't worth waiting for);
+//! [`scripts`] makes the calls, [`delivery`] brings them to their [`answers`].
 
 mod answers;
 mod cluster;
@@ -14,6 +14,7 @@ mod delivery;
 mod element;
 mod link;
 mod scripts;
+mod silence;
 mod store;
 mod url;
 

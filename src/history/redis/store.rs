@@ -27,6 +27,9 @@ const CLUSTER_PINGS: usize = 15;
 /// Before what failed for the moment is sent again.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+/// How long a read waits for whoever has answered nobody for a while: enough to see that they are back, and little
+/// enough that the Ranks of their users don't take up the places of others'.
+const SILENT_PATIENCE: Duration = Duration::from_millis(30);
 
 /// How Redis is used.
 #[derive(Clone)]
@@ -159,6 +162,10 @@ impl RedisStore {
         let wait = access == Access::Change && self.wait > 0;
         let links = if wait { &self.waiting_links } else { &self.links };
         let link = &links[self.link(user)];
+        let deadline = match access {
+            Access::Read if link.is_silent(user) => deadline.min(Deadline::after(SILENT_PATIENCE)),
+            _ => deadline,
+        };
         let give_up = deadline.instant().min(Instant::now() + self.retry_for);
         let mut delivery = Delivery::of(calls);
         let mut pause = FIRST_PAUSE;
@@ -167,7 +174,7 @@ impl RedisStore {
                 self.add_wait(&mut pipeline, user, give_up);
             }
             pipeline.ignore_errors();
-            let progress = match tokio::time::timeout_at(deadline.instant(), link.send(&pipeline)).await {
+            let progress = match tokio::time::timeout_at(deadline.instant(), link.send(&pipeline, user)).await {
                 // The answers that came before stand; the others are unknown.
                 Err(_) => break,
                 Ok(Err(error)) => delivery.failed(&sent, &self.judge(&error)),
@@ -228,7 +235,8 @@ impl RedisStore {
         let nobody = UserKey::of(&UserId::new("ping").expect("a valid id"));
         nothing.cmd("LTRIM").arg(self.scripts.mark(&nobody)).arg(0).arg(-1);
         nothing.ignore_errors();
-        let asked = self.links.iter().map(|link| tokio::time::timeout_at(deadline.instant(), link.send(&nothing)));
+        let asked =
+            self.links.iter().map(|link| tokio::time::timeout_at(deadline.instant(), link.send(&nothing, &nobody)));
         // What else is wrong with them shows in what follows.
         futures::future::join_all(asked).await;
     }
