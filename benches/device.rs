@@ -40,7 +40,7 @@ fn main() -> Result<()> {
     let device = choice.parse::<DeviceChoice>().map_err(|error| anyhow!(error))?.open()?;
     println!("device {}, {} threads for encoding\n", device_name(&device), rayon::current_num_threads());
     let bundle = random::bundle(ITEMS)?;
-    let exact = bundle.ranker(&device)?;
+    let exact = bundle.ranker(&device, RankerOptions::default())?;
     let users: Vec<UserFeatures> = (0..USERS as u64).map(|seed| random::user(ITEMS, seed)).collect();
     if std::env::var_os("SESREC_BENCH_ONCE").is_some() {
         let states = exact.encode(&users.iter().collect::<Vec<_>>())?;
@@ -50,8 +50,7 @@ fn main() -> Result<()> {
         }
         return Ok(());
     }
-    let reduced_options = RankerOptions { reduced_precision: true, ..RankerOptions::default() };
-    let reduced = bundle.ranker_with(&device, reduced_options)?;
+    let reduced = bundle.ranker(&device, RankerOptions { reduced_precision: true, ..RankerOptions::default() })?;
     let by_tensors = by_tensors(&bundle, &device)?;
 
     ceilings(&device)?;
@@ -122,7 +121,7 @@ fn ceilings(device: &Device) -> Result<()> {
 
 /// The largest difference from the CPU's scores.
 fn parity(bundle: &Bundle, rankers: &[(&str, &dyn RankingModel)], users: &[UserFeatures]) -> Result<()> {
-    let on_cpu = bundle.ranker(&Device::Cpu)?;
+    let on_cpu = bundle.ranker(&Device::Cpu, RankerOptions::default())?;
     let batch = Batch::new(16, 1_000);
     let users: Vec<&UserFeatures> = users.iter().take(16).collect();
     // As answers have them.

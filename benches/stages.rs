@@ -16,7 +16,9 @@ use std::{
 
 use candle_core::{Device, Tensor};
 use divan::{Bencher, counter::ItemsCount};
-use sesrec::model::{Bundle, ModelConfig, RankingModel, ScoreRequest, UserState, random, sesrec::SesRecRanker};
+use sesrec::model::{
+    Bundle, ModelConfig, RankerOptions, RankingModel, ScoreRequest, UserState, random, sesrec::SesRecRanker,
+};
 use sizes::{FLOP_PER_CANDIDATE, ITEMS};
 
 #[global_allocator]
@@ -27,7 +29,8 @@ const SIDE: usize = 1024;
 const ROUNDS: usize = 40;
 
 static BUNDLE: LazyLock<Bundle> = LazyLock::new(|| random::bundle(ITEMS).expect("a bundle"));
-static MODEL: LazyLock<Box<dyn RankingModel>> = LazyLock::new(|| BUNDLE.ranker(&Device::Cpu).expect("a model"));
+static MODEL: LazyLock<Box<dyn RankingModel>> =
+    LazyLock::new(|| BUNDLE.ranker(&Device::Cpu, RankerOptions::default()).expect("a model"));
 static TENSORS: LazyLock<SesRecRanker> = LazyLock::new(|| {
     let ModelConfig::Sesrec(config) = BUNDLE.config.clone() else { unreachable!("the random bundle is SESRec's") };
     SesRecRanker::of_tensors(config, BUNDLE.catalogue.clone(), &BUNDLE.tensors, &Device::Cpu).expect("a model")

@@ -169,6 +169,21 @@ if from_pypi_helm; then
     check "refuses a PodMonitor without its port" refuses "metrics.podMonitor" \
         --set metrics.enabled=false,probes.type=grpc,metrics.podMonitor.enabled=true
     check "refuses settings that the ports are made of" refuses "settings.metrics-listen" --set settings.metrics-listen=off
+    for already in "store redis.secretName" "model bundle" "device gpu --set gpu.enabled=true" \
+        "redis-root-certificate redis.caSecretName --set redis.caSecretName=c" "tokens tokens.secretName --set tokens.secretName=t" \
+        "tls-certificate tls.secretName --set tls.secretName=t" "tls-key tls.secretName --set tls.secretName=t" \
+        "tls-client-ca tls.clientCaKey --set tls.secretName=t,tls.clientCaKey=c"; do
+        read -r flag value arguments <<<"$already"
+        # shellcheck disable=SC2086
+        check "refuses settings.$flag beside $value" refuses "settings.$flag: $value sets it already" --set "settings.$flag=f" $arguments
+    done
+    check "takes TLS by settings" renders 'name: SESREC_SERVE_TLS_KEY' --set settings.tls-certificate=f,settings.tls-key=f
+    check "listens on IPv4" renders 'SESREC_SERVE_LISTEN, value: "0.0.0.0:50051"'
+    for listen in 'SESREC_SERVE_LISTEN, value: "[[]::]:50051"' 'SESREC_SERVE_METRICS_LISTEN, value: "[[]::]:9464"' \
+        'health, "[[]::1]:50051"'; do
+        check "listens on IPv6: $listen" renders "$listen" --set listenAddress=::,probes.type=exec
+    done
+    check "refuses another address" refuses listenAddress --set listenAddress=10.0.0.1
     # With the drain-notice of 5 s, and 10 s to close.
     check "grace period for 1m30s" renders 'terminationGracePeriodSeconds: 105$' --set settings.drain-timeout=1m30s
     check "grace period for 1h 1500ms" renders 'terminationGracePeriodSeconds: 3617$' --set-string 'settings.drain-timeout=1h 1500ms'

@@ -16,6 +16,7 @@ use sesrec::{
     domain::EventTime,
     engine::LoadedModel,
     history,
+    model::RankerOptions,
     proto::v1,
     service::convert::{self, RankQuestion},
 };
@@ -94,7 +95,7 @@ pub fn bundle(bytes: &[u8]) {
     if name != MANIFEST {
         sign(&whole.path);
     }
-    let loaded = LoadedModel::load(&whole.path, &Device::Cpu);
+    let loaded = LoadedModel::load(&whole.path, &Device::Cpu, RankerOptions::default());
     fs::write(&path, original).expect("the directory is writable");
     sign(&whole.path);
     if let Ok(model) = loaded {
@@ -148,7 +149,7 @@ fn catalogue() -> &'static sesrec::data::Catalogue {
         .get_or_init(|| {
             // Not the whole bundle: its files are damaged by whoever fuzzes bundles meanwhile.
             let (_directory, path) = written_bundle();
-            LoadedModel::load(&path, &Device::Cpu).expect("a whole bundle")
+            LoadedModel::load(&path, &Device::Cpu, RankerOptions::default()).expect("a whole bundle")
         })
         .featurizer
         .catalogue()

@@ -3,8 +3,15 @@
 //! Every flag of every subcommand is also an environment variable (`SESREC_SERVE_LISTEN` for `serve --listen`) and a
 //! key of the TOML file given by `--config` (`[serve] listen = "…"`); flags without a value are 1, yes, on or true
 //! there, or 0, no, off or false. Flags are declared once, in `cli`; the rest follows from that.
+//!
+//! A key of the file that is no flag is an error, a variable that is none only has a warning: the file is this
+//! program's own, the environment is not. Kubernetes adds variables for every Service, `SESREC_SERVE_PORT` for one named
+//! `sesrec-serve`, and what was set for a new version must not keep the old one from starting after a rollback.
 
-use std::path::{Path, PathBuf};
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+};
 
 use clap::{
     Arg, ArgAction, Command, CommandFactory, FromArgMatches,
@@ -59,6 +66,12 @@ pub fn parse(args: impl IntoIterator<Item = String>) -> Result<Cli, ConfigError>
         // Defaults don't count where one flag stands for another that is required: those of the file are as if typed,
         // then.
         matches = command.try_get_matches_from_mut(typed_in(&command, settings, &args));
+    }
+    // Also where something is missing: it may be what was misspelt. Who asks for help is left alone.
+    if !matches.as_ref().is_err_and(|error| !error.use_stderr()) {
+        let variables = std::env::vars_os().map(|(name, _)| name);
+        // There is no log yet.
+        flagless(&command, &args, variables).iter().for_each(|warning| eprintln!("warning: {warning}"));
     }
     let matches = matches.map_err(|error| with_source(error, &command, &args, file.as_ref()))?;
     Ok(Cli::from_arg_matches(&matches)?)
@@ -123,6 +136,42 @@ impl<'a> Called<'a> {
         }
         called
     }
+}
+
+/// What is to be said of variables that are named like flags of the called subcommand, and that no flag has.
+fn flagless(command: &Command, args: &[String], variables: impl Iterator<Item = OsString>) -> Vec<String> {
+    let Called { command: called, names, .. } = Called::of(command, args);
+    // A subcommand that only leads to others has no flags whose names these could resemble.
+    if names.is_empty() || called.has_subcommands() {
+        return vec![];
+    }
+    let prefix = format!("SESREC_{}_", shout(&names.join("-")));
+    let mut known = vec![];
+    note_variables(command, &mut known);
+    let is_flagless =
+        |name: &String| name.starts_with(&prefix) && !known.contains(&name.as_str()) && !is_service_link(name);
+    let mut found: Vec<String> = variables.filter_map(|name| name.into_string().ok()).filter(is_flagless).collect();
+    found.sort();
+    let warning = |name: String| format!("{name} does nothing: `sesrec {}` has no such flag", names.join(" "));
+    found.into_iter().map(warning).collect()
+}
+
+/// The variables of all flags.
+fn note_variables<'a>(command: &'a Command, known: &mut Vec<&'a str>) {
+    known.extend(command.get_arguments().filter_map(|arg| arg.get_env()?.to_str()));
+    for subcommand in command.get_subcommands() {
+        note_variables(subcommand, known);
+    }
+}
+
+/// Whether Kubernetes sets such variables for a Service: `NAME_SERVICE_HOST`, `NAME_SERVICE_PORT`,
+/// `NAME_SERVICE_PORT_GRPC`, `NAME_PORT`, `NAME_PORT_50051_TCP`, `NAME_PORT_50051_TCP_ADDR` and so on.
+fn is_service_link(name: &str) -> bool {
+    let is_of_a_port = |(_, rest): (&str, &str)| rest.starts_with(|c: char| c.is_ascii_digit());
+    name.ends_with("_SERVICE_HOST")
+        || name.ends_with("_PORT")
+        || name.contains("_SERVICE_PORT_")
+        || name.split_once("_PORT_").is_some_and(is_of_a_port)
 }
 
 /// A subcommand's table in the file.
@@ -298,6 +347,47 @@ mod tests {
         for words in ["sesrec", "sesrec serve --model m", "sesrec convert --config model.json", "sesrec serve --config"]
         {
             assert_eq!(file(words), None, "{words}");
+        }
+    }
+
+    #[test]
+    fn variables_that_no_flag_has_are_found() {
+        let command = with_environment(Cli::command());
+        let found = |words: &str, name: &str| {
+            let words: Vec<String> = words.split(' ').map(Into::into).collect();
+            flagless(&command, &words, std::iter::once(OsString::from(name)))
+        };
+        let told = |name: &str, path: &str| vec![format!("{name} does nothing: `sesrec {path}` has no such flag")];
+        for (words, name, path) in [
+            ("sesrec serve --model m", "SESREC_SERVE_USER_CACHE_BYTE", "serve"),
+            ("sesrec serve", "SESREC_SERVE_CONFIG", "serve"),
+            ("sesrec serve", "SESREC_SERVE_PORT_NUMBER", "serve"),
+            ("sesrec --config a.toml import kuaisar logs", "SESREC_IMPORT_KUAISAR_SKIP", "import kuaisar"),
+            ("sesrec convert --config model.json", "SESREC_CONVERT_CONFIGS", "convert"),
+        ] {
+            assert_eq!(found(words, name), told(name, path), "{words}");
+        }
+        for (words, name) in [
+            ("sesrec serve", "SESREC_SERVE_USER_CACHE_BYTES"),
+            ("sesrec serve", "SESREC_CONFIG"),
+            ("sesrec serve", "SESREC_TRAIN_EPOCH"),
+            ("sesrec serve", "SESREC_SERVER"),
+            ("sesrec convert", "SESREC_CONVERT_CONFIG"),
+            ("sesrec health", "SESREC_HEALTH_CA"),
+            ("sesrec bench", "SESREC_BENCH_ONCE"),
+            ("sesrec bench local", "SESREC_BENCH_ONCE"),
+            ("sesrec", "SESREC_KILLS"),
+            // Of Services named sesrec-serve and sesrec-serve-canary.
+            ("sesrec serve", "SESREC_SERVE_SERVICE_HOST"),
+            ("sesrec serve", "SESREC_SERVE_SERVICE_PORT"),
+            ("sesrec serve", "SESREC_SERVE_SERVICE_PORT_GRPC"),
+            ("sesrec serve", "SESREC_SERVE_PORT"),
+            ("sesrec serve", "SESREC_SERVE_PORT_50051_TCP"),
+            ("sesrec serve", "SESREC_SERVE_PORT_50051_TCP_PROTO"),
+            ("sesrec serve", "SESREC_SERVE_CANARY_SERVICE_HOST"),
+            ("sesrec serve", "SESREC_SERVE_CANARY_PORT_50051_TCP_ADDR"),
+        ] {
+            assert!(found(words, name).is_empty(), "{words}: {name}");
         }
     }
 

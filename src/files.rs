@@ -1,10 +1,34 @@
-//! Files that are there as a whole or not at all, and locks of directories.
+//! Files that are there as a whole or not at all, what is on the disk, and locks of directories.
 
 use std::{
     fs::{self, File, TryLockError},
     io::{self, Write},
     path::Path,
 };
+
+use serde::{Deserialize, Serialize};
+
+/// Returns when a file's content, or a directory's list of names, is on the disk.
+pub(crate) fn sync(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+/// Writes JSON that people may read, too; returns when it is on the disk.
+pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> io::Result<()> {
+    let mut json = serde_json::to_vec_pretty(value)?;
+    json.push(b'\n');
+    fs::write(path, json)?;
+    sync(path)
+}
+
+/// The number of a JSON file's format, whatever else that format has.
+pub(crate) fn format_of(json: &[u8]) -> serde_json::Result<u32> {
+    #[derive(Deserialize)]
+    struct Format {
+        format: u32,
+    }
+    serde_json::from_slice(json).map(|Format { format }| format)
+}
 
 /// Puts `content` in the file's place in one step, on the disk: what is killed, or loses its power, leaves the old one.
 /// Two writers of one file at once are not meant.

@@ -70,7 +70,7 @@ impl Table {
         text
     }
 
-    /// As CSV with a header: numbers without separators, what is not known is empty.
+    /// As CSV with a header: numbers without separators, percent as shares of one, what is not known is empty.
     pub fn csv(&self) -> String {
         let mut writer = csv::Writer::from_writer(vec![]);
         for row in std::iter::once(&self.columns).chain(&self.rows) {
@@ -110,8 +110,16 @@ fn plain(cell: &str) -> Cow<'_, str> {
     match cell {
         "–" => "".into(),
         _ if counted => groups.concat().into(),
-        _ => cell.into(),
+        _ => share(cell).map_or(cell.into(), Cow::Owned),
     }
+}
+
+/// Percent as a share of one, with the same digits: `57.0 %` is 0.570.
+fn share(cell: &str) -> Option<String> {
+    let digits = cell.strip_suffix(" %")?;
+    let value: f64 = digits.parse().ok().filter(|value: &f64| value.is_finite())?;
+    let decimals = digits.split_once('.').map_or(0, |(_, decimals)| decimals.len());
+    Some(format!("{:.*}", decimals + 2, value / 100.0))
 }
 
 /// Digits with what may stand around them: `−0.31`, `57.2 %`, `0.4054 ± 0.0012`, `1,234`, or nothing known.
@@ -150,8 +158,10 @@ mod tests {
         let [markdown, csv] = table().write(&dir.path().join("new"), "scores", "As said.").unwrap();
         assert_eq!(fs::read_to_string(markdown).unwrap(), table().markdown() + "\nAs said.\n");
         let csv = fs::read_to_string(csv).unwrap();
-        assert_eq!(csv, "model,NDCG@10,share\n\"a|b, \"\"c\"\"\",0.4054 ± 0.0012,57.0 %\nd,,8.5 %\n");
+        assert_eq!(csv, "model,NDCG@10,share\n\"a|b, \"\"c\"\"\",0.4054 ± 0.0012,0.570\nd,,0.085\n");
         assert_eq!(["1,234,567", "1,23", "a,bc", "12"].map(plain), ["1234567", "1,23", "a,bc", "12"]);
+        assert_eq!(["100.0 %", "27.9 %", "0 %", "-3.5 %"].map(plain), ["1.000", "0.279", "0.00", "-0.035"]);
+        assert_eq!(["many %", "inf %", "%", "5%"].map(plain), ["many %", "inf %", "%", "5%"]);
         fs::write(dir.path().join("file"), "").unwrap();
         let error = table().write(&dir.path().join("file"), "scores", "").unwrap_err();
         assert!(error.to_string().contains("file"), "{error}");

@@ -208,6 +208,30 @@ fn what_no_flag_corresponds_to_is_an_error() {
     assert!(refusal(&["synth", "--out", "x"], &[("SESREC_CONFIG", path)]).contains("sesrec.toml: "));
 }
 
+/// A slip of the pen in a variable is told, and stops nothing: others than this program set variables, too.
+#[test]
+fn a_variable_that_no_flag_has_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("logs");
+    let args = ["synth", "--users", "10", "--items", "100", "--force", "--out", out.to_str().unwrap()];
+    let told = |variables: &[(&str, &str)]| {
+        let output = sesrec(&args, variables);
+        assert!(output.status.success(), "{variables:?}: {}", errors(&output));
+        errors(&output)
+    };
+    let warning = "warning: SESREC_SYNTH_USER does nothing: `sesrec synth` has no such flag\n";
+    assert_eq!(told(&[("SESREC_SYNTH_USER", "hidden")]), warning);
+    // A flag's, another subcommand's, and what Kubernetes sets for a Service named sesrec-synth.
+    let link = ("SESREC_SYNTH_PORT_80_TCP", "tcp://10.0.0.1:80");
+    assert_eq!(told(&[("SESREC_SYNTH_SEED", "1"), ("SESREC_TRAIN_USER", "1"), link]), "");
+    // What is missing may be what was misspelt.
+    let message = refusal(&["synth"], &[("SESREC_SYNTH_OTU", "logs")]);
+    let (first, rest) = message.split_once('\n').unwrap();
+    assert!(first.contains("SESREC_SYNTH_OTU does nothing") && rest.contains("--out <"), "{message}");
+    let help = sesrec(&["synth", "--help"], &[("SESREC_SYNTH_OTU", "logs")]);
+    assert!(help.status.success() && help.stderr.is_empty(), "{}", errors(&help));
+}
+
 /// Whatever is wrong with a URL, its password stays out of logs and terminals.
 #[test]
 fn passwords_are_not_repeated() {

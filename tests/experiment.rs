@@ -112,6 +112,8 @@ fn table2_is_made_once() {
     for part in ["| popularity ", "| hand-made score ", " ± ", "**", "<u>", "p < 0.01", "seeds 1, 2", "checksum"] {
         assert!(page.contains(part), "{part} is missing in:\n{page}");
     }
+    assert!(page.contains("models under one protocol") && page.contains("is ranked among 20 negatives"), "{page}");
+    assert!(page.contains("users by row: nothing (stamp); id 32 (sesrec)") && !page.contains("loss by row"), "{page}");
     let tests = fs::read_to_string(here.join("out/table2.significance.csv")).unwrap();
     // The best with the second best; where the hand-made score is one of them, the trained ones with each other, too.
     let counted = tests.lines().skip(1).filter(|line| line.contains("stamp") && line.contains("sesrec")).count();
@@ -133,6 +135,34 @@ fn table2_is_made_once() {
     // One more seed costs one more run per model.
     let told = success(here, &["table2", "--models", "stamp", "--seeds", "1,2,3"]);
     assert!(told.contains("3 runs: 1 trained, 2 were there"), "{told}");
+}
+
+/// Nobody is to take a lead that comes of settings for one of the architecture.
+#[test]
+fn what_the_recipe_gives_to_some_models_alone_is_told() {
+    let directory = workplace();
+    let here = directory.path();
+    let told = success(here, &["table2", "--models", "stamp,sesrec", "--seeds", "1", "--recipe", "best"]);
+    assert!(told.contains("settings of its own to sesrec (") && told.contains("prediction_loss=softmax"), "{told}");
+    let page = fs::read_to_string(here.join("out/table2.md")).unwrap();
+    assert!(page.contains("by recipes that differ") && !page.contains("under one protocol"), "{page}");
+    assert!(page.contains("loss by row: bce (stamp); softmax (sesrec)"), "{page}");
+}
+
+#[test]
+fn a_study_without_a_finished_run_leaves_the_table_of_an_earlier_one() {
+    let directory = workplace();
+    let here = directory.path();
+    let study = ["table2", "--models", "stamp", "--seeds", "1"];
+    success(here, &study);
+    let files = ["table2.md", "table2.csv", "table2.significance.csv"].map(|file| here.join("out").join(file));
+    let tables = || files.each_ref().map(|file| fs::read_to_string(file).unwrap());
+    let before = tables();
+    // No number is finite after such a step.
+    let output = experiment(here, &[&study[..], &["--learning-rate", "1e30"]].concat());
+    let error = text(&output.stderr);
+    assert!(!output.status.success() && error.contains("1 of 1 runs failed"), "{error}");
+    assert_eq!(tables(), before);
 }
 
 #[test]
@@ -181,6 +211,8 @@ fn studies_share_runs_and_weights_are_drawn() {
     let told = success(here, &["weights", "--alphas", "0.1", "--betas", "0.001", "--seeds", "5"]);
     assert!(told.contains("2 runs: 1 trained, 1 were there"), "{told}");
     let page = fs::read_to_string(here.join("out/weights.md")).unwrap();
+    let selected = "Validation selects α = 0.1 by NDCG@10 and MRR; β = 0.001 by NDCG@10 and MRR.";
+    assert!(page.contains(selected) && told.contains(selected), "{page}");
     for name in ["weights_alpha", "weights_beta"] {
         assert!(page.contains(&format!("]({name}.svg)")), "{page}");
         let svg = fs::read_to_string(here.join(format!("out/{name}.svg"))).unwrap();

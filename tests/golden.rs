@@ -23,7 +23,7 @@ use candle_core::{DType, Device, IndexOp, Tensor};
 use sesrec::{
     data::{Catalogue, HistoryBatch, SearchFeatures, UserFeatures, UserRow},
     model::{
-        ModelConfig, RankingModel, ScoreRequest, SearchExamples, TrainableModel, TrainingBatch,
+        ModelConfig, RankerOptions, RankingModel, ScoreRequest, SearchExamples, TrainableModel, TrainingBatch,
         convert::read_catalogue,
         sesrec::{Network, SesRecConfig, SesRecRanker, SesRecTrainable, TrainingOutputs, triplet_hinge},
     },
@@ -125,7 +125,8 @@ impl Golden {
     }
 
     fn ranker(&self, weights: &Tensors) -> SesRecRanker {
-        SesRecRanker::new(self.config.clone(), self.catalogue.clone(), weights, &self.device).unwrap()
+        let (config, catalogue) = (self.config.clone(), self.catalogue.clone());
+        SesRecRanker::new(config, catalogue, weights, &self.device, RankerOptions::default()).unwrap()
     }
 
     fn scores(&self, weights: &Tensors) -> Tensor {

@@ -141,11 +141,12 @@ fn train_and_evaluate_on_the_command_line() {
     let mrr: f64 = result["ranks"].as_object().unwrap().values().map(|rank| 1.0 / (rank.as_f64().unwrap() + 1.0)).sum();
     assert!((mrr / 48.0 - result["metrics"]["mrr"].as_f64().unwrap()).abs() < 1e-9);
 
-    // Nothing is overwritten by accident; told to, the run goes on.
+    // Nothing is overwritten by accident; told to, the run goes on, whatever a configuration file says.
     let output = sesrec(here, &TRAIN);
     assert!(!output.status.success() && text(&output.stderr).contains("--resume"), "{}", text(&output.stderr));
-    let longer: Vec<&str> =
-        TRAIN.iter().map(|&word| if word == "2" { "3" } else { word }).chain(["--resume"]).collect();
+    fs::write(here.join("sesrec.toml"), "[train]\nforce = true\n").unwrap();
+    let told = ["--resume", "--config", "sesrec.toml"];
+    let longer: Vec<&str> = TRAIN.iter().map(|&word| if word == "2" { "3" } else { word }).chain(told).collect();
     let output = sesrec(here, &longer);
     assert!(output.status.success(), "{}", text(&output.stderr));
     let metrics: serde_json::Value =

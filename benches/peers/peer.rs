@@ -13,7 +13,7 @@ use std::{
 use candle_core::Device;
 use sesrec::{
     data::UserRow,
-    model::{Bundle, ScoreRequest, random},
+    model::{Bundle, RankerOptions, ScoreRequest, random},
     nn::sigmoid,
 };
 
@@ -74,7 +74,7 @@ fn prepare(dir: &Path, counts: &[usize]) -> Result<(), Error> {
 
 fn serve(dir: &Path, counts: &[usize]) -> Result<(), Error> {
     let bundle = Bundle::read(&dir.join("bundle"))?;
-    let model = bundle.ranker(&Device::Cpu)?;
+    let model = bundle.ranker(&Device::Cpu, RankerOptions::default())?;
     let (user, lists) = (random::user(ITEMS, 0), lists(counts));
     let rank = |items: &[u32]| {
         let state = model.encode(&[&user])?.remove(0);

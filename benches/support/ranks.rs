@@ -27,7 +27,7 @@ impl Ranks {
     /// Of a bundle on disk.
     pub fn new(bundle: &Path, device: &Device, options: EngineOptions) -> Result<Self> {
         let metrics = Metrics::new();
-        let slot = Arc::new(ModelSlot::new(LoadedModel::load_with(bundle, device, options.ranker())?, metrics.clone()));
+        let slot = Arc::new(ModelSlot::new(LoadedModel::load(bundle, device, options.ranker())?, metrics.clone()));
         let options = EngineOptions {
             max_queued_requests: 1 << 16,
             max_queued_candidates: Some(1 << 26),

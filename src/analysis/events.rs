@@ -9,7 +9,7 @@ use crate::{
     data::{Dataset, Featurizer, UserFeatures},
     domain::{EventWeight, HistoryWeights},
     eval::{RowMap, in_chunks},
-    model::{Bundle, ModelConfig, RankingModel, sesrec::SesRecRanker},
+    model::{Bundle, ModelConfig, RankerOptions, RankingModel, sesrec::SesRecRanker},
 };
 
 /// All users of a data set, to be weighed by a model.
@@ -84,5 +84,6 @@ pub(super) fn sesrec(
     if RowMap::between(&dataset.catalogue, &bundle.catalogue)?.is_some() {
         return Err(AnalysisError::OtherCatalogue(bundle.name.clone()));
     }
-    Ok(SesRecRanker::new(config.clone(), Arc::clone(&bundle.catalogue), &bundle.tensors, device)?)
+    let (catalogue, options) = (Arc::clone(&bundle.catalogue), RankerOptions::default());
+    Ok(SesRecRanker::new(config.clone(), catalogue, &bundle.tensors, device, options)?)
 }

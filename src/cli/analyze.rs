@@ -6,11 +6,13 @@ mod planted;
 mod searches;
 mod statistics;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use indicatif::HumanCount;
 
 use crate::{
     analysis::{AnalysisError, Categories},
-    data::Dataset,
+    data::{Dataset, kuaisar::searches_by_first_shown},
     plot::Figure,
     table::Table,
 };
@@ -93,6 +95,13 @@ fn names(paths: &[PathBuf]) -> Vec<String> {
         last(path).filter(|_| alone).unwrap_or_else(|| path.display().to_string())
     };
     paths.iter().map(name).collect()
+}
+
+/// What one should know of a data set's searches besides, if its import says so; a sentence to be added to a note.
+fn unclicked_searches(data: &Path) -> String {
+    let sentence =
+        |searches| format!(" {} searches without a click count by their first shown result.", HumanCount(searches));
+    searches_by_first_shown(data).map_or_else(String::new, sentence)
 }
 
 /// What an item's category is.

@@ -78,7 +78,8 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
 fn hint(outcome: Outcome) -> Option<&'static str> {
     (outcome == Outcome::TooOld).then_some(
         "hint: the event was TOO_OLD and is not stored: it is older than the server's --time-to-live, or than all that \
-         it keeps of this user. To store old events, start the server with `serve --time-to-live 0s`",
+         it keeps of this user, or a click beyond the --max-clicks of its search. To store old events, start the \
+         server with `serve --time-to-live 0s`",
     )
 }
 

@@ -58,8 +58,37 @@ async fn connect(server: &ConnectArgs, connections: usize) -> anyhow::Result<Vec
 
 #[cfg(test)]
 mod tests {
+    fn command() -> clap::Command {
+        <super::Args as clap::Args>::augment_args(clap::Command::new("bench"))
+    }
+
     #[test]
     fn flags_of_each_mode_are_distinct() {
-        <super::Args as clap::Args>::augment_args(clap::Command::new("bench")).debug_assert();
+        command().debug_assert();
+    }
+
+    #[test]
+    fn lists_are_shown_as_they_are_typed() {
+        for (mode, flag, default) in [
+            ("rank", "candidates", "100,1000"),
+            ("rank", "rate", "50"),
+            ("local", "candidates", "100,1000"),
+            ("replicas", "replicas", "1,2,4"),
+        ] {
+            let mut command = command();
+            let help = command.find_subcommand_mut(mode).expect("a mode").render_help().to_string();
+            // Wherever it breaks its lines.
+            let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+            assert!(help.contains(&format!("[default: {default}]")), "{flag}: {help}");
+            let needed: &[&str] = if mode == "rank" { &["--items", "FILE"] } else { &[] };
+            let matches = command.get_matches_from(["bench", mode].iter().chain(needed));
+            let (_, matches) = matches.subcommand().expect("a mode");
+            let values = if flag == "rate" {
+                matches.get_many::<f64>(flag).expect("a default").map(ToString::to_string).collect::<Vec<_>>()
+            } else {
+                matches.get_many::<usize>(flag).expect("a default").map(ToString::to_string).collect()
+            };
+            assert_eq!(values.join(","), default, "{mode} --{flag}");
+        }
     }
 }

@@ -7,7 +7,13 @@ use tonic::{Code, Status, TimeoutExpired};
 use tonic_types::StatusExt;
 
 use super::connect_args::{ConnectArgs, Transport};
-use crate::{proto::v1::ranking_service_client::RankingServiceClient, service::ERROR_DOMAIN, units::parse_duration};
+use crate::{
+    proto::v1::{
+        AppendEventResponse, GetModelInfoRequest, GetModelInfoResponse, ranking_service_client::RankingServiceClient,
+    },
+    service::ERROR_DOMAIN,
+    units::parse_duration,
+};
 
 /// A client of the ranking service.
 pub type Client = RankingServiceClient<Transport>;
@@ -44,6 +50,23 @@ impl ServerArgs {
 /// Without tonic's limit of 4 MiB: an explained answer over thousands of candidates is larger.
 pub fn client(transport: Transport) -> Client {
     Client::new(transport).max_decoding_message_size(256 << 20)
+}
+
+/// The live model of a server. Without a `timeout` the answer may take as long as it likes.
+pub async fn model_info(transport: &Transport, timeout: Option<Duration>) -> anyhow::Result<GetModelInfoResponse> {
+    let mut request = tonic::Request::new(GetModelInfoRequest {});
+    if let Some(timeout) = timeout {
+        request.set_timeout(timeout);
+    }
+    let answer = client(transport.clone()).get_model_info(request).await;
+    Ok(answer.map_err(|status| describe(&status))?.into_inner())
+}
+
+/// Why an event is INVALID: every field that is wrong.
+pub fn violations(answer: &AppendEventResponse) -> String {
+    let violations = answer.field_violations.iter();
+    let reasons: Vec<_> = violations.map(|v| format!("{} {}", v.field, v.description)).collect();
+    reasons.join("; ")
 }
 
 /// A failed call, for people: code, message, every field that is wrong, when to try again.
@@ -109,7 +132,6 @@ mod tests {
     use tokio::{io::AsyncWriteExt, net::TcpListener};
 
     use super::*;
-    use crate::proto::v1::GetModelInfoRequest;
 
     /// What is said of a call to this address.
     async fn told(address: SocketAddr, timeout: Duration) -> String {

@@ -82,3 +82,22 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Bench(args) => bench::run(args).await,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    /// What the terminal breaks can't be copied.
+    #[test]
+    fn examples_fit_a_narrow_terminal() {
+        let all = Cli::command();
+        for name in ["ingest", "score", "rank", "token", "health", "convert"] {
+            let help = all.find_subcommand(name).and_then(|command| command.get_after_help()).expect("examples");
+            let help = help.to_string();
+            let wide = help.lines().find(|line| line.starts_with(' ') && line.chars().count() > 78);
+            assert_eq!(wide, None, "{name}");
+        }
+    }
+}

@@ -7,25 +7,35 @@ use anyhow::Context;
 use crate::model::convert::{Sources, convert};
 
 /// Which files are read, as `read_catalogue` and the configuration have it.
-const LAYOUT: &str = r#"Files of --catalog: CSV with a header; columns are found by name, and others may be there.
-  items.csv    item_id,id_row and NAME_row for each further NAME of item_attributes
-  users.csv    user_id,id_row and NAME_row for each further NAME of user_attributes
-  queries.csv  query_id,id_row and, if wanted, word_rows: the rows of its words, separated by spaces
+const LAYOUT: &str = r#"Files of --catalog: CSV with a header; columns are found by name, and others
+may be there.
+  items.csv    item_id,id_row and NAME_row for each further NAME of
+               item_attributes
+  users.csv    user_id,id_row and NAME_row for each further NAME of
+               user_attributes
+  queries.csv  query_id,id_row and, if wanted, word_rows: the rows of its
+               words, separated by spaces
   sources.csv  source,source_row: how searches begin
-  words.csv    word,word_row: may be missing; then no text of a query finds the model's words
-Rows are those of the model's embedding tables. In id_row, source_row and word_row there is no gap:
-from 1 for items, queries and words, whose row 0 is padding, from 0 for users and sources.
+  words.csv    word,word_row: may be missing; then no text of a query finds
+               the model's words
+Rows are those of the model's embedding tables. In id_row, source_row and
+word_row there is no gap: from 1 for items, queries and words, whose row 0 is
+padding, from 0 for users and sources.
 
---config: JSON, as `sesrec train` writes it to BUNDLE/config.json. What a SESRec needs of it:
+--config: JSON, as `sesrec train` writes it to BUNDLE/config.json. What a
+SESRec needs of it:
   {"model": "sesrec", "num_heads": 2, "hidden_dim": 40,
    "item_attributes": [{"name": "id", "rows": 101, "dim": 32},
                        {"name": "cate", "rows": 9, "dim": 8}],
    "user_attributes": [{"name": "id", "rows": 500, "dim": 16}],
-   "query_features": {"id": {"rows": 301, "dim": 32}, "word_segs": {"rows": 2001, "dim": 32},
+   "query_features": {"id": {"rows": 301, "dim": 32},
+                      "word_segs": {"rows": 2001, "dim": 32},
                       "search_source": {"rows": 5, "dim": 40}},
-   "max_rec_history": 150, "max_src_history": 25, "max_query_words": 6, "max_clicked_items": 5}
-Rows count the padding, too. The dim of search_source and hidden_dim are the item attributes' sum.
-Checkpoints of SESRec's released code need "coattention_padding": "include", too."#;
+   "max_rec_history": 150, "max_src_history": 25,
+   "max_query_words": 6, "max_clicked_items": 5}
+Rows count the padding, too. The dim of search_source and hidden_dim are the
+item attributes' sum. Checkpoints of SESRec's released code need
+"coattention_padding": "include", too."#;
 
 /// Options of `sesrec convert`.
 #[derive(Debug, clap::Args)]
@@ -75,6 +85,6 @@ mod tests {
         let (_, rest) = LAYOUT.split_once("needs of it:").unwrap();
         let (json, _) = rest.split_once("Rows count").unwrap();
         assert_eq!(ModelConfig::from_json(json.as_bytes()).unwrap().kind(), "sesrec");
-        assert!(LAYOUT.lines().all(|line| line.chars().count() <= 100), "help is wrapped there");
+        assert!(LAYOUT.lines().all(|line| line.chars().count() <= 78), "a narrow terminal would wrap it");
     }
 }

@@ -1,5 +1,6 @@
 //! `sesrec evaluate`: a bundle on a data set, or live traffic.
 
+mod live;
 mod replay;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
@@ -8,19 +9,20 @@ use anyhow::{Context, ensure};
 use indicatif::ProgressBar;
 use serde::Serialize;
 
-use replay::{Replay, model_info};
+use live::LiveFlags;
+use replay::Replay;
 
 use super::{
-    client::ServerArgs,
+    client::{ServerArgs, client, model_info},
     connect_args::{ConnectArgs, Credentials},
-    evaluate_live::{self, LiveFlags},
     train::NegativesFlags,
 };
 use crate::{
     data::{Dataset, EvaluationNegatives, Featurizer, Split, Target},
     eval::{Evaluator, Metrics, MetricsRow, UserRank, metrics_table, popularity_ranks, progress_bar},
-    model::Bundle,
+    model::{Bundle, RankerOptions},
     nn::DeviceChoice,
+    train::LearnedFrom,
     units::parse_duration,
 };
 
@@ -37,7 +39,8 @@ pub struct Args {
     /// Which interaction of each user is ranked: the last (test) or the one before (validation).
     #[arg(long, value_enum, default_value_t)]
     split: EvaluationSplit,
-    /// Also write the result as JSON: metrics, and every user's rank for comparing two models user by user.
+    /// Also write the result as JSON: metrics, and every user's rank (0 is first), for comparing two models user by
+    /// user.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
     /// Also rank by popularity, which any model has to beat.
@@ -118,11 +121,10 @@ enum Learned {
 
 impl Learned {
     fn of(bundle: &Bundle, dataset: &Dataset) -> Self {
-        let Some(metrics) = &bundle.metrics else { return Self::Unknown };
-        match metrics["data_checksum"].as_str() {
+        match bundle.metrics.as_ref().and_then(LearnedFrom::of) {
             None => Self::Unknown,
-            Some(checksum) if checksum != dataset.checksum => Self::OtherData,
-            Some(_) if metrics["recipe"]["refit"] == true => Self::Validation,
+            Some(learned) if learned.data_checksum != dataset.checksum => Self::OtherData,
+            Some(learned) if learned.has_validation() => Self::Validation,
             Some(_) => Self::Training,
         }
     }
@@ -162,7 +164,7 @@ struct Inputs {
 pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     let args = Arc::new(args);
     if args.live.wanted() {
-        return tokio::task::spawn_blocking(move || evaluate_live::evaluate(&args.live, args.json.as_deref())).await?;
+        return tokio::task::spawn_blocking(move || live::evaluate(&args.live, args.json.as_deref())).await?;
     }
     // Reading and computing block for as long as they take.
     let blocking = Arc::clone(&args);
@@ -191,7 +193,7 @@ impl Args {
 
 fn offline(args: &Args, inputs: &Inputs) -> anyhow::Result<Evaluated> {
     let bundle = Bundle::read(args.model.as_deref().context("--model is required")?)?;
-    let model = bundle.ranker(&args.device.open()?)?;
+    let model = bundle.ranker(&args.device.open()?, RankerOptions::default())?;
     let featurizer = Featurizer::new(Arc::clone(&bundle.catalogue), model.limits());
     let mut evaluator = Evaluator::new(&inputs.dataset, &inputs.negatives, featurizer)?;
     if !args.quiet {
@@ -205,8 +207,8 @@ fn offline(args: &Args, inputs: &Inputs) -> anyhow::Result<Evaluated> {
 async fn via_server(args: &Args, server: &str, inputs: &Inputs) -> anyhow::Result<Evaluated> {
     let connection = ConnectArgs { server: server.to_owned(), credentials: args.credentials.clone() };
     let server = ServerArgs { connection, timeout: args.timeout };
-    let mut client = server.connect().await?;
-    let model = model_info(&server, &mut client).await?;
+    let transport = server.connection.connect(args.timeout).await?;
+    let model = model_info(&transport, Some(args.timeout)).await?;
     let mut learned = Learned::Unknown;
     if let Some(path) = args.model.clone() {
         let bundle = tokio::task::spawn_blocking(move || Bundle::read(&path)).await??;
@@ -222,21 +224,21 @@ async fn via_server(args: &Args, server: &str, inputs: &Inputs) -> anyhow::Resul
     let progress = if args.quiet { ProgressBar::hidden() } else { progress_bar("replaying") };
     let Inputs { dataset, negatives, targets } = inputs;
     let replay = Replay { dataset, negatives, server: &server, model: &model, progress };
-    let ranks = replay.ranks(&client, targets).await?;
+    let ranks = replay.ranks(&client(transport), targets).await?;
     Ok(Evaluated { model: model.name.clone(), version: model.version.clone(), learned, ranks })
 }
 
 fn report(args: &Args, inputs: &Inputs, evaluated: Evaluated) -> anyhow::Result<()> {
     let Inputs { dataset, negatives, targets } = inputs;
     let Evaluated { model, version, learned, ranks } = evaluated;
-    let metrics = Metrics::of(ranks.iter().map(|user| user.rank));
+    let metrics = Metrics::of_users(&ranks);
     let mut rows = vec![MetricsRow { name: model.clone(), metrics }];
     let mut popularity = None;
     if args.popularity {
         // It counts what the model has learned from.
         let refitted = learned == Learned::Validation;
         let ranks = popularity_ranks(&dataset.with_validation_learned(refitted), targets, negatives)?;
-        let metrics = *popularity.insert(Metrics::of(ranks.into_iter().map(|user| user.rank)));
+        let metrics = *popularity.insert(Metrics::of_users(&ranks));
         rows.push(MetricsRow { name: "popularity".into(), metrics });
     }
     print!("{}", metrics_table(&rows));

@@ -23,16 +23,26 @@ pub struct Args {
 enum Layout {
     /// KuaiSAR: rec_inter.csv, src_inter.csv, item_features.csv, user_features.csv, plain or .gz.
     ///
-    /// To bring your own logs, write these four files. Columns are found by name, others are ignored:
+    /// To bring your own logs, write these four files. Columns are found by name,
+    /// others are ignored:
     ///
-    ///   rec_inter.csv      user_id, item_id, timestamp (ms since 1970), click (0 or 1)
-    ///   src_inter.csv      user_id, search_session_id, search_session_timestamp, keyword, search_source,
-    ///                      item_id, click_cnt (one row per shown result)
-    ///   item_features.csv  item_id, item_type, first_level_category_id, second_level_category_id
+    ///   rec_inter.csv      user_id, item_id, timestamp (ms since 1970),
+    ///                      click (0 or 1)
+    ///   src_inter.csv      user_id, search_session_id, search_session_timestamp,
+    ///                      keyword, search_source, item_id, click_cnt
+    ///                      (one row per shown result)
+    ///   item_features.csv  item_id, item_type, first_level_category_id,
+    ///                      second_level_category_id; caption, if you have any
     ///   user_features.csv  user_id and any further columns, each a user attribute
     ///
-    /// Clicked recommendations are the interactions: a user's last one is for testing, the one before
-    /// for validation, the others for training. Empty attribute values count as unknown.
+    /// Words of keyword and caption are runs of letters and digits. Text of a
+    /// language without spaces, such as Chinese, has to be segmented before, its
+    /// words separated by spaces: else a whole phrase is one word. The same goes
+    /// for the queries that are sent to the server.
+    ///
+    /// Clicked recommendations are the interactions: a user's last one is for
+    /// testing, the one before for validation, the others for training. Empty
+    /// attribute values count as unknown.
     #[command(verbatim_doc_comment)]
     Kuaisar(KuaisarArgs),
 }

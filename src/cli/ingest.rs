@@ -1,4 +1,14 @@
 //! `sesrec ingest`: events as NDJSON into AppendEvents, acknowledged, resumable.
+//!
+//! `source` reads lines, or entries of a Redis Stream (`stream`) → `flow` sends them and takes the acknowledgements →
+//! `settled` knows how far the input is done, `rejects` keeps what can't be stored, `progress` tells people.
+
+mod flow;
+mod progress;
+mod rejects;
+mod settled;
+mod source;
+pub(super) mod stream;
 
 use std::{
     path::{Path, PathBuf},
@@ -8,27 +18,37 @@ use std::{
 use anyhow::{Context, bail};
 use tonic::{Code, Status};
 
+use flow::{Flow, Plan};
+use progress::Summary;
+use rejects::{DeadLetters, Rejects};
+use source::{Checkpoint, Input, Source};
+use stream::{StreamArgs, StreamSource};
+
 use super::{
     client::{ServerArgs, describe, is_the_servers, retry_delay},
-    ingest_flow::{Flow, Plan, Summary},
-    ingest_rejects::DeadLetters,
-    ingest_source::{Checkpoint, Input, Source},
-    ingest_stream::{StreamArgs, StreamSource},
     signals::StopSignals,
 };
 use crate::{secrets::without_passwords, units::parse_duration};
 
-/// Options of `sesrec ingest`.
-#[derive(Debug, clap::Args)]
-#[command(after_help = "One proto3 JSON sesrec.v1.Event per line:
-  {\"eventId\":\"e1\",\"userId\":\"u42\",\"time\":\"2026-01-31T12:00:00Z\",\"recommendation\":{\"itemId\":\"i7\"}}
-  {\"eventId\":\"e2\",\"userId\":\"u42\",\"time\":\"2026-01-31T12:00:05Z\",\"search\":{\"searchId\":\"s1\",\"query\":\"red shoes\"}}
+const ABOUT: &str = "One proto3 JSON sesrec.v1.Event per line (here broken in two, to be read):
+  {\"eventId\":\"e1\",\"userId\":\"u42\",\"time\":\"2026-01-31T12:00:00Z\",
+   \"recommendation\":{\"itemId\":\"i7\"}}
+  {\"eventId\":\"e2\",\"userId\":\"u42\",\"time\":\"2026-01-31T12:00:05Z\",
+   \"search\":{\"searchId\":\"s1\",\"query\":\"red shoes\"}}
 Sending a line twice is harmless: its event_id makes it a DUPLICATE.
 
+From a compressed file:
+  zcat events.ndjson.gz | sesrec ingest -
 From a Redis Stream whose entries have such JSON in the field `event` (XADD searches * event '{…}'):
-  sesrec ingest redis://localhost/searches --group sesrec --consumer $HOSTNAME --dead-letter rejected.ndjson
+  sesrec ingest redis://localhost/searches --group sesrec \\
+    --consumer $HOSTNAME --dead-letter rejected.ndjson
 From Kafka, by its own client (docs/operating.md):
-  kcat -b BROKER -C -t searches -o s@MILLISECONDS -q -u | sesrec ingest - --dead-letter rejected.ndjson")]
+  kcat -b BROKER -C -t searches -o s@MILLISECONDS -q -u \\
+    | sesrec ingest - --dead-letter rejected.ndjson";
+
+/// Options of `sesrec ingest`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = ABOUT)]
 pub struct Args {
     /// The events: a file, `-` for standard input, or a Redis Stream as redis://HOST:PORT/STREAM.
     #[arg(value_name = "INPUT", default_value = "-")]
@@ -66,7 +86,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
         _ = stop.next() => if streaming { Ok(()) } else { Err(anyhow::anyhow!("interrupted")) },
     };
     let summary = flow.finish().await?;
-    summary.print(ended.is_ok());
+    summary.print(&ended);
     if let Some(hint) = summary.hint() {
         eprintln!("{hint}");
     }
@@ -75,7 +95,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
         None if streaming => "stopped; what is not acknowledged will be read again".into(),
         None => format!("stopped after line {}; sending the file again is harmless", summary.settled_line),
     })?;
-    judge(&summary, args.allow_rejects || args.dead_letter.is_some())
+    args.judge(&summary)
 }
 
 impl Args {
@@ -102,20 +122,25 @@ impl Args {
         };
         Ok(Plan {
             input,
-            name: without_passwords(&self.input),
             window: self.window as usize,
             checkpoint,
-            allow_rejects: self.allow_rejects,
-            dead_letters: self.dead_letter.as_deref().map(DeadLetters::open).transpose()?,
+            rejects: match &self.dead_letter {
+                Some(path) => Rejects::Keep(DeadLetters::open(path, without_passwords(&self.input))?),
+                None if self.allow_rejects => Rejects::Allow,
+                None => Rejects::Fail,
+            },
         })
     }
-}
 
-fn judge(summary: &Summary, allow_rejects: bool) -> anyhow::Result<()> {
-    match summary.rejected() {
-        0 => Ok(()),
-        _ if allow_rejects => Ok(()),
-        n => bail!("{n} events were rejected (--dead-letter FILE keeps them, --allow-rejects makes that a success)"),
+    /// Whether events that can't be stored are a failure.
+    fn judge(&self, summary: &Summary) -> anyhow::Result<()> {
+        match summary.rejected() {
+            0 => Ok(()),
+            _ if self.allow_rejects || self.dead_letter.is_some() => Ok(()),
+            n => {
+                bail!("{n} events were rejected (--dead-letter FILE keeps them, --allow-rejects makes that a success)")
+            }
+        }
     }
 }
 

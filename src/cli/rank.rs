@@ -5,7 +5,7 @@ use std::{fmt::Write, io::Read, path::PathBuf};
 use anyhow::{Context, bail};
 
 use super::client::{ServerArgs, describe};
-use crate::proto::v1;
+use crate::{data::without_mark, proto::v1};
 
 /// Options of `sesrec rank`.
 #[derive(Debug, clap::Args)]
@@ -92,7 +92,7 @@ fn read(path: &PathBuf) -> anyhow::Result<String> {
     } else {
         text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
     }
-    Ok(text)
+    Ok(without_mark(&text).to_owned())
 }
 
 /// An answer for people.
@@ -204,6 +204,14 @@ fn strongest(history: &v1::HistoryExplanation, item: &v1::ItemExplanation) -> St
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_byte_order_mark_is_no_part_of_a_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("items.txt");
+        std::fs::write(&path, "\u{feff}i1\r\ni2\r\n").unwrap();
+        assert_eq!(read(&path).unwrap(), "i1\r\ni2\r\n");
+    }
 
     #[test]
     fn a_cold_start_is_what_the_model_saw() {

@@ -5,13 +5,14 @@ use std::{
     path::PathBuf,
 };
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 
+use super::ndjson::fault;
 use crate::{
-    data::{Featurized, Featurizer},
+    data::{Featurized, Featurizer, without_mark},
     domain::{History, RankedItem},
     engine::{Explain, Ranked, order},
-    model::{Bundle, RankingModel, ScoreRequest, UserState},
+    model::{Bundle, RankerOptions, RankingModel, ScoreRequest, UserState},
     nn::DeviceChoice,
     proto::v1,
     service::{
@@ -27,14 +28,18 @@ const CHUNK_CANDIDATES: usize = 1 << 14;
 /// The longest line that is read: far above ten thousand candidates with full histories.
 const MAX_LINE_BYTES: u64 = 64 << 20;
 
+const ABOUT: &str = "One proto3 JSON sesrec.v1.RankRequest per line on standard input, with its history, \
+each side oldest first (here broken in two, to be read):
+  {\"userId\":\"u42\",\"candidateItemIds\":[\"i1\",\"i2\"],
+   \"history\":{\"recommendations\":[{\"itemId\":\"i7\"}],\"searches\":[]}}
+and one RankResponse per line on standard output, in the same order. Ends at the first line that is none, which it \
+names; the answers before it are out.
+
+  sesrec score --model BUNDLE < requests.ndjson > responses.ndjson";
+
 /// Options of `sesrec score`.
 #[derive(Debug, clap::Args)]
-#[command(
-    after_help = "One proto3 JSON sesrec.v1.RankRequest per line on standard input, with its history, each side oldest first:
-  {\"userId\":\"u42\",\"candidateItemIds\":[\"i1\",\"i2\"],\"history\":{\"recommendations\":[{\"itemId\":\"i7\"}],\"searches\":[]}}
-and one RankResponse per line on standard output, in the same order. Ends at the first line that is none, which it names; the
-answers before it are out."
-)]
+#[command(after_help = ABOUT)]
 pub struct Args {
     /// The bundle.
     #[arg(long, value_name = "DIR")]
@@ -49,7 +54,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
         let bundle = Bundle::read(&args.model)?;
         let device = args.device.open().with_context(|| format!("--device {}", args.device))?;
         let scorer = Scorer {
-            ranker: bundle.ranker(&device)?,
+            ranker: bundle.ranker(&device, RankerOptions::default())?,
             featurizer: Featurizer::new(bundle.catalogue.clone(), bundle.config.limits()),
             model_version: bundle.version.to_string(),
         };
@@ -116,7 +121,8 @@ impl Scorer {
     }
 
     fn question(&self, text: &str, line: u64) -> anyhow::Result<Question> {
-        let request: v1::RankRequest = serde_json::from_str(text)?;
+        let text = if line == 1 { without_mark(text) } else { text };
+        let request: v1::RankRequest = serde_json::from_str(text).map_err(|error| anyhow!(fault(&error)))?;
         // Offline there is no one to protect from long candidate lists.
         let question = RankQuestion::parse(request, usize::MAX, self.featurizer.catalogue())?;
         let RankQuestion { user_id, candidates: resolved, top_k, history, explain, model_version } = question;

@@ -4,6 +4,7 @@ use std::{future::Future, net::SocketAddr, path::Path, sync::Arc};
 
 use anyhow::{Context, anyhow, ensure};
 use candle_core::Device;
+use jiff::{SignedDuration, Timestamp};
 use tokio::{
     net::{TcpListener, TcpSocket, lookup_host},
     sync::mpsc,
@@ -11,7 +12,7 @@ use tokio::{
 
 use super::{
     serve_args::{MetricsListen, ServeArgs, ServeOptions, shown},
-    signals::{Signals, StopSignals},
+    signals::{INTERRUPTED, Signals, StopSignals},
 };
 use crate::{
     data::HistoryLimits,
@@ -21,7 +22,11 @@ use crate::{
     model::RankerOptions,
     nn::device_name,
     service::{RankingServer, SecurityOptions, Server, ServiceOptions, TlsOptions, TokenFile},
-    telemetry::{Metrics, logging, trace},
+    telemetry::{
+        Metrics, Reloaded, descriptors, logging,
+        rank_log::{RankLog, RankLogOptions},
+        trace,
+    },
 };
 
 /// Options of `sesrec serve`.
@@ -38,7 +43,8 @@ pub(super) struct Listeners {
 
 pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     let _log = logging::init(&args.log)?;
-    let options = args.options()?;
+    let mut options = args.options()?;
+    options.server.max_connections = descriptors::connections(options.server.max_connections);
     let traces = trace::export(&args.traces)?;
     // Before the ports: who sees them open may send signals.
     let (stop, hangups) = (StopSignals::listen(), Signals::hangups());
@@ -86,17 +92,23 @@ pub(super) async fn serve_until(
     );
 
     let metrics = Metrics::new();
+    // All that can still fail, before the engine runs: then there is only the store to close.
+    let (rank_log, grpc, metrics_port) = match open(&options.rank_log, listeners, &metrics) {
+        Ok(opened) => opened,
+        Err(error) => {
+            store.close().await;
+            return Err(error);
+        }
+    };
     let slot = Arc::new(ModelSlot::new(model, metrics.clone()));
     let ranker = options.engine.ranker();
     let engine = Engine::start(slot.clone(), options.engine, metrics.clone());
-    let rank_log = options.rank_log.open(&metrics).context("--rank-log")?;
     let service_options = ServiceOptions { rank_log, ..options.service };
-    let service = RankingServer::new(store, engine, slot.clone(), metrics, service_options);
+    let service = RankingServer::new(store, engine, slot.clone(), metrics.clone(), service_options);
     let tokens = options.server.security.tokens.clone();
-    let reload = Reload { slot, directory: options.model, device, ranker, history_options, tokens };
+    let reload = Reload { slot, directory: options.model, device, ranker, history_options, tokens, metrics };
     let reloading = tokio::spawn(reload_on_hangup(reload, hangups));
 
-    let (grpc, metrics_port) = (listeners.grpc.listen()?, listeners.metrics.map(Port::listen).transpose()?);
     let security = &options.server.security;
     tracing::info!(
         address = shown(grpc.local_addr()),
@@ -106,6 +118,12 @@ pub(super) async fn serve_until(
         "gRPC"
     );
     warn_of_openness(security, &grpc);
+    if let Some(tls) = &security.tls {
+        let end = tls.certificate_end();
+        if let Some(warning) = warning_of_the_end(end, Timestamp::now()) {
+            tracing::warn!(end = end.map(tracing::field::display), "{warning}");
+        }
+    }
     if let Some(listener) = &metrics_port {
         tracing::info!(address = shown(listener.local_addr()), paths = "/metrics /healthz /readyz /loglevel", "HTTP");
     }
@@ -114,10 +132,20 @@ pub(super) async fn serve_until(
     Ok(served?)
 }
 
+/// What serving needs besides model and store.
+fn open(
+    rank_log: &RankLogOptions,
+    listeners: Listeners,
+    metrics: &Metrics,
+) -> anyhow::Result<(Option<RankLog>, TcpListener, Option<TcpListener>)> {
+    let rank_log = rank_log.open(metrics).context("--rank-log")?;
+    Ok((rank_log, listeners.grpc.listen()?, listeners.metrics.map(Port::listen).transpose()?))
+}
+
 /// Loading reads files and computes tables: not on the async threads.
 async fn load(directory: &Path, device: &Device, options: RankerOptions) -> anyhow::Result<LoadedModel> {
     let (path, device) = (directory.to_owned(), device.clone());
-    tokio::task::spawn_blocking(move || LoadedModel::load_with(&path, &device, options))
+    tokio::task::spawn_blocking(move || LoadedModel::load(&path, &device, options))
         .await?
         .with_context(|| format!("cannot load the bundle {}", directory.display()))
 }
@@ -145,6 +173,23 @@ fn warn_of_openness(security: &SecurityOptions, listener: &TcpListener) {
     }
 }
 
+/// Before which the end of a certificate is told: an outage with a date, and time to do something about it.
+const NOTICE: SignedDuration = SignedDuration::from_hours(14 * 24);
+
+/// What is to be said of the end of the server's certificate.
+fn warning_of_the_end(end: Option<Timestamp>, now: Timestamp) -> Option<&'static str> {
+    match end {
+        None => Some("it can't be told when the certificate of --tls-certificate ends"),
+        Some(end) if end <= now => {
+            Some("the certificate of --tls-certificate has ended: callers refuse it; renew it and restart")
+        }
+        Some(end) if end.duration_since(now) < NOTICE => {
+            Some("the certificate of --tls-certificate ends soon: callers refuse it then; renew it and restart")
+        }
+        Some(_) => None,
+    }
+}
+
 struct Reload {
     tokens: Option<Arc<TokenFile>>,
     slot: Arc<ModelSlot>,
@@ -152,6 +197,7 @@ struct Reload {
     device: Device,
     ranker: RankerOptions,
     history_options: HistoryOptions,
+    metrics: Metrics,
 }
 
 /// On SIGHUP reads the tokens, and loads the bundle beside the live one and swaps. What can't be read changes nothing.
@@ -162,10 +208,14 @@ async fn reload_on_hangup(reload: Reload, mut hangups: Signals) {
         loop {
             hangups.next().await;
             // A token that has leaked must not wait for a model.
-            match reload.tokens.as_ref().map(|tokens| tokens.reload()) {
-                Some(Ok(tokens)) => tracing::info!(tokens, "tokens read anew"),
-                Some(Err(error)) => tracing::error!(%error, "the tokens stay as they were"),
-                None => {}
+            if let Some(tokens) = &reload.tokens {
+                match reload_tokens(tokens.clone()).await {
+                    Ok(tokens) => tracing::info!(tokens, "tokens read anew"),
+                    Err(error) => {
+                        reload.metrics.reload_failed(Reloaded::Tokens);
+                        tracing::error!(%error, "the tokens stay as they were");
+                    }
+                }
             }
             let _ = ask.try_send(());
         }
@@ -175,11 +225,19 @@ async fn reload_on_hangup(reload: Reload, mut hangups: Signals) {
             tracing::info!(directory = %reload.directory.display(), "loading the bundle anew");
             match load(&reload.directory, &reload.device, reload.ranker).await {
                 Ok(model) => reload.swap(model),
-                Err(error) => tracing::error!(error = told_once(&error), "the live model stays"),
+                Err(error) => {
+                    reload.metrics.reload_failed(Reloaded::Model);
+                    tracing::error!(error = told_once(&error), "the live model stays");
+                }
             }
         }
     };
     tokio::join!(tokens, models);
+}
+
+/// Reading a file may take long where it lies on a network: not on the async threads.
+async fn reload_tokens(tokens: Arc<TokenFile>) -> anyhow::Result<usize> {
+    Ok(tokio::task::spawn_blocking(move || tokens.reload()).await??)
 }
 
 impl Reload {
@@ -193,7 +251,12 @@ impl Reload {
         }
         let version = model.info.version.clone();
         let old = self.slot.swap(model);
-        tracing::info!(old = %old.info.version, new = %version, "model swapped");
+        if old.info.version == version {
+            // The signal was for the tokens, or nothing new has come.
+            tracing::info!(%version, "model unchanged");
+        } else {
+            tracing::info!(old = %old.info.version, new = %version, "model swapped");
+        }
     }
 }
 
@@ -257,6 +320,47 @@ async fn stop_signal(mut stop: StopSignals) {
     tokio::spawn(async move {
         let signal = stop.next().await;
         tracing::warn!(signal, "stopped at once");
-        std::process::exit(130);
+        std::process::exit(INTERRUPTED);
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{Args as _, Command, FromArgMatches};
+
+    use super::*;
+    use crate::model::random;
+
+    #[test]
+    fn the_end_of_a_certificate_is_told_two_weeks_before() {
+        let end = Timestamp::from_second(2_000_000_000).unwrap();
+        let warning =
+            |days_before: i64| warning_of_the_end(Some(end), end - SignedDuration::from_hours(24 * days_before));
+        assert_eq!(warning(15), None);
+        assert!(warning(13).unwrap().contains("ends soon"));
+        assert!(warning(0).unwrap().contains("has ended"));
+        assert!(warning(-400).unwrap().contains("has ended"));
+        assert!(warning_of_the_end(None, end).unwrap().contains("can't be told"));
+    }
+
+    #[tokio::test]
+    async fn what_fails_late_closes_the_store() {
+        let directory = tempfile::tempdir().unwrap();
+        let bundle = directory.path().join("bundle");
+        random::bundle(50).unwrap().write(&bundle).unwrap();
+        let store = format!("embedded:{}", directory.path().join("store").display());
+        // Below a file.
+        let rank_log = bundle.join("config.json").join("ranks.ndjson");
+        let [bundle, rank_log] = [&bundle, &rank_log].map(|path| path.to_str().unwrap());
+        let arguments = ["serve", "--device", "cpu", "--model", bundle, "--store", &store, "--rank-log", rank_log];
+        let matches = ServeArgs::augment_args(Command::new("serve")).get_matches_from(arguments);
+        let options = ServeArgs::from_arg_matches(&matches).unwrap().options().unwrap();
+        let (store, histories) = (options.store.clone(), options.history);
+        let listeners = Listeners { grpc: Port::bind("--listen", "127.0.0.1:0").await.unwrap(), metrics: None };
+        let served = serve_until(options, listeners, Signals::hangups(), std::future::pending()).await;
+        let error = format!("{:#}", served.expect_err("no rank log"));
+        assert!(error.contains("--rank-log"), "{error}");
+        // Its directory is locked for as long as it is open.
+        history::open(&store, histories, history::RedisOptions::default()).await.map(drop).expect("it is closed");
+    }
 }

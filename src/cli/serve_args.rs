@@ -152,14 +152,15 @@ pub(super) struct HistoryArgs {
 
 #[derive(Debug, Args)]
 pub(super) struct ConnectionArgs {
-    /// Connections at once; more wait to be accepted.
+    /// Connections at once; more wait to be accepted. Each is an open file: where the limit of those (ulimit -n) leaves
+    /// room for fewer, there are fewer, and the log says so.
     #[arg(long, default_value_t = ServerOptions::default().max_connections, value_parser = parse_count, value_name = "N")]
     max_connections: usize,
     /// Requests and streams at once on one connection.
     #[arg(long, default_value_t = ServerOptions::default().max_concurrent_streams, value_name = "N",
           value_parser = clap::value_parser!(u32).range(1..))]
     max_concurrent_streams: u32,
-    /// Largest request message.
+    /// Largest request message; of a stream, 256 KiB whatever this says.
     #[arg(long, default_value = "8MiB", value_parser = parse_bytes, value_name = "BYTES")]
     max_message_bytes: u64,
     /// HTTP/2 pings on silent connections, which find half-open ones.

@@ -2,6 +2,10 @@
 
 #[cfg(unix)]
 use tokio::signal::unix::{self, SignalKind};
+use tokio::task::JoinHandle;
+
+/// The exit code that shells expect of a program that ends by Ctrl-C.
+pub(super) const INTERRUPTED: i32 = 130;
 
 /// Signals of one kind. `tokio::signal::ctrl_c` listens from its first poll on: what comes before a task that awaits it
 /// first runs is lost, or ends the process. This listens from the moment it is made. Where there are no such signals,
@@ -81,6 +85,18 @@ impl StopSignals {
             () = self.terminations.next() => "SIGTERM",
         }
     }
+}
+
+/// Hands the first signal that asks to stop, from now on, to `in_order`, by its name. The second one ends the process
+/// at once.
+pub(super) fn on_stop(in_order: impl FnOnce(&'static str) + Send + 'static) -> JoinHandle<()> {
+    let mut stop = StopSignals::listen();
+    tokio::spawn(async move {
+        let signal = stop.next().await;
+        in_order(signal);
+        stop.next().await;
+        std::process::exit(INTERRUPTED)
+    })
 }
 
 #[cfg(all(test, unix))]

@@ -12,9 +12,9 @@ use crate::service::{NewToken, Right};
 /// Options of `sesrec token`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:
-  sesrec token feed-service --rights rank --file tokens.toml > feed-service.token
-  sesrec serve --model BUNDLE --tokens tokens.toml           (kill -HUP reads the file anew)
-  sesrec rank u42 item7 --token @feed-service.token")]
+  sesrec token feed --rights rank --file tokens.toml > feed.token
+  sesrec serve --model BUNDLE --tokens tokens.toml   (kill -HUP reads it anew)
+  sesrec rank u42 item7 --token @feed.token")]
 pub struct Args {
     /// Whose token it is; the server's log calls its caller so.
     #[arg(value_name = "NAME")]

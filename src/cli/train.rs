@@ -15,7 +15,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use serde::Serialize;
+use tokio::task::JoinHandle;
 
 pub use model_flags::Loss;
 use model_flags::ModelFlags;
@@ -23,13 +23,16 @@ pub use recipe_flags::{RecipeFlags, RecipeName};
 use run_dir::RunDir;
 pub use size_flags::{Preset, SizeFlags};
 
-use super::{shell::resume_command, signals::StopSignals};
+use super::{
+    shell::{quoted, resume_command},
+    signals::on_stop,
+};
 use crate::{
     data::{Dataset, EvaluationNegatives, Existing, Featurizer, Split, StagedDirectory, Statistics},
     eval::{Evaluator, Metrics, MetricsRow, metrics_table, popularity_ranks},
-    model::{Bundle, Manifest, ModelConfig},
+    model::{Bundle, Manifest, ModelConfig, RankerOptions},
     nn::{DeviceChoice, device_name},
-    train::{Best, Checkpoint, Ending, EpochReport, Outcome, Recipe, Reporting, Trainer, TrainingFiles},
+    train::{Best, Checkpoint, Ending, Outcome, Reporting, Trainer, TrainingFiles, TrainingReport},
 };
 
 /// Options of `sesrec train`.
@@ -45,7 +48,7 @@ pub struct Args {
     #[arg(long, default_value_t)]
     device: DeviceChoice,
     /// Continue from the last checkpoint, exactly; start from the beginning if there is none. Raise --epochs to train a
-    /// finished model longer.
+    /// finished model longer. Wins over `force` of a configuration file.
     #[arg(long)]
     resume: bool,
     /// Start afresh and replace the bundle, checkpoints and curves that are there.
@@ -109,23 +112,6 @@ impl NegativesFlags {
     }
 }
 
-/// `metrics.json` of a bundle: how good it is, and how to make it again.
-#[derive(Debug, Serialize)]
-struct TrainingReport<'a> {
-    program: String,
-    data_checksum: &'a str,
-    data_statistics: Statistics,
-    device: String,
-    recipe: &'a Recipe,
-    negatives: String,
-    best_epoch: usize,
-    validation: Metrics,
-    test: Metrics,
-    popularity_test: Metrics,
-    epochs: &'a [EpochReport],
-    seconds: f64,
-}
-
 pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     let stop = Arc::new(AtomicBool::new(false));
     let listening = stop_on_signal(Arc::clone(&stop));
@@ -136,16 +122,10 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
 }
 
 /// The first signal, from now on, ends the run in order, the second at once.
-pub(super) fn stop_on_signal(stop: Arc<AtomicBool>) -> tokio::task::JoinHandle<()> {
-    let mut signals = StopSignals::listen();
-    tokio::spawn(async move {
-        loop {
-            signals.next().await;
-            if stop.swap(true, Ordering::Relaxed) {
-                std::process::exit(130);
-            }
-            eprintln!("stopping after this step, with a checkpoint; press Ctrl-C again to stop at once and lose it");
-        }
+pub(super) fn stop_on_signal(stop: Arc<AtomicBool>) -> JoinHandle<()> {
+    on_stop(move |_| {
+        stop.store(true, Ordering::Relaxed);
+        eprintln!("stopping after this step, with a checkpoint; press Ctrl-C again to stop at once and lose it");
     })
 }
 
@@ -178,7 +158,7 @@ fn train(args: &Args, stop: Arc<AtomicBool>) -> anyhow::Result<()> {
             model.parameters().count(),
             device_name(&device),
             started.elapsed().as_secs_f64(),
-            run_dir.path().display(),
+            quoted(&run_dir.path().display().to_string()),
         );
     }
     let trainer = Trainer {
@@ -212,18 +192,17 @@ fn finish(args: &Args, trainer: &Trainer<'_>, config: ModelConfig, outcome: Outc
     let Some(Best { epoch, validation: Some(validation), tensors }) = best else { bail!("no epoch was finished") };
     let (dataset, device) = (trainer.dataset, args.device.open()?);
     let mut bundle = Bundle::new(config, Arc::clone(&dataset.catalogue), tensors, None)?;
-    let model = bundle.ranker(&device)?;
+    let model = bundle.ranker(&device, RankerOptions::default())?;
     let featurizer = Featurizer::new(Arc::clone(&dataset.catalogue), model.limits());
     let mut evaluator = Evaluator::new(dataset, trainer.negatives, featurizer)?;
     if !args.quiet {
         evaluator = evaluator.with_progress("test");
     }
     let targets = dataset.targets(Split::Test);
-    let test = Metrics::of(evaluator.ranks(&*model, &targets)?.into_iter().map(|user| user.rank));
+    let test = Metrics::of_users(&evaluator.ranks(&*model, &targets)?);
     // It counts what the model has learned from.
     let learned = dataset.with_validation_learned(trainer.recipe.refit);
-    let popularity = popularity_ranks(&learned, &targets, trainer.negatives)?;
-    let popularity_test = Metrics::of(popularity.into_iter().map(|user| user.rank));
+    let popularity_test = Metrics::of_users(&popularity_ranks(&learned, &targets, trainer.negatives)?);
     let report = TrainingReport {
         program: format!("sesrec {}", env!("CARGO_PKG_VERSION")),
         data_checksum: &dataset.checksum,
@@ -273,9 +252,17 @@ impl Args {
         Ok(run_dir.clone())
     }
 
+    /// Whether to start afresh. A configuration file's values are defaults, which clap finds in conflict with nothing:
+    /// by `force` there, the very command that continues an interrupted run would delete the checkpoint. What is typed,
+    /// or a variable, is as meant.
+    fn starts_afresh(&self) -> bool {
+        let told = || std::env::args().any(|arg| arg == "--force") || std::env::var_os("SESREC_TRAIN_FORCE").is_some();
+        self.force && (!self.resume || told())
+    }
+
     /// Where to begin. A fresh run removes what an earlier one left, and only if told to.
     fn checkpoint(&self, run_dir: &RunDir) -> anyhow::Result<Option<Checkpoint>> {
-        if self.force {
+        if self.starts_afresh() {
             run_dir.clear()?;
             return Ok(None);
         }

@@ -18,6 +18,7 @@ use super::{
     Attribute, Catalogue, DatasetError, EntityTable, Tokenizer, WordLists,
     parquet_io::{BATCH_ROWS, TableReader, TableWriter, field, list_column, list_field, u32_column},
 };
+use crate::files;
 
 /// The newest format of the catalogue's files that this program reads, and the one that it writes.
 pub const CATALOGUE_FORMAT_VERSION: u32 = 1;
@@ -157,10 +158,7 @@ pub(super) fn check_version(path: &Path, json: &[u8], supported: u32) -> Result<
 }
 
 pub(super) fn write_json(path: &Path, value: &impl Serialize) -> Result<(), DatasetError> {
-    let mut text = serde_json::to_vec_pretty(value).map_err(|error| DatasetError::format(path, error.to_string()))?;
-    text.push(b'\n');
-    fs::write(path, text).map_err(DatasetError::io(path))?;
-    fs::File::open(path).and_then(|file| file.sync_all()).map_err(DatasetError::io(path))
+    files::write_json(path, value).map_err(DatasetError::io(path))
 }
 
 fn read_table(

@@ -225,10 +225,15 @@ impl Featurizer {
                 Some(row) => (row, self.catalogue.words_of(row).to_vec()),
                 None => (0, vec![]),
             },
-            Query::Text(text) => match queries.row(&self.catalogue.tokenizer.canonical(text)) {
-                Some(row) => (row, self.catalogue.words_of(row).to_vec()),
-                None => (0, self.text_words(text)),
-            },
+            Query::Text(text) => {
+                let words = self.text_words(text);
+                // Where queries have ids of another kind than their text (converted bundles), a text may look like one.
+                let row = queries.row(&self.catalogue.tokenizer.canonical(text));
+                match row.map(|row| (row, self.catalogue.words_of(row))) {
+                    Some((row, known)) if sorted(known) == sorted(&words) => (row, known.to_vec()),
+                    _ => (0, words),
+                }
+            }
         }
     }
 
@@ -243,6 +248,12 @@ impl Featurizer {
     }
 }
 
+fn sorted(words: &[u32]) -> Vec<u32> {
+    let mut words = words.to_vec();
+    words.sort_unstable();
+    words
+}
+
 fn tail<T>(events: &[T], count: usize) -> &[T] {
     &events[events.len().saturating_sub(count)..]
 }
@@ -252,7 +263,29 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::data::EntityTable;
+    use crate::{data::EntityTable, domain::QueryId};
+
+    /// A text is the query of its words, not one whose id merely looks like it.
+    #[test]
+    fn a_text_is_no_id() {
+        let words = EntityTable { ids: ["red", "shoes", "3"].into_iter().collect(), ..EntityTable::padded() };
+        let ids = ["red shoes", "3"].into_iter().collect();
+        // The second query's words are those of the first.
+        let lists = [[1, 2], [1, 2]].into_iter().collect();
+        let queries = EntityTable { ids, words: lists, ..EntityTable::padded() };
+        let catalogue = Catalogue { words, queries, ..Catalogue::default() };
+        let limits = HistoryLimits { recommendations: 1, searches: 1, words: 9, clicks: 1 };
+        let featurizer = Featurizer::new(Arc::new(catalogue), limits);
+        let query = |query: Query| {
+            let search = HistorySearch { search_id: None, query, source: None, clicked_item_ids: vec![], place: 0 };
+            featurizer.query(&search)
+        };
+        let text = |text: &str| query(Query::Text(text.into()));
+        assert_eq!(text("Red, shoes!"), (1, vec![1, 2]));
+        assert_eq!(text("shoes"), (0, vec![2]));
+        assert_eq!(text("[3]"), (0, vec![3]));
+        assert_eq!(query(Query::Id(QueryId::new("3").unwrap())), (2, vec![1, 2]));
+    }
 
     proptest! {
         /// Looked up in parts, the newest known events are those that going back one by one finds.

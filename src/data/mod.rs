@@ -5,6 +5,7 @@
 //! from there on training and serving are one code path.
 
 mod batch;
+mod beginning;
 mod catalogue;
 mod catalogue_io;
 mod checksum;
@@ -26,6 +27,7 @@ mod user_log;
 mod vocabulary;
 
 pub use batch::HistoryBatch;
+pub(crate) use beginning::{BYTE_ORDER_MARK, NoText, without_mark};
 pub use catalogue::{Attribute, Catalogue, EntityTable, ITEM_WORDS, WordLists};
 pub use catalogue_io::CATALOGUE_FORMAT_VERSION;
 pub use checksum::FileChecksum;

@@ -4,13 +4,14 @@ use std::{
     borrow::Cow,
     collections::HashSet,
     io::{BufRead, BufReader, Read},
+    ops::Range,
     path::{Path, PathBuf},
 };
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::{Catalogue, Dataset};
+use super::{Catalogue, Dataset, without_mark};
 
 /// Why there are no negatives.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +60,8 @@ enum Source {
         path: PathBuf,
         ends: Vec<usize>,
         items: Vec<u32>,
+        /// Each user's line of the file; 0 where there is none.
+        lines: Vec<usize>,
     },
     Sampled {
         count: usize,
@@ -86,22 +89,18 @@ impl EvaluationNegatives {
             _ => Box::new(file),
         };
         let mut lists: Vec<Vec<u32>> = vec![vec![]; catalogue.users.rows()];
-        for (n, line) in BufReader::new(reader).lines().enumerate() {
-            let line = line.map_err(io_error)?;
-            let Some((user, items)) = parse(&line, catalogue).map_err(|message| NegativesError::Line {
-                path: path.to_owned(),
-                line: n + 1,
-                message,
-            })?
-            else {
-                continue;
-            };
+        let mut lines = vec![0; lists.len()];
+        for (line, text) in (1..).zip(BufReader::new(reader).lines()) {
+            let text = text.map_err(io_error)?;
+            let text = if line == 1 { without_mark(&text) } else { &text };
+            let wrong = |message| NegativesError::Line { path: path.to_owned(), line, message };
+            let Some((user, items)) = parse(text, catalogue).map_err(wrong)? else { continue };
             let list = &mut lists[user as usize];
             if !list.is_empty() {
-                let message = format!("user {:?} has a line already", catalogue.users.id(user).unwrap_or_default());
-                return Err(NegativesError::Line { path: path.to_owned(), line: n + 1, message });
+                let user = catalogue.users.id(user).unwrap_or_default();
+                return Err(wrong(format!("user {user:?} has a line already")));
             }
-            *list = items;
+            (*list, lines[user as usize]) = (items, line);
         }
         let ends = lists
             .iter()
@@ -110,7 +109,7 @@ impl EvaluationNegatives {
                 Some(*end)
             })
             .collect();
-        Ok(Self { source: Source::File { path: path.to_owned(), ends, items: lists.concat() } })
+        Ok(Self { source: Source::File { path: path.to_owned(), ends, items: lists.concat(), lines } })
     }
 
     /// The negatives of a user row.
@@ -119,16 +118,39 @@ impl EvaluationNegatives {
     /// If the file has none for the user, or the user's sequence leaves fewer items than are to be sampled.
     pub fn of(&self, user: u32, dataset: &Dataset) -> Result<Cow<'_, [u32]>, NegativesError> {
         match &self.source {
-            Source::File { path, ends, items } => {
-                let start = if user == 0 { 0 } else { ends[user as usize - 1] };
-                match &items[start..ends[user as usize]] {
-                    [] => Err(NegativesError::MissingUser { path: path.clone(), user: user_id(dataset, user) }),
-                    items => Ok(Cow::Borrowed(items)),
-                }
-            }
+            Source::File { path, ends, items, .. } => match &items[row(ends, user)] {
+                [] => Err(NegativesError::MissingUser { path: path.clone(), user: user_id(dataset, user) }),
+                items => Ok(Cow::Borrowed(items)),
+            },
             Source::Sampled { count, seed } => sample(user, dataset, *count, *seed).map(Cow::Owned),
         }
     }
+
+    /// How many negatives each of some user rows has: the fewest and the most. Nothing without any user.
+    pub fn counts(&self, users: impl IntoIterator<Item = u32>) -> Option<(usize, usize)> {
+        let counts = users.into_iter().map(|user| match &self.source {
+            Source::File { ends, .. } => row(ends, user).len(),
+            Source::Sampled { count, .. } => *count,
+        });
+        counts.fold(None, |ends, count| {
+            let (fewest, most) = ends.unwrap_or((count, count));
+            Some((fewest.min(count), most.max(count)))
+        })
+    }
+
+    /// Where a user row's negatives are written, as file and line; nothing where they are in no file.
+    pub fn place(&self, user: u32) -> Option<String> {
+        match &self.source {
+            Source::File { path, lines, .. } => Some(format!("{}, line {}", path.display(), lines[user as usize])),
+            Source::Sampled { .. } => None,
+        }
+    }
+}
+
+/// Which items are a user row's.
+fn row(ends: &[usize], user: u32) -> Range<usize> {
+    let start = if user == 0 { 0 } else { ends[user as usize - 1] };
+    start..ends[user as usize]
 }
 
 fn sample(user: u32, dataset: &Dataset, count: usize, seed: u64) -> Result<Vec<u32>, NegativesError> {
@@ -139,7 +161,7 @@ fn sample(user: u32, dataset: &Dataset, count: usize, seed: u64) -> Result<Vec<u
     if left < count {
         let message = format!(
             "only {left} items are outside the sequence of user {:?}, and {count} negatives are to be sampled: \
-             sample fewer, or give a file of negatives",
+             sample fewer with --sampled-negatives N, or give a file of negatives with --negatives FILE",
             user_id(dataset, user)
         );
         return Err(NegativesError::TooFewItems(message));
@@ -209,6 +231,8 @@ mod tests {
         assert_ne!(negatives.of(0, &dataset).unwrap(), negatives.of(1, &dataset).unwrap());
         let error = negatives.of(2, &dataset).unwrap_err().to_string();
         assert!(error.contains("only 5 items are outside the sequence of user \"u2\""), "{error}");
+        assert!(error.contains("--sampled-negatives N") && error.contains("--negatives FILE"), "{error}");
+        assert_eq!((negatives.counts(0..3), negatives.place(0)), (Some((99, 99)), None));
     }
 
     #[test]
@@ -226,7 +250,20 @@ mod tests {
             let negatives = EvaluationNegatives::read(&path, &dataset.catalogue).unwrap();
             assert_eq!(*negatives.of(0, &dataset).unwrap(), [4, 5]);
             assert_eq!(*negatives.of(1, &dataset).unwrap(), [1, 3]);
+            assert_eq!(negatives.place(0), Some(format!("{}, line 3", path.display())));
         }
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_part_of_the_first_user() {
+        let dataset = dataset(5, &[&[1], &[2]]);
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("n.txt");
+        std::fs::write(&path, "\u{feff}u0 i4\r\nu1 i1 i3 i5\r\n").unwrap();
+        let negatives = EvaluationNegatives::read(&path, &dataset.catalogue).unwrap();
+        assert_eq!(*negatives.of(0, &dataset).unwrap(), [4]);
+        // Users of a file may have different numbers of them.
+        assert_eq!((negatives.counts(0..2), negatives.counts([])), (Some((1, 3)), None));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::{
 };
 
 use super::DatasetError;
+use crate::files;
 
 /// What to do when the directory is there already. An empty one is always taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -97,7 +98,7 @@ impl StagedDirectory {
             }
         }
         let parent = parent(&self.target);
-        fs::File::open(parent).and_then(|dir| dir.sync_all()).map_err(DatasetError::io(parent))
+        files::sync(parent).map_err(DatasetError::io(parent))
     }
 }
 

@@ -37,7 +37,8 @@ pub struct HistorySearch {
     pub query: Query,
     /// How it began.
     pub source: Option<Arc<str>>,
-    /// Distinct clicked items: the search's own first, then later clicks by time.
+    /// Clicked items: the search's own first, then later clicks by time. Stores and imports keep each once; an inline
+    /// history is taken as it is, and an item that it lists twice weighs twice.
     pub clicked_item_ids: Vec<ItemId>,
     /// How many of [`History::recommendations`] lie before it. Inline histories don't say: see [`History::untimed`].
     pub place: usize,

@@ -2,6 +2,8 @@
 
 use std::{fmt, sync::Arc};
 
+use super::EventTime;
+
 /// The longest identifier that is accepted, in bytes.
 pub const MAX_ID_BYTES: usize = 512;
 
@@ -102,6 +104,14 @@ id!(
 /// expires or is erased and begins anew. 0 is the version of a user that the store has never seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct HistoryVersion(pub u64);
+
+impl HistoryVersion {
+    /// The version of a change at `time`, unless the one before it was as late already: then it is the next one. So
+    /// what has an earlier version than this was changed before `time` for the last time.
+    pub fn of_change_at(time: EventTime) -> Self {
+        Self(time.nanos() / 1000)
+    }
+}
 
 impl fmt::Display for HistoryVersion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

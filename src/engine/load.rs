@@ -11,6 +11,7 @@ use candle_core::Device;
 use super::{LoadedModel, ModelInfo};
 use crate::{
     data::{Featurizer, SearchFeatures, UserFeatures, UserRow},
+    failures::panic_message,
     model::{Bundle, BundleError, ModelError, RankerOptions, RankingModel, ScoreRequest},
 };
 
@@ -32,25 +33,16 @@ pub enum LoadError {
 }
 
 impl LoadedModel {
-    /// Reads a bundle, builds its model on `device`, and makes it rank once, so that the first request finds compiled
-    /// kernels and allocated memory, and a model that can't compute never goes live. Blocks; takes seconds where
-    /// catalogues are large.
+    /// Reads a bundle, builds its model on `device` with these options, and makes it rank once, so that the first
+    /// request finds compiled kernels and allocated memory, and a model that can't compute never goes live. Blocks;
+    /// takes seconds where catalogues are large.
     ///
     /// # Errors
     /// Name the bundle and the file or tensor; whatever is live stays as it is.
-    pub fn load(dir: &Path, device: &Device) -> Result<Self, LoadError> {
-        Self::load_with(dir, device, RankerOptions::default())
-    }
-
-    /// The same within bounds.
-    ///
-    /// # Errors
-    /// As [`Self::load`].
-    pub fn load_with(dir: &Path, device: &Device, options: RankerOptions) -> Result<Self, LoadError> {
+    pub fn load(dir: &Path, device: &Device, options: RankerOptions) -> Result<Self, LoadError> {
         let started = Instant::now();
         let bundle = Bundle::read(dir)?;
-        let ranker =
-            bundle.ranker_with(device, options).map_err(|error| LoadError::Model(bundle.name.clone(), error))?;
+        let ranker = bundle.ranker(device, options).map_err(|error| LoadError::Model(bundle.name.clone(), error))?;
         let featurizer = Featurizer::new(bundle.catalogue.clone(), ranker.limits());
         warm_up(&*ranker, &featurizer).map_err(|message| LoadError::WarmUp(bundle.name.clone(), message))?;
         let info = ModelInfo {
@@ -99,6 +91,6 @@ fn warm_up(ranker: &dyn RankingModel, featurizer: &Featurizer) -> Result<(), Str
         Ok(Ok(scores)) if scores.iter().flatten().all(|score| score.is_finite()) => Ok(()),
         Ok(Ok(_)) => Err("scores are not numbers: weights out of range?".into()),
         Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err("the model panicked; see the message above".into()),
+        Err(panic) => Err(format!("the model panicked: {}", panic_message(&*panic))),
     }
 }

@@ -24,8 +24,11 @@ use crate::{
     domain::{HistoryWeights, ItemAttention, ModelVersion, RankedItem, StageTimings},
     failures::panic_message,
     model::{ModelError, RankingModel, ScoreRequest, UserState},
-    telemetry::{Metrics, Stage},
+    telemetry::{Metrics, Stage, Throttle},
 };
+
+/// A model that always fails does so for every batch.
+static FAILURES: Throttle = Throttle::new();
 
 /// What a waiting request hears.
 pub(super) enum Reply {
@@ -265,7 +268,9 @@ impl Worker {
     fn failure(&self, message: String) -> EngineError {
         self.metrics.model_failure();
         self.failures.fetch_add(1, Ordering::Relaxed);
-        tracing::error!(%message, "model call failed");
+        if let Some(more) = FAILURES.pass(Instant::now()) {
+            tracing::error!(error = %message, more, "model call failed");
+        }
         EngineError::Model(message)
     }
 }

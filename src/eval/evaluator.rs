@@ -1,6 +1,8 @@
 //! Ranks every target's clicked item among its negatives.
 
-use indicatif::{ProgressBar, ProgressStyle};
+use std::fmt::Write;
+
+use indicatif::{HumanCount, ProgressBar, ProgressState, ProgressStyle};
 use serde::{Deserialize, Serialize};
 
 use super::{Rank, RankError, RowMap, RowMapError, in_chunks};
@@ -32,8 +34,10 @@ pub enum EvaluationError {
         source: RankError,
     },
     /// The clicked item stands among its own negatives, so that it could never come first.
-    #[error("user {user:?}: the clicked item {item:?} is also one of the negatives: remove it from that user's line")]
+    #[error("{place}: user {user:?}: the clicked item {item:?} is also one of the negatives: remove it there")]
     TargetAmongNegatives {
+        /// The file and line of the negatives.
+        place: String,
         /// Whose line.
         user: String,
         /// Which item.
@@ -55,8 +59,12 @@ pub struct UserRank {
 
 /// A progress bar over users.
 pub(crate) fn progress_bar(message: &'static str) -> ProgressBar {
-    let style = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} users · {per_sec} · {eta}")
-        .expect("a constant template");
+    let style = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} users · {rate} · {eta}")
+        .expect("a constant template")
+        .with_key("rate", |state: &ProgressState, line: &mut dyn Write| {
+            // What can't be drawn is not worth a panic.
+            let _ = write!(line, "{} users/s", HumanCount(state.per_sec().round() as u64));
+        });
     ProgressBar::no_length().with_style(style).with_message(message)
 }
 
@@ -185,12 +193,14 @@ pub fn candidates(
     target: Target,
     negatives: &EvaluationNegatives,
 ) -> Result<Vec<u32>, EvaluationError> {
-    let (clicked, negatives) = (dataset.item(target), negatives.of(target.user, dataset)?);
-    if negatives.contains(&clicked) {
+    let (clicked, items) = (dataset.item(target), negatives.of(target.user, dataset)?);
+    if items.contains(&clicked) {
         return Err(EvaluationError::TargetAmongNegatives {
+            // What is sampled lies outside the user's sequence.
+            place: negatives.place(target.user).unwrap_or_else(|| "sampled negatives".into()),
             user: dataset.catalogue.users.id(target.user).unwrap_or_default().to_owned(),
             item: dataset.catalogue.items.id(clicked).unwrap_or_default().to_owned(),
         });
     }
-    Ok(std::iter::once(clicked).chain(negatives.iter().copied()).collect())
+    Ok(std::iter::once(clicked).chain(items.iter().copied()).collect())
 }

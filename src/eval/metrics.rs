@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::UserRank;
+
 /// How many of the negatives were ranked before the clicked item: 0 is the best.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -93,6 +95,11 @@ impl Metrics {
             mrr: sum.mrr / users,
             users: sum.users,
         }
+    }
+
+    /// Means over users with their ranks.
+    pub fn of_users(users: &[UserRank]) -> Self {
+        Self::of(users.iter().map(|user| user.rank))
     }
 
     /// The six, in the order of [`Self::NAMES`].

@@ -129,7 +129,8 @@ fn a_clicked_item_among_its_negatives_is_refused() {
     let negatives = negatives(&dataset, |user| if user == 4 { "i21".into() } else { "i3".into() });
     let evaluator = Evaluator::new(&dataset, &negatives, featurizer(&dataset.catalogue)).unwrap();
     let error = evaluator.ranks(&Nearest::new(), &dataset.targets(Split::Test)).unwrap_err().to_string();
-    assert!(error.contains("user \"u4\": the clicked item \"i21\" is also one of the negatives"), "{error}");
+    let place = "negatives.txt, line 5: user \"u4\": the clicked item \"i21\" is also one of the negatives";
+    assert!(error.contains(place), "{error}");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use clap::ValueEnum;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Base, Changes, ExperimentError, Variant};
+use super::{Base, Changes, ExperimentError, Variant, variant::plain};
 use crate::model::{ModelKind, Setting};
 
 /// Variants of a grid, at most: more are a mistyped list.
@@ -111,11 +111,7 @@ impl Grid {
             varied => varied.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
         };
         let mut variant = base.variant(&name, kind, &changes)?;
-        let text = |setting: Setting| match setting.value {
-            Value::String(text) => (setting.name, text),
-            value => (setting.name, value.to_string()),
-        };
-        variant.settings = varied.into_iter().map(text).collect();
+        variant.settings = varied.into_iter().map(|Setting { name, value }| (name, plain(&value))).collect();
         Ok(variant)
     }
 }

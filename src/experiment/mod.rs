@@ -29,7 +29,7 @@ pub use comparison::Comparison;
 pub use error::ExperimentError;
 pub use figure::line_chart;
 pub use grid::Grid;
-pub use protocol::protocol;
+pub use protocol::{differences, protocol};
 pub use record::{RunConfig, RunKey, RunRecord};
 pub use report::{Columns, Report};
 pub use row::{Costs, Row};

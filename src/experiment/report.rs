@@ -156,9 +156,10 @@ impl Report {
         table
     }
 
-    /// The row that a validation metric selects.
-    pub fn selected(&self, metric: usize) -> Option<&Row> {
-        let validated = self.rows.iter().filter_map(|row| Some((row.validation?[metric].mean, row)));
+    /// The row that a validation metric selects among some.
+    pub fn selected(&self, metric: usize, among: impl Fn(&Row) -> bool) -> Option<&Row> {
+        let rows = self.rows.iter().filter(|row| among(row));
+        let validated = rows.filter_map(|row| Some((row.validation?[metric].mean, row)));
         validated.max_by(|(a, _), (b, _)| a.total_cmp(b)).map(|(_, row)| row)
     }
 

@@ -16,8 +16,9 @@ use super::{ExperimentError, RunConfig, RunRecord, RunStore, ServingCost, Varian
 use crate::{
     data::{Dataset, EvaluationNegatives, Featurizer, Progress, Split},
     eval::{Evaluator, Metrics},
+    model::RankerOptions,
     nn::device_name,
-    train::{Candidates, Checkpoint, Ending, Recipe, Trainer, TrainingFiles},
+    train::{Candidates, Checkpoint, Recipe, Trainer, TrainingFiles},
 };
 
 /// Trains what an experiment declares, under one protocol.
@@ -132,7 +133,7 @@ impl Runner<'_> {
         const TURNS: u32 = 3;
         let ranker = |variant: &Variant| {
             let weights = variant.model.new_trainable(self.dataset, 1, &self.device)?.parameters().snapshot()?;
-            variant.model.ranker(self.dataset.catalogue.clone(), &weights, &self.device)
+            variant.model.ranker(self.dataset.catalogue.clone(), &weights, &self.device, RankerOptions::default())
         };
         let rankers = variants.iter().map(ranker).collect::<Result<Vec<_>, _>>()?;
         let mut turns = vec![vec![]; variants.len()];
@@ -164,11 +165,9 @@ impl Runner<'_> {
         };
         let rebuild = |dataset: &Dataset| config.model.new_trainable(dataset, config.recipe.seed, &self.device);
         let outcome = trainer.fit(&*model, begun(checkpoints, bars)?, rebuild)?;
-        if let Ending::Interrupted { .. } = outcome.ending {
-            return Ok(None);
-        }
-        let best = outcome.best.expect("a run that ended has finished an epoch");
-        let ranker = config.model.ranker(dataset.catalogue.clone(), &best.tensors, &self.device)?;
+        let Some(best) = outcome.best else { return Ok(None) };
+        let (catalogue, options) = (dataset.catalogue.clone(), RankerOptions::default());
+        let ranker = config.model.ranker(catalogue, &best.tensors, &self.device, options)?;
         let featurizer = Featurizer::new(dataset.catalogue.clone(), ranker.limits());
         let evaluator = Evaluator::new(dataset, negatives, featurizer)?;
         let ranks: Vec<_> =

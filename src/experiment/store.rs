@@ -13,7 +13,7 @@ use super::{ExperimentError, RunConfig, RunKey, RunRecord, record::hash};
 use crate::{
     data::DATASET_MANIFEST,
     eval::Metrics,
-    files::{lock, write_whole},
+    files::{format_of, lock, write_whole},
     model::Manifest,
 };
 
@@ -106,11 +106,7 @@ impl RunStore {
 }
 
 fn check(json: &[u8], config: &RunConfig) -> Result<RunRecord, String> {
-    #[derive(Deserialize)]
-    struct Format {
-        format: u32,
-    }
-    let Format { format } = serde_json::from_slice(json).map_err(|error| error.to_string())?;
+    let format = format_of(json).map_err(|error| error.to_string())?;
     if format != FORMAT {
         return Err(format!("has format {format}, this version writes {FORMAT}"));
     }

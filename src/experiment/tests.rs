@@ -128,6 +128,36 @@ fn a_common_setting_reaches_the_models_that_have_it() {
 }
 
 #[test]
+fn what_rows_have_besides_their_architecture_is_named() {
+    let softmax = vec![Setting::new("prediction_loss", "softmax")];
+    let models = [ModelKind::Stamp, ModelKind::Sesrec, ModelKind::SasRec, ModelKind::Din];
+    let variants = with_base(softmax, |base| studies::table2(base, &models)).unwrap();
+    let lines = differences(&variants);
+    let loss = "loss by row: bce (stamp, sasrec); softmax (sesrec); the model's only one (din)";
+    assert!(lines.iter().any(|line| line == loss), "{lines:?}");
+    assert!(lines.iter().all(|line| !line.starts_with("items")), "all have the same: {lines:?}");
+    assert_eq!(differences(&variants[..1]), Vec::<String>::new());
+}
+
+#[test]
+fn users_may_have_different_numbers_of_negatives() {
+    let (dataset, directory) = (dataset(), tempfile::tempdir().unwrap());
+    let path = directory.path().join("negatives.txt");
+    fs::write(&path, "u0 i20\nu1 i20 i21 i22\nu2 i20\nu3 i20\nu4 i20\nu5 i20 i21\n").unwrap();
+    let lines = |negatives: &EvaluationNegatives| {
+        let plan = Plan { variants: &[], seeds: &[1] };
+        protocol(&dataset, (negatives, "as said"), plan, &Finished::default()).join("\n")
+    };
+    let of_file = lines(&EvaluationNegatives::read(&path, &dataset.catalogue).unwrap());
+    assert!(
+        of_file.contains("each of 6 users' last interaction is ranked among 1 to 3 negatives (as said)"),
+        "{of_file}"
+    );
+    let sampled = lines(&EvaluationNegatives::sampled(5, 1));
+    assert!(sampled.contains("ranked among 5 negatives (as said)"), "{sampled}");
+}
+
+#[test]
 fn the_ablation_adds_one_part_at_a_time() {
     let variants = with_base(vec![], studies::ablation).unwrap();
     let parts = |variant: &Variant| {

@@ -64,11 +64,9 @@ impl Base<'_> {
         recipe.check().map_err(|error| ExperimentError::Declaration(format!("{name}: recipe: {error}")))?;
         let dropout = config.setting("dropout").map(|_| Setting::new("dropout", recipe.dropout));
         let model = config.with_settings(dropout.as_slice()).map_err(failed)?;
-        let settings = changes.model.iter().chain(&changes.recipe).map(|setting| {
-            let value = setting.value.as_str().map_or_else(|| setting.value.to_string(), str::to_owned);
-            (setting.name.clone(), value)
-        });
-        Ok(Variant { name: name.to_owned(), settings: settings.collect(), model, recipe })
+        let settings = changes.model.iter().chain(&changes.recipe);
+        let settings = settings.map(|setting| (setting.name.clone(), plain(&setting.value))).collect();
+        Ok(Variant { name: name.to_owned(), settings, model, recipe })
     }
 }
 
@@ -85,6 +83,11 @@ fn with_setting(recipe: &Recipe, setting: &Setting) -> Result<Recipe, String> {
         }
     }
     serde_json::from_value(json).map_err(|error| format!("{setting}: {error}"))
+}
+
+/// A setting's value as people write it: a text without quotes, anything else as JSON.
+pub(super) fn plain(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
 /// A number as JSON has it, for settings whose other values are texts.

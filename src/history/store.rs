@@ -249,7 +249,13 @@ pub async fn open(
     let clock = Arc::new(SystemClock);
     Ok(match url {
         StoreUrl::Memory => Arc::new(super::MemoryStore::new(options, clock)),
-        StoreUrl::Embedded(dir) => Arc::new(super::EmbeddedStore::open(dir, options, clock)?),
+        StoreUrl::Embedded(dir) => {
+            // A large journal takes a while to read: not on the async threads.
+            let dir = dir.clone();
+            let opening = tokio::task::spawn_blocking(move || super::EmbeddedStore::open(&dir, options, clock));
+            let opened = opening.await.map_err(|failed| StoreError::Config(format!("opening failed: {failed}")))?;
+            Arc::new(opened?)
+        }
         StoreUrl::Redis(url) => Arc::new(super::RedisStore::connect(url, redis, options).await?),
     })
 }

@@ -262,7 +262,7 @@ impl UserTimeline {
     }
 
     fn step_version(&mut self, now: EventTime) {
-        self.version = HistoryVersion((self.version.0 + 1).max(now.nanos() / 1000));
+        self.version = HistoryVersion(self.version.0 + 1).max(HistoryVersion::of_change_at(now));
     }
 
     /// Puts the rules of the module's documentation into force; returns the rows that had to go.

@@ -7,7 +7,8 @@ use candle_core::{Device, Tensor};
 use super::{InputConfig, ModelError, Parameter, RankerOptions, RankingModel, TrainableModel};
 use crate::data::{Catalogue, Dataset};
 
-/// A model's configuration, as the rest of the program sees it.
+/// A model's configuration, as the rest of the program sees it: behind a [`ModelConfig`](super::ModelConfig), which
+/// checks tensors before it hands them on.
 pub trait Architecture {
     /// "sesrec", ...: the "model" of `config.json`.
     fn kind(&self) -> &'static str;
@@ -44,22 +45,12 @@ pub trait Architecture {
         device: &Device,
     ) -> Result<Box<dyn TrainableModel>, ModelError>;
 
-    /// A model that answers.
+    /// A model that answers, from tensors that fit [`Self::parameters`], with those of these options that it knows.
     fn ranker(
         &self,
         catalogue: Arc<Catalogue>,
         tensors: &HashMap<String, Tensor>,
         device: &Device,
+        options: RankerOptions,
     ) -> Result<Box<dyn RankingModel>, ModelError>;
-
-    /// The same within bounds, where the model knows any.
-    fn ranker_with(
-        &self,
-        catalogue: Arc<Catalogue>,
-        tensors: &HashMap<String, Tensor>,
-        device: &Device,
-        _: RankerOptions,
-    ) -> Result<Box<dyn RankingModel>, ModelError> {
-        self.ranker(catalogue, tensors, device)
-    }
 }

@@ -161,20 +161,12 @@ impl Bundle {
         Ok(version)
     }
 
-    /// The model, ready to answer on a device.
+    /// The model, ready to answer on a device, with these options.
     ///
     /// # Errors
-    /// As [`ModelConfig::ranker_with`].
-    pub fn ranker(&self, device: &Device) -> Result<Box<dyn RankingModel>, ModelError> {
-        self.ranker_with(device, RankerOptions::default())
-    }
-
-    /// The same within bounds.
-    ///
-    /// # Errors
-    /// As [`ModelConfig::ranker_with`].
-    pub fn ranker_with(&self, device: &Device, options: RankerOptions) -> Result<Box<dyn RankingModel>, ModelError> {
-        self.config.ranker_with(self.catalogue.clone(), &self.tensors, device, options)
+    /// As [`ModelConfig::ranker`], which checks the weights again: whoever has the bundle may have changed them.
+    pub fn ranker(&self, device: &Device, options: RankerOptions) -> Result<Box<dyn RankingModel>, ModelError> {
+        self.config.ranker(self.catalogue.clone(), &self.tensors, device, options)
     }
 
     fn fill(&self, dir: &Path) -> Result<ModelVersion, BundleError> {
@@ -194,7 +186,7 @@ impl Bundle {
         // The rename must not reach the disk before the content does.
         for name in listed(dir, "")? {
             let path = dir.join(name);
-            fs::File::open(&path).and_then(|file| file.sync_all()).map_err(BundleError::io(&path))?;
+            crate::files::sync(&path).map_err(BundleError::io(&path))?;
         }
         Ok(manifest.version())
     }

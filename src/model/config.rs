@@ -237,7 +237,8 @@ impl ModelConfig {
     /// A model that begins to learn from a data set; equal seeds begin equally.
     ///
     /// # Errors
-    /// As [`Self::validate`]; then as [`Self::trainable_from`], with the tables that the data set makes.
+    /// As [`Self::validate`]; if the tables that the data set makes don't fit; then if the device fails, for want of
+    /// memory for example.
     pub fn new_trainable(
         &self,
         dataset: &Dataset,
@@ -247,41 +248,15 @@ impl ModelConfig {
         self.validate()?;
         let mut tensors = weights::initialise(&self.parameters(), seed)?;
         tensors.extend(self.architecture().tables(dataset)?);
-        self.trainable_from(dataset.catalogue.clone(), &tensors, device)
+        self.check_weights(&tensors)?;
+        self.architecture().trainable(dataset.catalogue.clone(), &tensors, device)
     }
 
-    /// A model that learns on from given weights.
+    /// A model that answers, with these options.
     ///
     /// # Errors
     /// As [`Self::check_weights`]; then if the device fails, for want of memory for example.
-    pub fn trainable_from(
-        &self,
-        catalogue: Arc<Catalogue>,
-        tensors: &HashMap<String, Tensor>,
-        device: &Device,
-    ) -> Result<Box<dyn TrainableModel>, ModelError> {
-        self.check_weights(tensors)?;
-        self.architecture().trainable(catalogue, tensors, device)
-    }
-
-    /// A model that answers.
-    ///
-    /// # Errors
-    /// As [`Self::ranker_with`].
     pub fn ranker(
-        &self,
-        catalogue: Arc<Catalogue>,
-        tensors: &HashMap<String, Tensor>,
-        device: &Device,
-    ) -> Result<Box<dyn RankingModel>, ModelError> {
-        self.ranker_with(catalogue, tensors, device, RankerOptions::default())
-    }
-
-    /// The same within bounds.
-    ///
-    /// # Errors
-    /// As [`Self::check_weights`]; then if the device fails, for want of memory for example.
-    pub fn ranker_with(
         &self,
         catalogue: Arc<Catalogue>,
         tensors: &HashMap<String, Tensor>,
@@ -289,6 +264,6 @@ impl ModelConfig {
         options: RankerOptions,
     ) -> Result<Box<dyn RankingModel>, ModelError> {
         self.check_weights(tensors)?;
-        self.architecture().ranker_with(catalogue, tensors, device, options)
+        self.architecture().ranker(catalogue, tensors, device, options)
     }
 }

@@ -28,7 +28,8 @@ pub enum ModelError {
     Config(String),
 }
 
-/// How a model answers.
+/// How a model answers. The defaults are for everyone but a server, which has them from its flags: f32 throughout, and
+/// an item table of 4 GiB at most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RankerOptions {
     /// Host memory for vectors that are precomputed by item; a catalogue that takes more has them computed with each

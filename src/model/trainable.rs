@@ -35,22 +35,23 @@ impl TrainingBatch {
     /// # Errors
     /// If the lists don't belong to one batch.
     pub fn candidates(&self) -> Result<Vec<u32>, ModelError> {
-        candidates(self.history.users(), &self.positives, &self.negatives)
+        candidates("users", self.history.users(), &self.positives, &self.negatives)
     }
 }
 
-fn candidates(users: usize, clicked: &[u32], negatives: &[u32]) -> Result<Vec<u32>, ModelError> {
-    if users == 0 || clicked.len() != users || !negatives.len().is_multiple_of(users) {
+/// Of `count` users or searches, whichever `what` says.
+fn candidates(what: &str, count: usize, clicked: &[u32], negatives: &[u32]) -> Result<Vec<u32>, ModelError> {
+    if count == 0 || clicked.len() != count || !negatives.len().is_multiple_of(count) {
         let (clicked, negatives) = (clicked.len(), negatives.len());
         return Err(ModelError::Config(format!(
-            "a training batch of {users} users has {clicked} clicked items and {negatives} negatives"
+            "a training batch of {count} {what} has {clicked} clicked items and {negatives} negatives"
         )));
     }
-    let per_user = negatives.len() / users;
-    let mut candidates = Vec::with_capacity(users * (1 + per_user));
-    for (user, &clicked) in clicked.iter().enumerate() {
+    let each = negatives.len() / count;
+    let mut candidates = Vec::with_capacity(count * (1 + each));
+    for (n, &clicked) in clicked.iter().enumerate() {
         candidates.push(clicked);
-        candidates.extend_from_slice(&negatives[user * per_user..(user + 1) * per_user]);
+        candidates.extend_from_slice(&negatives[n * each..(n + 1) * each]);
     }
     Ok(candidates)
 }
@@ -74,7 +75,7 @@ impl SearchExamples {
     /// # Errors
     /// If the lists don't belong to one batch, or are empty.
     pub fn candidates(&self) -> Result<Vec<u32>, ModelError> {
-        candidates(self.queries.len(), &self.clicked, &self.negatives)
+        candidates("searches", self.queries.len(), &self.clicked, &self.negatives)
     }
 }
 

@@ -1,4 +1,4 @@
-//! A model's tensors: their list, their beginnings, their check, and finding them by name.
+//! A model's tensors: their list, their initial values, their check, and finding them by name.
 
 use std::collections::HashMap;
 
@@ -21,7 +21,7 @@ pub struct Parameter {
 /// Where the values of a tensor come from.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Role {
-    /// 32-bit floats that the optimizer moves, from this beginning.
+    /// 32-bit floats that the optimizer moves, from these initial values.
     Learned(Initial),
     /// 32-bit floats that training sets by itself, from this value: the running statistics of batch normalisation,
     /// weights that are [fitted](super::TrainableModel::fit_held_out).

@@ -85,7 +85,9 @@ impl Affine {
     /// Gradients of x, the weight, and a bias where there is one.
     fn backward(
         &self,
-        (x, weight, has_bias): (&Tensor, &Tensor, bool),
+        x: &Tensor,
+        weight: &Tensor,
+        bias: Option<&Tensor>,
         out: &Tensor,
         gradient: &Tensor,
     ) -> Result<[Option<Tensor>; 3]> {
@@ -103,8 +105,8 @@ impl Affine {
                 Some(Tensor::from_vec(dx, x.shape(), device)?)
             }
         };
-        let (dw, db) = SumsOverRows { g: &g, x: &x_values, widths, columns: has_bias }.run();
-        let db = has_bias.then(|| Tensor::from_vec(db, outputs, device)).transpose()?;
+        let (dw, db) = SumsOverRows { g: &g, x: &x_values, widths, columns: bias.is_some() }.run();
+        let db = bias.map(|_| Tensor::from_vec(db, outputs, device)).transpose()?;
         Ok([dx, Some(Tensor::from_vec(dw, weight.shape(), device)?), db])
     }
 }
@@ -233,11 +235,11 @@ impl CustomOp3 for Affine {
         &self,
         x: &Tensor,
         weight: &Tensor,
-        _: &Tensor,
+        bias: &Tensor,
         out: &Tensor,
         gradient: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        self.backward((x, weight, true), out, gradient).map(|[x, weight, bias]| (x, weight, bias))
+        self.backward(x, weight, Some(bias), out, gradient).map(|[x, weight, bias]| (x, weight, bias))
     }
 }
 
@@ -263,7 +265,7 @@ impl CustomOp2 for Affine {
         out: &Tensor,
         gradient: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        self.backward((x, weight, false), out, gradient).map(|[x, weight, _]| (x, weight))
+        self.backward(x, weight, None, out, gradient).map(|[x, weight, _]| (x, weight))
     }
 }
 

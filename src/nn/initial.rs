@@ -4,7 +4,7 @@ use candle_core::{Device, Result, Tensor};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-/// How a tensor begins.
+/// How a tensor is initialised.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Initial {
     /// All the same.
@@ -20,7 +20,7 @@ pub enum Initial {
 
 impl Initial {
     /// A tensor of this kind. Its values depend on the seed and the name alone, not on other tensors, so that adding a
-    /// parameter to a model leaves the others' beginnings as they are.
+    /// parameter to a model leaves the others' initial values as they are.
     pub fn tensor(self, name: &str, shape: &[usize], seed: u64) -> Result<Tensor> {
         let count = shape.iter().product();
         let mut key = *blake3::hash(name.as_bytes()).as_bytes();

@@ -1,6 +1,6 @@
 //! Losses over logits.
 
-use candle_core::{D, Result, Tensor};
+use candle_core::{D, DType, Result, Tensor};
 
 use super::{RowZero, gather_rows};
 
@@ -10,6 +10,13 @@ pub fn binary_cross_entropy(logits: &Tensor) -> Result<Tensor> {
     // -log σ(z) = softplus(-z) for clicks, softplus(z) for the others
     let clicked = logits.narrow(1, 0, 1)?;
     (softplus(logits)?.sum_all()? - clicked.sum_all()?)? / logits.elem_count() as f64
+}
+
+/// 0, with gradients of 0 for everything that `sum`, a scalar, was made from, so that the optimizer misses none: a loss
+/// that weighs nothing, or that finds nothing in a batch.
+pub fn zero_loss(sum: &Tensor) -> Result<Tensor> {
+    // A tensor: candle's factor 0 would leave the gradients out.
+    sum * Tensor::zeros((), DType::F32, sum.device())?
 }
 
 /// `log(1 + e^x)`, without overflow.

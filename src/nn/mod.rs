@@ -56,7 +56,7 @@ pub use initial::Initial;
 pub use layer_norm::LayerNorm;
 pub use least_squares::{ridge_inverse, solve_symmetric};
 pub use linear::{Linear, add_row, project};
-pub use loss::{binary_cross_entropy, cross_entropy, flat_places, softplus};
+pub use loss::{binary_cross_entropy, cross_entropy, flat_places, softplus, zero_loss};
 pub use mlp::Mlp;
 pub(crate) use optimizer::all_finite;
 pub use optimizer::{Adam, AdamOptions, OptimizerError};

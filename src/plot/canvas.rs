@@ -134,6 +134,15 @@ impl<B: DrawingBackend> Canvas<B> {
         Ok(self.area.estimate_text_size(text, &style)?.0 as i32)
     }
 
+    /// Text that is no wider than `room`: cut short where it would be.
+    pub fn fitted(&self, text: &str, room: i32) -> Result<String, PlotError> {
+        let (mut fitted, mut left) = (text.to_owned(), text.to_owned());
+        while self.width(&fitted)? > room && left.pop().is_some() {
+            fitted = format!("{}…", left.trim_end());
+        }
+        Ok(fitted)
+    }
+
     /// Ends the drawing.
     pub fn finish(self) -> Result<(), PlotError> {
         Ok(self.area.present()?)

@@ -107,6 +107,37 @@ fn long_names_of_boxes_move_to_the_legend() {
     assert!(svg.contains("1: a model that was trained without any alignment") && svg.contains("2: with alignment"));
 }
 
+/// Three rows of it, 48 pixels each, below a margin of 14.
+#[test]
+fn a_label_keeps_out_of_the_legend() {
+    let Figure::Boxes(boxes) = boxes() else { unreachable!("boxes") };
+    let summary = boxes.boxes[0].1;
+    let named = (0..3).map(|n| (format!("a model that was trained in another way, number {n}"), summary)).collect();
+    let boxes = BoxPlot { boxes: named, ..boxes };
+    let legend = |label: &str| {
+        let pixels = Figure::Boxes(BoxPlot { y: Axis::of(label), ..boxes.clone() }).pixels().unwrap();
+        pixels[..(14 + 3 * 48) * 1050 * 3].to_vec()
+    };
+    let alone = legend("");
+    assert!(alone.iter().any(|&value| value < 128));
+    let label = "cosine of query and clicked item";
+    for label in [label.to_owned(), [label; 4].join(" ")] {
+        assert!(legend(&label) == alone, "{label}");
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_cut_short_or_divided() {
+    let Figure::Boxes(mut boxes) = boxes() else { unreachable!("boxes") };
+    let name = "a model with a very long name, ".repeat(5);
+    boxes.boxes[0].0 = name.clone();
+    boxes.y = Axis::of("share of users who have searched before, in %");
+    let svg = Figure::Boxes(boxes).svg().unwrap();
+    assert!(svg.contains("1: a model with a very long name, a model") && svg.contains('…') && !svg.contains(&name));
+    assert!(svg.contains("share of users who have") && svg.contains("searched before, in %"), "{svg}");
+    assert!(!svg.contains("who have searched"), "{svg}");
+}
+
 #[test]
 fn a_missing_point_interrupts_its_line_and_nonsense_is_refused() {
     let mut gap = lines();

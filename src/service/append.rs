@@ -12,15 +12,19 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
 use tracing::Instrument;
 
-use super::{ServiceError, Violations, convert, errors::store_failure, present, shared::Shared};
+use super::{
+    ServiceError, Violations, convert, present,
+    shared::{Counted, Shared, failure},
+};
 use crate::{
     domain::{Deadline, Event, EventTime},
     history::{Appended, Outcome, StoreError},
     proto::v1,
-    telemetry::{AppendOutcome, Rejection, RequestGuard, StoreOperation, trace},
+    telemetry::{AppendOutcome, Rejection, StoreFailure, StoreOperation, trace},
 };
 
-/// How much of one stream is read ahead of the store, besides the number of events. A valid event has at most 140 kB.
+/// How much of one stream is read ahead of the store, besides the number of events: several of the largest
+/// ([`convert::LARGEST_EVENT_BYTES`]).
 const WINDOW_BYTES: usize = 1 << 20;
 
 /// Acknowledgements of one stream that wait to be sent.
@@ -52,12 +56,12 @@ pub(super) fn append_events(
     shared: &Arc<Shared>,
     inbound: Streaming<v1::AppendEventRequest>,
     deadline: Option<Deadline>,
-    guard: RequestGuard,
+    counted: Counted,
 ) -> Result<impl Stream<Item = Answer> + Send + use<>, ServiceError> {
     let Ok(permit) = shared.streams.clone().try_acquire_owned() else {
-        shared.metrics.rejected(Rejection::Streams);
-        guard.finish(Code::ResourceExhausted);
-        return Err(ServiceError::Busy("too many AppendEvents streams are open"));
+        let refusal = shared.refused(Rejection::Streams, "too many AppendEvents streams are open");
+        counted.finish(refusal.code());
+        return Err(refusal);
     };
     let events = EventStream {
         shared: shared.clone(),
@@ -66,7 +70,7 @@ pub(super) fn append_events(
         old_at: shared.options.timeouts.stream.map(|age| Instant::now() + age),
         acknowledgements: VecDeque::new(),
         end: None,
-        guard: Some(guard),
+        counted: Some(counted),
         permit,
     };
     let (answers, body) = mpsc::channel(ANSWERS);
@@ -86,7 +90,7 @@ struct EventStream {
     /// How the stream ends, once all acknowledgements are out.
     end: Option<Result<(), Status>>,
     /// Taken when the stream has ended; dropped inside, the caller went away.
-    guard: Option<RequestGuard>,
+    counted: Option<Counted>,
     permit: OwnedSemaphorePermit,
 }
 
@@ -116,11 +120,11 @@ impl EventStream {
             }
         };
         // It stays one of `--max-streams`: what it holds goes with its connection.
-        let Self { shared, mut inbound, acknowledgements, guard, permit: _permit, .. } = self;
+        let Self { shared, mut inbound, acknowledgements, counted, permit: _permit, .. } = self;
         drop(acknowledgements);
         let status = Status::from(error);
-        if let Some(guard) = guard {
-            guard.finish(status.code());
+        if let Some(counted) = counted {
+            counted.finish(status.code());
         }
         last.send(Err(status));
         // What is read makes room for other requests of the connection; HTTP/2 gives none back for a stream that is
@@ -138,11 +142,11 @@ impl EventStream {
                 return Some(Ok(acknowledgement));
             }
             if let Some(end) = self.end.take() {
-                self.guard.take()?.finish(end.as_ref().err().map_or(Code::Ok, Status::code));
+                self.counted.take()?.finish(end.as_ref().err().map_or(Code::Ok, Status::code));
                 return end.err().map(Err);
             }
             // After an error, the stream is asked once more.
-            self.guard.as_ref()?;
+            self.counted.as_ref()?;
             let batch = self.read().await;
             self.store(batch).await;
         }
@@ -257,8 +261,8 @@ impl Shared {
         let (started, store_deadline) = (Instant::now(), self.store_deadline(deadline));
         let results = timeout_at(store_deadline.instant(), self.store.append(events, store_deadline)).await;
         let results = results.unwrap_or_else(|_| vec![Err(StoreError::Deadline); events.len()]);
-        let failure = results.iter().find_map(|result| result.as_ref().err());
-        guard.finish(failure.map_or(Ok(()), |error| Err(store_failure(error))));
+        let failed = results.iter().find_map(|result| result.as_ref().err());
+        guard.finish(failed.map_or(Ok(()), |error| Err(failure(error, deadline))));
         trace::note("store", started, started.elapsed());
         let now = EventTime::now();
         let answers = events.iter().zip(results).map(|(event, result)| {
@@ -268,6 +272,8 @@ impl Shared {
                     let applied = appended.outcome == Outcome::Applied;
                     self.metrics.event(present::outcome_label(appended.outcome), applied.then_some(lag));
                 }
+                // Its caller waits for no acknowledgement.
+                Err(error) if failure(error, deadline) == StoreFailure::Cancelled => {}
                 Err(_) => self.metrics.event(AppendOutcome::Failed, None),
             }
             result.map_err(|error| self.blame(error, deadline))

@@ -20,6 +20,8 @@ use tokio::{
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::server::{Connected, TcpConnectInfo};
 
+use crate::telemetry::{ConnectionGuard, Metrics, Throttle};
+
 /// A connection that ends with an error once its server closes it, its time is over, or its caller has been silent for
 /// too long.
 ///
@@ -33,6 +35,7 @@ pub(super) struct Connection {
     /// At which it ends, whatever goes on.
     end: Option<Pin<Box<Sleep>>>,
     _permit: OwnedSemaphorePermit,
+    _counted: Option<ConnectionGuard>,
 }
 
 /// What connections may do.
@@ -77,12 +80,23 @@ pub(super) struct Connections {
     limits: Limits,
     close: CancellationToken,
     permits: Arc<Semaphore>,
+    failures: Failures,
+    /// Where those of callers are counted; the metrics port's are not.
+    callers: Option<Metrics>,
+    fullness: Fullness,
 }
 
 impl Connections {
     /// `close` ends the connections, not the listener.
     pub(super) fn new(listener: TcpListener, limits: Limits, close: CancellationToken) -> Self {
-        Self { listener, limits, close, permits: Arc::new(Semaphore::new(limits.connections)) }
+        let permits = Arc::new(Semaphore::new(limits.connections));
+        let (failures, fullness) = (Failures::new(), Fullness::default());
+        Self { listener, limits, close, permits, failures, callers: None, fullness }
+    }
+
+    /// They are callers': counted, and the log says when there is no place for another.
+    pub(super) fn of_callers(self, metrics: Metrics) -> Self {
+        Self { callers: Some(metrics), ..self }
     }
 
     async fn next(&mut self) -> (Connection, SocketAddr) {
@@ -91,9 +105,11 @@ impl Connections {
             match self.listener.accept().await {
                 Ok(accepted) => break accepted,
                 Err(error) => {
+                    if let Some(more) = self.failures.pass(&error, Instant::now()) {
+                        tracing::warn!(%error, more, "cannot accept a connection");
+                    }
                     // Usually out of file descriptors: accepting at once again would only burn a core.
-                    tracing::warn!(%error, "cannot accept a connection");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    sleep(Duration::from_millis(100)).await;
                 }
             }
         };
@@ -103,7 +119,14 @@ impl Connections {
         let closed = Box::pin(self.close.clone().cancelled_owned());
         let silence = Silence::new(self.limits.silence);
         let end = self.limits.age.map(|age| Box::pin(sleep(age)));
-        (Connection { stream, closed, silence, end, _permit: permit }, address)
+        let counted = self.callers.as_ref().map(Metrics::connection);
+        if counted.is_some() && self.fullness.taken(self.permits.available_permits(), self.limits.connections) {
+            tracing::warn!(
+                connections = self.limits.connections,
+                "no place for another connection: further callers wait until one closes (--max-connections)"
+            );
+        }
+        (Connection { stream, closed, silence, end, _permit: permit, _counted: counted }, address)
     }
 
     /// As tonic wants them.
@@ -112,6 +135,48 @@ impl Connections {
             let (connection, _) = connections.next().await;
             Some((Ok(connection), connections))
         })
+    }
+}
+
+/// Failures to accept, which come ten times a second while they last.
+struct Failures {
+    /// Of the last one.
+    kind: Option<(io::ErrorKind, Option<i32>)>,
+    lines: Throttle,
+}
+
+impl Failures {
+    fn new() -> Self {
+        Self { kind: None, lines: Throttle::new() }
+    }
+
+    /// `None`: not to be told now; else how many of its kind have not been told since the last that was.
+    fn pass(&mut self, error: &io::Error, now: Instant) -> Option<u64> {
+        let kind = Some((error.kind(), error.raw_os_error()));
+        if self.kind != kind {
+            *self = Self { kind, ..Self::new() };
+        }
+        self.lines.pass(now.into_std())
+    }
+}
+
+/// Whether all places are taken. Told once, not for every place that becomes free and is taken again: not before there
+/// is room for more than a few.
+#[derive(Debug, Default)]
+struct Fullness {
+    told: bool,
+}
+
+impl Fullness {
+    /// Another place is taken, `free` of `places` are left. Whether that is to be told.
+    fn taken(&mut self, free: usize, places: usize) -> bool {
+        if free == 0 {
+            return !std::mem::replace(&mut self.told, true);
+        }
+        if free > places / 16 {
+            self.told = false;
+        }
+        false
     }
 }
 
@@ -183,5 +248,61 @@ impl AsyncWrite for Connection {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_port_is_told_once_each_time() {
+        let mut fullness = Fullness::default();
+        let taken = |fullness: &mut Fullness, free: usize| fullness.taken(free, 160);
+        assert!(!taken(&mut fullness, 1));
+        assert!(taken(&mut fullness, 0));
+        // One goes, another comes.
+        assert!(!taken(&mut fullness, 0));
+        assert!(!taken(&mut fullness, 10), "still as good as full");
+        assert!(!taken(&mut fullness, 0));
+        assert!(!taken(&mut fullness, 11));
+        assert!(taken(&mut fullness, 0), "it has had room meanwhile");
+    }
+
+    #[test]
+    fn failures_to_accept_are_a_line_a_second_or_another_line() {
+        let (mut failures, start) = (Failures::new(), Instant::now());
+        let [no_file, no_buffer] = [24, 105].map(io::Error::from_raw_os_error);
+        let mut pass = |error, tenths: u32| failures.pass(error, start + tenths * Duration::from_millis(100));
+        assert_eq!(pass(&no_file, 0), Some(0));
+        for tenths in 1..10 {
+            assert_eq!(pass(&no_file, tenths), None);
+        }
+        assert_eq!(pass(&no_file, 10), Some(9));
+        assert_eq!(pass(&no_buffer, 11), Some(0), "it has changed");
+        assert_eq!(pass(&no_buffer, 12), None);
+    }
+
+    #[tokio::test]
+    async fn callers_are_counted_while_they_are_connected() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let limits = Limits { connections: 3, silence: Duration::from_secs(60), age: None };
+        let metrics = Metrics::new();
+        let mut connections = Connections::new(listener, limits, CancellationToken::new()).of_callers(metrics.clone());
+        let open = || {
+            let text = metrics.encode();
+            let value = text.lines().find_map(|line| line.strip_prefix("sesrec_connections "));
+            value.expect("the series").parse::<i64>().unwrap()
+        };
+        assert_eq!(open(), 0);
+        let _callers = [TcpStream::connect(address).await.unwrap(), TcpStream::connect(address).await.unwrap()];
+        let (first, _) = connections.next().await;
+        let second = connections.next().await;
+        assert_eq!(open(), 2);
+        drop(first);
+        assert_eq!(open(), 1);
+        drop(second);
+        assert_eq!(open(), 0);
     }
 }

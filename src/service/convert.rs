@@ -7,8 +7,8 @@ use super::Violations;
 use crate::{
     data::Catalogue,
     domain::{
-        Event, EventId, EventTime, History, HistorySearch, HistoryVersion, ItemId, ModelVersion, Payload, Query,
-        QueryId, Recommendation, Search, SearchClick, SearchId, UserId, check_id,
+        Event, EventId, EventTime, History, HistorySearch, HistoryVersion, ItemId, MAX_ID_BYTES, ModelVersion, Payload,
+        Query, QueryId, Recommendation, Search, SearchClick, SearchId, UserId, check_id,
     },
     engine::Explain,
     history::HistoryToken,
@@ -19,6 +19,10 @@ use crate::{
 pub const MAX_QUERY_BYTES: usize = 4096;
 /// The longest list of clicks that one search may carry.
 pub const MAX_CLICKED_ITEMS: usize = 256;
+/// What an AppendEventRequest with a valid event has at most, in bytes: four ids (of event, user and search, and the
+/// search's source), a query, and all clicks. Each has a tag and a length before it, three bytes together; a fourth
+/// byte for each is more than the time and the messages around take.
+pub const LARGEST_EVENT_BYTES: usize = (4 + MAX_CLICKED_ITEMS) * (MAX_ID_BYTES + 4) + MAX_QUERY_BYTES + 4;
 /// The most events that each side of an inline history may hold; the model reads the newest.
 pub const MAX_INLINE_EVENTS: usize = 10_000;
 /// The contract's default for [`RankQuestion::parse`]'s `max_candidates`.
@@ -62,6 +66,8 @@ pub struct Resolved {
     pub ids: Vec<String>,
     /// Distinct ids that the catalogue doesn't have, in request order.
     pub unknown: Vec<String>,
+    /// How many candidates these were.
+    pub unknown_candidates: usize,
 }
 
 impl Resolved {
@@ -69,7 +75,7 @@ impl Resolved {
     fn of(ids: Vec<String>, catalogue: &Catalogue, violations: &mut Violations) -> Self {
         let rows = catalogue.items.rows_of(&ids);
         let len = ids.len();
-        let mut resolved = Self { rows: Vec::with_capacity(len), ids: Vec::with_capacity(len), unknown: vec![] };
+        let mut resolved = Self { rows: Vec::with_capacity(len), ids: Vec::with_capacity(len), ..Self::default() };
         for (n, (id, row)) in ids.into_iter().zip(rows).enumerate() {
             match row {
                 Some(row) => {
@@ -82,6 +88,7 @@ impl Resolved {
                 }
             }
         }
+        resolved.unknown_candidates = resolved.unknown.len();
         let mut seen = HashSet::new();
         resolved.unknown.retain(|id| seen.insert(id.clone()));
         resolved

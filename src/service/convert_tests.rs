@@ -37,6 +37,25 @@ fn fields(violations: &Violations) -> Vec<&str> {
 }
 
 #[test]
+fn no_event_is_longer_than_the_largest() {
+    let id = "x".repeat(MAX_ID_BYTES);
+    let request = append(|event| {
+        event.event_id = id.clone();
+        event.user_id = id.clone();
+        event.time = Some(Timestamp { seconds: 9_223_372_036, nanos: 854_775_807 });
+        event.payload = Some(P::Search(v1::Search {
+            search_id: id.clone(),
+            query_form: Some(QueryForm::Query("x".repeat(MAX_QUERY_BYTES))),
+            source: id.clone(),
+            clicked_item_ids: vec![id.clone(); MAX_CLICKED_ITEMS],
+        }));
+    });
+    let bytes = prost::Message::encoded_len(&request);
+    assert!((LARGEST_EVENT_BYTES - 512..=LARGEST_EVENT_BYTES).contains(&bytes), "{bytes}");
+    event(request).expect("the largest event is valid");
+}
+
+#[test]
 fn rank_rules_name_their_fields() {
     let long = "x".repeat(513);
     type Change = Box<dyn Fn(&mut v1::RankRequest)>;
@@ -164,6 +183,7 @@ fn unknown_candidates_are_told_apart() {
     assert_eq!(resolved.ids, ["b", "a", "b"]);
     assert_eq!(resolved.rows, [2, 1, 2]);
     assert_eq!(resolved.unknown, ["x", "y"]);
+    assert_eq!(resolved.unknown_candidates, 3);
 
     let violations = RankQuestion::parse(request(&["a", "", "b", "\n"]), 6, &catalogue).expect_err("two are no ids");
     assert_eq!(fields(&violations), ["candidate_item_ids[1]", "candidate_item_ids[3]"]);

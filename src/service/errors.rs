@@ -1,6 +1,9 @@
 //! Every way in which a call can fail, and the one table from there to gRPC codes and `google.rpc` details.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
@@ -10,7 +13,7 @@ use crate::{
     domain::{EventId, HistoryVersion, ModelVersion},
     engine::EngineError,
     history::StoreError,
-    telemetry::StoreFailure,
+    telemetry::{StoreFailure, Throttle},
 };
 
 /// `ErrorInfo.domain` of every error.
@@ -39,7 +42,7 @@ pub enum ServiceError {
     #[error("deadline exceeded")]
     DeadlineExceeded,
     /// The history has not reached the token's state.
-    #[error("history_token: the store is at version {stored}, the token asks for {wanted}")]
+    #[error("history_token: the store has not reached the token's state; retry, or ask without history_token")]
     TokenAhead {
         /// The token's.
         wanted: HistoryVersion,
@@ -116,6 +119,11 @@ impl ServiceError {
         }
     }
 
+    /// As callers get it.
+    pub(super) fn code(&self) -> Code {
+        self.row().0
+    }
+
     /// What callers read. Addresses and paths of the store stay in the log.
     fn message(&self) -> String {
         match self {
@@ -131,6 +139,9 @@ impl ServiceError {
     /// What `ErrorInfo` says besides the reason.
     fn metadata(&self) -> HashMap<String, String> {
         match self {
+            Self::TokenAhead { wanted, stored } => {
+                HashMap::from([("stored".into(), stored.to_string()), ("wanted".into(), wanted.to_string())])
+            }
             Self::ModelNotLive { wanted, live } => {
                 HashMap::from([("live".into(), live.to_string()), ("wanted".into(), wanted.to_string())])
             }
@@ -141,11 +152,54 @@ impl ServiceError {
     }
 
     fn log(&self) {
+        let Some(more) = FLOODS.pass(self, Instant::now()) else { return };
         match self {
-            Self::Store(StoreError::Unavailable(_) | StoreError::Deadline) => tracing::warn!(error = %self),
-            Self::Store(_) | Self::Engine(EngineError::Model(_), _) | Self::Internal => tracing::error!(error = %self),
+            Self::Store(StoreError::Unavailable(_) | StoreError::Deadline) => {
+                tracing::warn!(error = %self, more, "a request failed");
+            }
+            Self::Store(_) | Self::Engine(EngineError::Model(_), _) | Self::Internal => {
+                tracing::error!(error = %self, more, "a request failed");
+            }
             _ => tracing::debug!(error = %self, "refused"),
         }
+    }
+}
+
+static FLOODS: Floods = Floods::new();
+
+/// Failures that come with every request as long as their cause lasts. Of each kind the log has the first at once, then
+/// a line a second, with how many more there were.
+struct Floods {
+    unavailable: Throttle,
+    deadline: Throttle,
+    newer_schema: Throttle,
+    configuration: Throttle,
+    model: Throttle,
+}
+
+impl Floods {
+    const fn new() -> Self {
+        Self {
+            unavailable: Throttle::new(),
+            deadline: Throttle::new(),
+            newer_schema: Throttle::new(),
+            configuration: Throttle::new(),
+            model: Throttle::new(),
+        }
+    }
+
+    /// `None`: not to be told now; else how many more of its kind there were since the last that was.
+    fn pass(&self, error: &ServiceError, now: Instant) -> Option<u64> {
+        let kind = match error {
+            ServiceError::Store(StoreError::Unavailable(_)) => &self.unavailable,
+            ServiceError::Store(StoreError::Deadline) => &self.deadline,
+            ServiceError::Store(StoreError::NewerSchema { .. }) => &self.newer_schema,
+            ServiceError::Store(StoreError::Config(_)) => &self.configuration,
+            ServiceError::Engine(EngineError::Model(_), _) => &self.model,
+            // One user's damaged value, or a bug: each is worth its line. The rest is told at debug only.
+            _ => return Some(0),
+        };
+        kind.pass(now)
     }
 }
 
@@ -250,6 +304,29 @@ mod tests {
             let info = details.error_info().expect("always there");
             assert_eq!((info.domain.as_str(), info.reason.as_str()), (ERROR_DOMAIN, reason), "{name}");
             assert!(!status.message().contains("secret"), "{}", status.message());
+        }
+    }
+
+    #[test]
+    fn of_an_outage_the_log_has_a_line_a_second_for_each_kind() {
+        let (floods, start) = (Floods::new(), Instant::now());
+        let store = |error| ServiceError::Store(error);
+        let outages = [
+            store(StoreError::Unavailable("away".into())),
+            store(StoreError::Deadline),
+            store(StoreError::NewerSchema { found: 9, supported: 1 }),
+            store(StoreError::Config("wrong password".into())),
+            ServiceError::Engine(EngineError::Model("broken".into()), Duration::ZERO),
+        ];
+        let others = [store(StoreError::Corrupt("one value".into())), ServiceError::Internal, ServiceError::Draining];
+        let pass = |error, milliseconds| floods.pass(error, start + Duration::from_millis(milliseconds));
+        for kind in &outages {
+            assert_eq!(pass(kind, 0), Some(0), "{kind}: no kind waits for another");
+            assert!((0..1000).all(|milliseconds| pass(kind, milliseconds).is_none()), "{kind}");
+            assert_eq!(pass(kind, 1000), Some(1000), "{kind}");
+        }
+        for error in &others {
+            assert!((0..1000).all(|milliseconds| pass(error, milliseconds) == Some(0)), "{error}");
         }
     }
 }

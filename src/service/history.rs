@@ -5,7 +5,7 @@ use tokio::sync::SemaphorePermit;
 use super::{
     ServiceError, Violations, convert,
     present::SeenHistory,
-    shared::{Freshness, Shared},
+    shared::{Fallback, Freshness, Shared},
 };
 use crate::{
     domain::{Deadline, HistoryVersion, UserId},
@@ -22,7 +22,7 @@ pub(super) async fn get(
 ) -> Result<v1::GetHistoryResponse, ServiceError> {
     let _place = shared.place_for_history()?;
     let (user, at_least) = convert::history_question(&request)?;
-    let stored = shared.history(&user, at_least, deadline).await?;
+    let stored = shared.history(&user, at_least, deadline, Fallback::Copy).await?;
     let model = shared.slot.live();
     let view = &stored.known.view;
     let seen = stored.seen(&user, &model);

@@ -6,15 +6,15 @@ use std::{
 };
 
 use quick_cache::{
-    Weighter,
+    DefaultHashBuilder, Lifecycle, Weighter,
     sync::{Cache, EntryAction, EntryResult},
 };
-
 use tokio::time::Instant;
 
 use crate::{
     data::{Featurized, SearchFeatures},
     domain::{HistoryVersion, ModelVersion, UserHistoryView, UserId},
+    telemetry::Metrics,
 };
 
 /// Bounded in bytes; a clone is a handle on the same cache.
@@ -23,7 +23,9 @@ use crate::{
 /// the store can't be reached a copy answers by itself, and only as long as it is not too old: another replica may have
 /// erased the user since.
 #[derive(Clone)]
-pub(super) struct LastKnown(Arc<Cache<UserId, Known, Bytes>>);
+pub(super) struct LastKnown(Arc<Copies>);
+
+type Copies = Cache<UserId, Known, Bytes, DefaultHashBuilder, CountEvictions>;
 
 /// A state of a user's history, and what the model that was asked last sees of it.
 #[derive(Default)]
@@ -68,11 +70,30 @@ impl Weighter<UserId, Known> for Bytes {
     }
 }
 
+#[derive(Clone)]
+struct CountEvictions(Metrics);
+
+impl Lifecycle<UserId, Known> for CountEvictions {
+    /// Freed when the cache is unlocked again: a history takes a while.
+    type RequestState = Vec<(UserId, Known)>;
+
+    fn on_evict(&self, evicted: &mut Self::RequestState, user: UserId, known: Known) {
+        self.0.history_cache_eviction();
+        evicted.push((user, known));
+    }
+}
+
 impl LastKnown {
-    pub(super) fn new(capacity_bytes: u64) -> Self {
+    /// Its size is told to the metrics when they are read.
+    pub(super) fn new(capacity_bytes: u64, metrics: &Metrics) -> Self {
         // A full history of 300 + 50 events is about 40 KiB.
         let entries = (capacity_bytes / (8 << 10)).clamp(16, 1 << 22) as usize;
-        Self(Arc::new(Cache::with_weighter(entries, capacity_bytes, Bytes)))
+        let (hashes, evictions) = (DefaultHashBuilder::default(), CountEvictions(metrics.clone()));
+        let copies = Arc::new(Copies::with(entries, capacity_bytes, Bytes, hashes, evictions));
+        // Not held: the cache has the metrics.
+        let read = Arc::downgrade(&copies);
+        metrics.history_cache(move || read.upgrade().map(|copies| (copies.weight(), copies.len())));
+        Self(copies)
     }
 
     pub(super) fn get(&self, user: &UserId) -> Option<Known> {
@@ -161,7 +182,7 @@ mod tests {
 
     #[test]
     fn the_newest_view_stays_and_erasure_wins() {
-        let cache = LastKnown::new(1 << 20);
+        let cache = LastKnown::new(1 << 20, &Metrics::new());
         let user = UserId::new("u").expect("an id");
         let now = Instant::now();
         cache.keep(&user, &history(5), now);
@@ -179,7 +200,7 @@ mod tests {
 
     #[test]
     fn what_a_model_sees_is_found_once_for_a_state_and_never_outlives_it() {
-        let cache = LastKnown::new(1 << 20);
+        let cache = LastKnown::new(1 << 20, &Metrics::new());
         let user = UserId::new("u").expect("an id");
         let model = |name| ModelVersion::new(name).expect("a version");
         let featurizer = Featurizer::new(
@@ -216,7 +237,7 @@ mod tests {
 
     #[test]
     fn a_confirmation_renews_only_its_own_version() {
-        let cache = LastKnown::new(1 << 20);
+        let cache = LastKnown::new(1 << 20, &Metrics::new());
         let (user, first) = (UserId::new("u").expect("an id"), Instant::now());
         let later = |seconds| first + std::time::Duration::from_secs(seconds);
         let confirmed = || cache.get(&user).expect("kept").confirmed;
@@ -231,17 +252,26 @@ mod tests {
 
     #[test]
     fn memory_is_bounded() {
-        let cache = LastKnown::new(64 << 10);
+        let metrics = Metrics::new();
+        let cache = LastKnown::new(64 << 10, &metrics);
         for n in 0..10_000 {
             cache.keep(&UserId::new(&n.to_string()).expect("an id"), &history(1), Instant::now());
         }
         assert!(cache.0.weight() <= 64 << 10, "{}", cache.0.weight());
         assert!(cache.0.len() > 50, "{}", cache.0.len());
+        let (bytes, entries, text) = (cache.0.weight(), cache.0.len(), metrics.encode());
+        for line in [
+            format!("\nsesrec_history_cache_bytes {bytes}\n"),
+            format!("\nsesrec_history_cache_entries {entries}\n"),
+            format!("\nsesrec_history_cache_evictions_total {}\n", 10_000 - entries),
+        ] {
+            assert!(text.contains(&line), "{line} is not in\n{text}");
+        }
     }
 
     #[test]
     fn memory_stays_bounded_when_histories_grow() {
-        let cache = LastKnown::new(64 << 10);
+        let cache = LastKnown::new(64 << 10, &Metrics::new());
         let users: Vec<UserId> = (0..100).map(|n| UserId::new(&n.to_string()).expect("an id")).collect();
         for length in 1..50 {
             let short = history(length);

@@ -26,8 +26,9 @@ use tracing::Instrument;
 
 use super::{
     ServiceError, Timeouts,
+    convert::LARGEST_EVENT_BYTES,
     held::held,
-    receive::{Unfinished, Unit},
+    receive::{Gone, Unfinished, Unit},
     shared::{Arrival, CountedRequest, Shared},
 };
 use crate::{
@@ -37,8 +38,9 @@ use crate::{
 };
 
 const REQUEST_ID: &str = "x-request-id";
-/// Of one message of a stream. A valid event has at most 140 kB.
+/// Of one message of a stream: an event, and room for what a later contract may add.
 const MAX_EVENT_BYTES: usize = 256 << 10;
+const _: () = assert!(LARGEST_EVENT_BYTES <= MAX_EVENT_BYTES);
 
 const HEALTH_WATCH: &str = "/grpc.health.v1.Health/Watch";
 const SERVICE: &str = "/sesrec.v1.RankingService/";
@@ -91,7 +93,8 @@ where
             Some(rpc) if rpc != Rpc::AppendEvents => Unit::Request,
             _ => Unit::Message(MAX_EVENT_BYTES),
         };
-        let mut request = request.map(|body| self.layer.unfinished.count(body, unit));
+        let gone = Gone::default();
+        let mut request = request.map(|body| self.layer.unfinished.count(body, unit, gone.clone()));
         let Some(rpc) = rpc else {
             return self.call_other(request);
         };
@@ -113,7 +116,7 @@ where
         }
         let context = trace.context();
         // A stream takes it over: it goes on when this future has ended.
-        let counted = CountedRequest::new(shared.metrics.request(rpc));
+        let counted = CountedRequest::new(shared.metrics.request(rpc), gone);
         request.extensions_mut().insert(counted.clone());
         let running = shared.running.token();
         // In the span: the next layer tells it who the caller is.
@@ -133,8 +136,8 @@ where
             };
             response.headers_mut().insert(REQUEST_ID, request_id);
             let code = code(response.headers());
-            if let Some(guard) = counted.take() {
-                guard.finish(code);
+            if let Some(counted) = counted.take() {
+                counted.finish(code);
             }
             trace.finish(code);
             // Running, for the drain, until the last of the answer is out.
@@ -157,9 +160,9 @@ where
             return Box::pin(self.inner.call(request));
         }
         let Ok(place) = self.layer.watches.clone().try_acquire_owned() else {
-            self.layer.shared.metrics.rejected(Rejection::Streams);
-            let busy = ServiceError::Busy("too many streams about health and reflection are open");
-            return Box::pin(std::future::ready(Ok(Status::from(busy).into_http())));
+            let refusal = "too many streams about health and reflection are open";
+            let refusal = self.layer.shared.refused(Rejection::Streams, refusal);
+            return Box::pin(std::future::ready(Ok(Status::from(refusal).into_http())));
         };
         let call = self.inner.call(request);
         Box::pin(async move { Ok(call.await?.map(|body| held(body, place))) })
@@ -172,7 +175,7 @@ fn limit(rpc: Rpc, wanted: Option<Duration>, timeouts: &Timeouts) -> Option<Dura
     match wanted {
         wanted if rpc == Rpc::AppendEvents => wanted,
         Some(wanted) => Some(wanted.min(timeouts.maximum)),
-        None => Some(timeouts.default),
+        None => Some(timeouts.default.min(timeouts.maximum)),
     }
 }
 
@@ -233,6 +236,8 @@ mod tests {
         ] {
             assert_eq!(limit(rpc, wanted, &timeouts), expected, "{rpc:?} {wanted:?}");
         }
+        let timeouts = Timeouts { default: longer, ..timeouts };
+        assert_eq!(limit(Rpc::Rank, None, &timeouts), Some(maximum), "nor is the default beyond the longest");
     }
 
     #[test]

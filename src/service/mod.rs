@@ -3,7 +3,8 @@
 //! `layer` notes arrival and deadline, `receive` counts what has come of unfinished messages → `auth` asks for a token
 //! with the right → `methods`, the generated trait → one handler per method (`rank`, `append`, `history`, `info`) →
 //! `convert` checks requests, `present` makes answers, `errors` maps failures. `shared` is what handlers have in
-//! common, `last_known` this replica's copies of histories. [`Server`] puts it on a port.
+//! common, `last_known` this replica's copies of histories. [`Server`] puts it on a port, `probe` says when traffic may
+//! come.
 
 mod append;
 mod auth;
@@ -18,6 +19,7 @@ mod layer;
 mod methods;
 mod options;
 pub mod present;
+mod probe;
 mod rank;
 mod receive;
 mod server;

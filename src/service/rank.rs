@@ -5,13 +5,15 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::{
-    OnStoreOutage, ServiceError, convert::HistorySource, convert::RankQuestion, present, present::SeenHistory,
-    shared::Freshness, shared::Shared, shared::StoredHistory,
+    ServiceError,
+    convert::{HistorySource, RankQuestion, Resolved},
+    present::{self, SeenHistory},
+    shared::{Fallback, Freshness, Shared, StoredHistory},
 };
 use crate::{
     data::{Featurized, UserRow},
     domain::{Deadline, History, HistoryVersion, UserHistoryView, UserId},
-    engine::{EngineError, LoadedModel, RankJob, Ranked},
+    engine::{EngineError, Explain, LoadedModel, RankJob, Ranked},
     history::HistoryToken,
     proto::v1,
     telemetry::{ItemPlace, RequestStages, rank_log::RankLogLine, trace},
@@ -43,7 +45,8 @@ pub(super) async fn rank(
     shared.count_items(&seen, &resolved);
 
     let queued = Instant::now();
-    let ranked = if resolved.rows.is_empty() {
+    // Without candidates there is nothing to compute but the history's explanation.
+    let ranked = if resolved.rows.is_empty() && question.explain == Explain::No {
         Ranked { items: vec![], explanation: None, timings: Default::default() }
     } else {
         let job = RankJob {
@@ -144,11 +147,10 @@ impl Basis {
         }
     }
 
-    /// Under what the encoded user may be kept. A stale copy is a state that the user once had: as cacheable as a
-    /// current one. No copy at all is version 0.
+    /// Under what the encoded user may be kept.
     fn cache_key(&self, user: &UserId) -> Option<(UserId, HistoryVersion)> {
         match self {
-            Self::Stored(stored) if stored.named => Some((user.clone(), stored.known.view.version)),
+            Self::Stored(stored) if stored.cacheable => Some((user.clone(), stored.known.view.version)),
             _ => None,
         }
     }
@@ -164,23 +166,9 @@ impl Shared {
         Ok(match source {
             HistorySource::Inline(history) => Basis::Inline(history),
             HistorySource::Stored { at_least } => {
-                let read = self.history(user, at_least, deadline).await;
-                Basis::Stored(read.or_else(|error| self.without_store(error, at_least))?)
+                Basis::Stored(self.history(user, at_least, deadline, Fallback::CopyOrColdStart).await?)
             }
         })
-    }
-
-    /// Nothing is cached and the store is away: an empty history, where the operator prefers that to an error and the
-    /// request doesn't ask for a certain state.
-    fn without_store(&self, error: ServiceError, at_least: HistoryVersion) -> Result<StoredHistory, ServiceError> {
-        let away = matches!(&error, ServiceError::Store(error) if error.is_outage());
-        let allowed = self.options.on_store_outage == OnStoreOutage::ColdStart && at_least == HistoryVersion::default();
-        if away && allowed {
-            tracing::warn!(%error, "ranking without history");
-            Ok(StoredHistory { known: Arc::default(), freshness: Freshness::Stale, named: true })
-        } else {
-            Err(error)
-        }
     }
 
     pub(super) fn engine_error(&self, error: EngineError) -> ServiceError {
@@ -203,12 +191,12 @@ impl Shared {
         }
     }
 
-    fn count_items(&self, seen: &Featurized, resolved: &super::convert::Resolved) {
+    fn count_items(&self, seen: &Featurized, resolved: &Resolved) {
         self.metrics.items(ItemPlace::History, seen.items, seen.unknown_items);
         let searches = &seen.features.searches;
         let unknown = searches.iter().filter(|search| search.query == 0 && search.words.is_empty()).count();
         self.metrics.searches(searches.len(), unknown);
-        let unknown = resolved.unknown.len();
-        self.metrics.items(ItemPlace::Candidate, resolved.rows.len() + unknown, unknown);
+        let (known, unknown) = (resolved.rows.len(), resolved.unknown_candidates);
+        self.metrics.items(ItemPlace::Candidate, known + unknown, unknown);
     }
 }

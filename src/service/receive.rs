@@ -8,7 +8,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     task::{Context, Poll, ready},
     time::Duration,
@@ -28,7 +28,7 @@ const PREFIX_BYTES: usize = 5;
 const LARGEST_MESSAGES: usize = 16;
 const LEAST_BYTES: usize = 16 << 20;
 
-/// What is whole or not.
+/// What has to arrive completely before it stops counting: the whole body, or each message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Unit {
     /// All of the body.
@@ -36,6 +36,21 @@ pub(super) enum Unit {
     /// Each message of a stream, of at most so many bytes: what reads the stream keeps as much room as its largest
     /// took.
     Message(usize),
+}
+
+/// Whether a request's caller went away before its body's end. Of that hyper and tonic leave an ordinary end, or an
+/// error under any of several codes.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Gone(Arc<AtomicBool>);
+
+impl Gone {
+    pub(super) fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// What all callers' unfinished requests hold together.
@@ -54,10 +69,18 @@ impl Unfinished {
         Self { bytes: AtomicUsize::new(0), max_bytes, patience, metrics }
     }
 
-    /// The same body, counted.
-    pub(super) fn count(self: &Arc<Self>, body: Body, unit: Unit) -> Body {
-        let message = Message::default();
-        Body::new(CountedBody { inner: body, all: self.clone(), unit, message, counted: 0, patience: None })
+    /// The same body, counted; `gone` tells of its caller.
+    pub(super) fn count(self: &Arc<Self>, body: Body, unit: Unit, gone: Gone) -> Body {
+        Body::new(CountedBody {
+            inner: body,
+            all: self.clone(),
+            unit,
+            gone,
+            message: Message::default(),
+            counted: 0,
+            patience: None,
+            refused: None,
+        })
     }
 }
 
@@ -73,16 +96,16 @@ impl Message {
     /// Takes in what comes next; whether a message ended with it. Of whole messages nothing is left.
     ///
     /// # Errors
-    /// With the length of a message that is longer than `max`, when its prefix has come.
-    fn take(&mut self, mut data: &[u8], max: usize) -> Result<bool, usize> {
-        let mut ended = false;
+    /// When the prefix of a message has come that is longer than `max`.
+    fn take(&mut self, piece: &[u8], max: usize) -> Result<bool, TooLong> {
+        let (mut ended, mut data, mut whole) = (false, piece, 0);
         while !data.is_empty() {
             if self.come < PREFIX_BYTES {
                 let (some, rest) = data.split_at(data.len().min(PREFIX_BYTES - self.come));
                 self.prefix[self.come..self.come + some.len()].copy_from_slice(some);
                 (self.come, data) = (self.come + some.len(), rest);
                 if self.come == PREFIX_BYTES && self.bytes() - PREFIX_BYTES > max {
-                    return Err(self.bytes() - PREFIX_BYTES);
+                    return Err(TooLong { length: self.bytes() - PREFIX_BYTES, whole });
                 }
             } else {
                 let some = data.len().min(self.bytes() - self.come);
@@ -90,6 +113,7 @@ impl Message {
             }
             if self.come >= PREFIX_BYTES && self.come == self.bytes() {
                 (self.come, ended) = (0, true);
+                whole = piece.len() - data.len();
             }
         }
         Ok(ended)
@@ -102,32 +126,57 @@ impl Message {
     }
 }
 
+/// A message that is too long.
+#[derive(Debug, PartialEq, Eq)]
+struct TooLong {
+    length: usize,
+    /// How many bytes of the piece belong to whole messages before it.
+    whole: usize,
+}
+
 /// A request's body.
 struct CountedBody {
     inner: Body,
     all: Arc<Unfinished>,
     unit: Unit,
+    gone: Gone,
     message: Message,
     /// Its part of what all have.
     counted: usize,
     /// While something is not whole.
     patience: Option<Pin<Box<Sleep>>>,
+    /// What follows the whole messages that came in one piece with the beginning of one that is too long.
+    refused: Option<Status>,
 }
 
 impl CountedBody {
-    fn come(&mut self, data: &[u8]) -> Result<(), Status> {
+    /// Passes on what has come; of a piece with a message that is too long, what stands before it.
+    fn receive(&mut self, mut data: Bytes) -> Result<Frame<Bytes>, Status> {
+        let whole = self.count(&data)?;
+        if self.refused.is_some() {
+            data.truncate(whole);
+        }
+        match self.refused.take_if(|_| data.is_empty()) {
+            Some(status) => Err(status),
+            None => Ok(Frame::data(data)),
+        }
+    }
+
+    /// How much of it may be passed on.
+    fn count(&mut self, data: &[u8]) -> Result<usize, Status> {
         let before = self.counted;
         let now = match self.unit {
             Unit::Request => before + data.len(),
             Unit::Message(max) => {
-                let ended = self.message.take(data, max).map_err(|length| {
-                    // As tonic says it of a message beyond its own limit.
-                    Status::out_of_range(format!(
-                        "a message of {length} bytes is too long; at most {max} are allowed here"
-                    ))
-                })?;
-                if ended {
-                    self.patience = None;
+                match self.message.take(data, max) {
+                    Ok(true) => self.patience = None,
+                    Ok(false) => {}
+                    Err(TooLong { length, whole }) => {
+                        // As tonic says it of a message beyond its own limit.
+                        let said = format!("a message of {length} bytes is too long; at most {max} are allowed here");
+                        self.refused = Some(Status::out_of_range(said));
+                        return Ok(whole);
+                    }
                 }
                 self.message.come
             }
@@ -135,7 +184,7 @@ impl CountedBody {
         self.counted = now;
         // Most messages come whole, in one piece.
         if now == before {
-            return Ok(());
+            return Ok(data.len());
         }
         // Wraps around where less is there than before.
         let grown = now.wrapping_sub(before);
@@ -144,7 +193,7 @@ impl CountedBody {
             self.all.metrics.rejected(Rejection::Unfinished);
             return Err(ServiceError::Busy("too many requests are half-received").into());
         }
-        Ok(())
+        Ok(data.len())
     }
 }
 
@@ -154,10 +203,21 @@ impl HttpBody for CountedBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let this = &mut *self;
+        if let Some(refused) = this.refused.take() {
+            return Poll::Ready(Some(Err(refused)));
+        }
         if let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(cx) {
-            let data = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref());
-            let fine = data.map_or(Ok(()), |data| this.come(data));
-            return Poll::Ready(fine.map_or_else(|status| Some(Err(status)), |()| frame));
+            let frame = frame.map(|frame| frame.map(Frame::into_data));
+            match &frame {
+                Some(Err(_)) => this.gone.set(),
+                // A stream that was reset looks like one that ended, but for this.
+                None if !this.inner.is_end_stream() => this.gone.set(),
+                _ => {}
+            }
+            return Poll::Ready(frame.map(|frame| match frame? {
+                Ok(data) => this.receive(data),
+                Err(trailers) => Ok(trailers),
+            }));
         }
         if this.counted == 0 {
             return Poll::Pending;
@@ -168,7 +228,7 @@ impl HttpBody for CountedBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        self.refused.is_none() && self.inner.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -184,9 +244,60 @@ impl Drop for CountedBody {
 
 #[cfg(test)]
 mod tests {
+    use futures::executor::block_on;
+    use http_body_util::{BodyExt, Full};
     use proptest::prelude::*;
 
     use super::*;
+
+    fn message(length: usize) -> Vec<u8> {
+        [&[0][..], &(length as u32).to_be_bytes(), &vec![7; length]].concat()
+    }
+
+    /// Whatever piece the beginning of a message comes in that is too long, the whole ones before it are passed on.
+    #[test]
+    fn a_message_that_is_too_long_takes_none_along() {
+        let before = [message(3), message(0), message(10)].concat();
+        for cut in [0, 3, before.len() - 1, before.len(), before.len() + 2] {
+            let bytes = Bytes::from([before.clone(), message(11)].concat());
+            let pieces = [bytes.slice(..cut), bytes.slice(cut..)];
+            let frames = pieces.map(|piece| Ok::<_, Status>(Frame::data(piece)));
+            let body = Body::new(http_body_util::StreamBody::new(futures::stream::iter(frames)));
+            let all = Arc::new(Unfinished::new(1000, Duration::from_secs(60), Metrics::new()));
+            let mut body = all.count(body, Unit::Message(10), Gone::default());
+            let mut passed_on = vec![];
+            let status = loop {
+                match block_on(body.frame()).expect("no end before the refusal") {
+                    Ok(frame) => passed_on.extend(frame.into_data().unwrap()),
+                    Err(status) => break status,
+                }
+            };
+            assert_eq!(status.code(), tonic::Code::OutOfRange);
+            assert_eq!(status.message(), "a message of 11 bytes is too long; at most 10 are allowed here");
+            // Of the prefix, what came by itself.
+            assert_eq!(passed_on, bytes[..before.len().max(cut)], "cut at {cut}");
+            drop(body);
+            assert_eq!(all.bytes.load(Ordering::Relaxed), 0);
+        }
+    }
+
+    #[test]
+    fn a_caller_is_gone_who_leaves_before_the_end() {
+        let gone_after = |body: Body| {
+            let all = Arc::new(Unfinished::new(1000, Duration::from_secs(60), Metrics::new()));
+            let gone = Gone::default();
+            let mut body = all.count(body, Unit::Request, gone.clone());
+            while let Some(Ok(_)) = block_on(body.frame()) {}
+            gone.is_set()
+        };
+        assert!(!gone_after(Body::new(Full::new(Bytes::from(message(3))))));
+        assert!(!gone_after(Body::empty()));
+        // An end that the body didn't foresee is what hyper makes of a stream that was reset.
+        let reset = futures::stream::iter([Ok::<_, Status>(Frame::data(Bytes::from(message(3))))]);
+        assert!(gone_after(Body::new(http_body_util::StreamBody::new(reset))));
+        let broken = futures::stream::iter([Err::<Frame<Bytes>, _>(Status::unknown("connection reset"))]);
+        assert!(gone_after(Body::new(http_body_util::StreamBody::new(broken))));
+    }
 
     proptest! {
         /// However messages are cut to pieces, what is counted is what has come of the one that is not whole.

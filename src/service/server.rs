@@ -1,11 +1,6 @@
 //! The server: services, layers and limits on one port, health that follows the store, and an end that is bounded.
 
-use std::{
-    future::Future,
-    io,
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::{future::Future, io, sync::Arc, time::Duration};
 
 use tokio::{
     net::TcpListener,
@@ -14,23 +9,29 @@ use tokio::{
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
-use tonic::{server::NamedService, transport::Server as Transport};
-use tonic_health::{ServingStatus, server::HealthReporter};
+use tonic::{
+    server::NamedService,
+    transport::{Server as Transport, server::Router},
+};
+use tonic_health::{
+    ServingStatus,
+    pb::health_server::{Health, HealthServer},
+    server::HealthReporter,
+};
+use tower::layer::util::{Identity, Stack};
 
 use super::{
-    RankingServer, ServerOptions,
+    RankingServer, ServerOptions, TlsOptions,
     auth::AuthorizeLayer,
     connection::{Connections, Limits},
     layer::ObserveLayer,
+    probe::Probe,
     receive::Unfinished,
     shared::Shared,
 };
 use crate::{
-    data::{UserFeatures, UserRow},
-    domain::Deadline,
-    engine::{EngineError, Explain, RankJob},
     proto::v1::{FILE_DESCRIPTOR_SET, ranking_service_server::RankingServiceServer},
-    telemetry::{self, Readiness, ReadinessWatch, StoreOperation},
+    telemetry::{self, Metrics, Readiness, ReadinessWatch},
 };
 
 /// What closes connections that outlive the last request: long enough for an answer to get out.
@@ -38,9 +39,6 @@ const FLUSH: Duration = Duration::from_millis(300);
 
 /// What engine and store may take to close. Whoever started the server grants some ten seconds after the drain.
 const CLOSING: Duration = Duration::from_secs(5);
-
-/// From so many failed calls of the model in a row on, it is asked whether it works at all.
-const SUSPICIOUS_FAILURES: u32 = 3;
 
 /// What callers may send before it is read. h2 closes a connection (ENHANCE_YOUR_CALM) on which small frames, such as
 /// events are, wait to be read: each counts as what it lacks of 256 bytes, and half of the connection's window may
@@ -85,10 +83,11 @@ impl Server {
 
     /// Serves on `listener` (gRPC) and `metrics_listener` (HTTP) until `shutdown` ends, then drains: readiness goes
     /// first, then accepting stops, running requests finish, streams get their last acknowledgements. After the drain
-    /// timeout what is left is cut off. Closes engine and store.
+    /// timeout what is left is cut off. Closes engine and store, also where it fails.
     ///
     /// # Errors
-    /// If TLS or reflection can't be set up, one of the ports fails, or a task of the server's panics.
+    /// If TLS or reflection can't be set up, one of the ports fails, or a task of the server's panics: the first of
+    /// these.
     pub async fn run(
         self,
         listener: TcpListener,
@@ -97,82 +96,162 @@ impl Server {
     ) -> Result<(), ServerError> {
         let Self { service, options } = self;
         let shared = service.shared.clone();
-        let signals = Signals::default();
-        let readiness = Readiness::new();
-
+        if let Some(end) = options.security.tls.as_ref().and_then(TlsOptions::certificate_end) {
+            shared.metrics.certificate_ends(end);
+        }
         let (health, health_service) = tonic_health::server::health_reporter();
         health.set_not_serving::<Ranking>().await;
-        let health = tokio::spawn(follow(readiness.watch(), health));
-        let metrics = metrics_listener.map(|listener| {
-            // Never closed from here: an answer on its way gets out.
-            let listener = Connections::new(listener, METRICS_LIMITS, CancellationToken::new());
-            let stop = signals.stop_metrics.clone().cancelled_owned();
-            tokio::spawn(telemetry::http::run(listener, shared.metrics.clone(), readiness.watch(), stop))
-        });
-        let (interval, device_timeout) = (options.ping_interval, options.device_timeout);
-        let probe = Probe { shared: shared.clone(), readiness, interval, device_timeout };
-        let probe = tokio::spawn(probe.run(signals.leaving.clone()));
-
-        // A live caller has answered a ping by then.
-        let silence = options.keepalive_interval + options.keepalive_timeout;
-        let limits = Limits { connections: options.max_connections, silence, age: None };
-        let incoming = Connections::new(listener, limits, signals.close_connections.clone()).into_stream();
-        let ranking = RankingServiceServer::new(service).max_decoding_message_size(options.max_message_bytes);
-        let patience = shared.options.timeouts.message;
-        let unfinished = Arc::new(Unfinished::new(options.max_message_bytes, patience, shared.metrics.clone()));
-        // One for each connection: clients that watch the health of their servers do it so.
-        let watches = Arc::new(Semaphore::new(options.max_connections.min(Semaphore::MAX_PERMITS)));
-        let router = transport(&options)?
-            .layer(ObserveLayer { shared: shared.clone(), unfinished, watches })
-            .layer(AuthorizeLayer::new(&options.security, shared.metrics.clone()))
-            .add_service(health_service)
-            .add_service(reflection().build_v1()?)
-            .add_service(reflection().build_v1alpha()?)
-            .add_service(ranking);
-        let stop_accepting = signals.stop_accepting.clone().cancelled_owned();
-        let mut serving = tokio::spawn(router.serve_with_incoming_shutdown(incoming, stop_accepting));
+        // What can't be set up is found out before anything runs that would have to be ended.
+        let router = match router(service, health_service, &options) {
+            Ok(router) => router,
+            Err(error) => {
+                close(&shared).await;
+                return Err(error);
+            }
+        };
+        let mut background = Background::start(&shared, &options, health, metrics_listener);
+        let mut serving = Serving::start(router, listener, &options, shared.metrics.clone());
 
         let failed = tokio::select! {
-            ended = &mut serving => Some(ended),
+            ended = &mut serving.task => Some(ended),
             () = shutdown => None,
         };
         tracing::info!(timeout = ?options.drain_timeout, "draining");
-        signals.leaving.cancel();
-        probe.await?;
-        let result = match failed {
-            Some(ended) => ended?.map_err(ServerError::from),
+        // Whatever fails from here on, the other steps follow.
+        let left = background.leave().await;
+        let served = match failed {
+            Some(ended) => ended.map_err(ServerError::from).and_then(|ended| Ok(ended?)),
             None => {
                 sleep(options.drain_notice).await;
-                shared.draining.cancel();
-                signals.stop_accepting.cancel();
-                drain(&shared, serving, &signals.close_connections, options.drain_timeout).await
+                serving.drain(&shared, options.drain_timeout).await
             }
         };
-
         close(&shared).await;
-        signals.stop_metrics.cancel();
-        if let Some(metrics) = metrics {
-            finish(metrics).await?;
-        }
-        health.abort();
+        let ended = background.end().await;
         tracing::info!("stopped");
-        result
+        left.and(served).and(ended)
     }
 }
 
 type Ranking = RankingServiceServer<RankingServer>;
 
-/// The steps of the end, in this order.
-#[derive(Default)]
-struct Signals {
-    /// Readiness goes.
-    leaving: CancellationToken,
+/// Around every call, the innermost first.
+type Layers = Stack<AuthorizeLayer, Stack<ObserveLayer, Identity>>;
+
+/// All services of the gRPC port, with what is around their calls.
+fn router(
+    service: RankingServer,
+    health: HealthServer<impl Health>,
+    options: &ServerOptions,
+) -> Result<Router<Layers>, ServerError> {
+    let shared = service.shared.clone();
+    let metrics = shared.metrics.clone();
+    let ranking = RankingServiceServer::new(service).max_decoding_message_size(options.max_message_bytes);
+    let patience = shared.options.timeouts.message;
+    let unfinished = Arc::new(Unfinished::new(options.max_message_bytes, patience, metrics.clone()));
+    // One for each connection: clients that watch the health of their servers do it so.
+    let watches = Arc::new(Semaphore::new(options.max_connections.min(Semaphore::MAX_PERMITS)));
+    let router = transport(options)?
+        .layer(ObserveLayer { shared, unfinished, watches })
+        .layer(AuthorizeLayer::new(&options.security, metrics))
+        .add_service(health)
+        .add_service(reflection().build_v1()?)
+        .add_service(reflection().build_v1alpha()?)
+        .add_service(ranking);
+    Ok(router)
+}
+
+/// The gRPC port, served in a task of its own.
+struct Serving {
+    task: JoinHandle<Result<(), tonic::transport::Error>>,
     /// The listener closes.
     stop_accepting: CancellationToken,
     /// Connections are cut.
     close_connections: CancellationToken,
+}
+
+impl Serving {
+    fn start(router: Router<Layers>, listener: TcpListener, options: &ServerOptions, metrics: Metrics) -> Self {
+        let (stop_accepting, close_connections) = (CancellationToken::new(), CancellationToken::new());
+        // A live caller has answered a ping by then.
+        let silence = options.keepalive_interval + options.keepalive_timeout;
+        let limits = Limits { connections: options.max_connections, silence, age: None };
+        let incoming = Connections::new(listener, limits, close_connections.clone()).of_callers(metrics).into_stream();
+        let stop = stop_accepting.clone().cancelled_owned();
+        let task = tokio::spawn(router.serve_with_incoming_shutdown(incoming, stop));
+        Self { task, stop_accepting, close_connections }
+    }
+
+    /// Stops accepting, waits for running requests and streams, then for connections; cuts off what is left.
+    async fn drain(mut self, shared: &Shared, limit: Duration) -> Result<(), ServerError> {
+        shared.draining.cancel();
+        self.stop_accepting.cancel();
+        shared.running.close();
+        let idle = async {
+            shared.running.wait().await;
+            // Nobody is served any more: what is open now are idle callers and health watchers.
+            sleep(FLUSH).await;
+        };
+        tokio::select! {
+            ended = &mut self.task => return Ok(ended??),
+            drained = timeout(limit, idle) => if drained.is_err() {
+                tracing::warn!(running = shared.running.len(), "drain timeout: cutting off what still runs");
+            },
+        }
+        self.close_connections.cancel();
+        Ok(self.task.await??)
+    }
+}
+
+/// What runs beside the gRPC port.
+struct Background {
+    probe: JoinHandle<()>,
+    /// Ends the probe; readiness goes with it.
+    leaving: CancellationToken,
+    health: JoinHandle<()>,
+    metrics: Option<JoinHandle<io::Result<()>>>,
     /// The metrics port closes.
     stop_metrics: CancellationToken,
+}
+
+impl Background {
+    fn start(
+        shared: &Arc<Shared>,
+        options: &ServerOptions,
+        health: HealthReporter,
+        metrics_listener: Option<TcpListener>,
+    ) -> Self {
+        let (leaving, stop_metrics) = (CancellationToken::new(), CancellationToken::new());
+        let readiness = Readiness::new();
+        let health = tokio::spawn(follow(readiness.watch(), health));
+        let metrics = metrics_listener.map(|listener| {
+            // Never closed from here: an answer on its way gets out.
+            let listener = Connections::new(listener, METRICS_LIMITS, CancellationToken::new());
+            let stop = stop_metrics.clone().cancelled_owned();
+            tokio::spawn(telemetry::http::run(listener, shared.metrics.clone(), readiness.watch(), stop))
+        });
+        let (interval, device_timeout) = (options.ping_interval, options.device_timeout);
+        let probe = Probe { shared: shared.clone(), readiness, interval, device_timeout };
+        let probe = tokio::spawn(probe.run(leaving.clone()));
+        Self { probe, leaving, health, metrics, stop_metrics }
+    }
+
+    /// Readiness goes.
+    async fn leave(&mut self) -> Result<(), ServerError> {
+        self.leaving.cancel();
+        Ok((&mut self.probe).await?)
+    }
+
+    /// The rest ends, when nothing is left that scrapers and watchers could be told.
+    async fn end(self) -> Result<(), ServerError> {
+        self.stop_metrics.cancel();
+        let ended = match self.metrics {
+            Some(metrics) => finish(metrics).await,
+            None => Ok(()),
+        };
+        self.health.abort();
+        ended
+    }
 }
 
 /// Limits of every connection, explicitly, and TLS.
@@ -203,78 +282,6 @@ fn reflection<'b>() -> tonic_reflection::server::Builder<'b> {
         .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
-}
-
-/// Asks the store whether it works, and the model where it seems not to: a replica whose device is broken would answer
-/// every Rank at once with an error, and balancers by load would like it for that.
-struct Probe {
-    shared: Arc<Shared>,
-    readiness: Readiness,
-    interval: Duration,
-    /// How long the device may be at one batch.
-    device_timeout: Duration,
-}
-
-impl Probe {
-    async fn run(self, leaving: CancellationToken) {
-        let probing = async {
-            loop {
-                let patience = Deadline::after(self.shared.options.timeouts.store);
-                let ping = self.shared.store.ping(patience);
-                let answer = self.shared.store_call(StoreOperation::Ping, patience, ping).await;
-                self.shared.store_away.store(answer.is_err(), Ordering::Relaxed);
-                let works = match answer {
-                    Ok(()) => self.model_works().await,
-                    Err(error) => Err(format!("{} store: {error}", self.shared.store.kind())),
-                };
-                match works {
-                    Ok(()) => self.readiness.ready(),
-                    Err(reason) => {
-                        tracing::warn!(reason, "not ready");
-                        self.readiness.not_ready(reason);
-                    }
-                }
-                sleep(self.interval).await;
-            }
-        };
-        let _: Option<()> = leaving.run_until_cancelled(probing).await;
-        self.readiness.not_ready("draining");
-    }
-
-    /// Whether the device gets on. After calls that failed in a row, which may have been the callers' own: ranks one
-    /// item for nobody.
-    async fn model_works(&self) -> Result<(), String> {
-        let Shared { engine, slot, options, .. } = &*self.shared;
-        if engine.stalled() > self.device_timeout {
-            return Err(format!("the device has been at one batch for more than {:?}", self.device_timeout));
-        }
-        if engine.failures_in_a_row() < SUSPICIOUS_FAILURES {
-            return Ok(());
-        }
-        let model = slot.live();
-        let job = RankJob {
-            features: Arc::new(UserFeatures {
-                user: UserRow::Mean,
-                recommendations: vec![],
-                searches: vec![],
-                as_of: None,
-            }),
-            cache_key: None,
-            items: vec![model.featurizer.catalogue().items.first_row],
-            top_k: 0,
-            explain: Explain::No,
-            deadline: Deadline::after(options.timeouts.store),
-            model,
-        };
-        match engine.rank(job).await {
-            Err(EngineError::Model(error)) => Err(format!("the model fails: {error}")),
-            // Busy is not broken, where others were answered meanwhile.
-            Err(error) if engine.failures_in_a_row() >= SUSPICIOUS_FAILURES => {
-                Err(format!("the model has failed and not answered since: {error}"))
-            }
-            _ => Ok(()),
-        }
-    }
 }
 
 /// Readiness as gRPC health. The empty name stands for the process and stays SERVING while it answers.
@@ -311,27 +318,4 @@ async fn finish(mut metrics: JoinHandle<io::Result<()>>) -> Result<(), ServerErr
             Ok(())
         }
     }
-}
-
-/// Waits for running requests and streams, then for connections; cuts off what is left.
-async fn drain(
-    shared: &Shared,
-    mut serving: JoinHandle<Result<(), tonic::transport::Error>>,
-    close_connections: &CancellationToken,
-    limit: Duration,
-) -> Result<(), ServerError> {
-    shared.running.close();
-    let idle = async {
-        shared.running.wait().await;
-        // Nobody is served any more: what is open now are idle callers and health watchers.
-        sleep(FLUSH).await;
-    };
-    tokio::select! {
-        ended = &mut serving => return Ok(ended??),
-        drained = timeout(limit, idle) => if drained.is_err() {
-            tracing::warn!(running = shared.running.len(), "drain timeout: cutting off what still runs");
-        },
-    }
-    close_connections.cancel();
-    Ok(serving.await??)
 }

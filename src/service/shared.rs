@@ -14,24 +14,28 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic::Request;
+use tonic::{Code, Request};
 
 use super::{
     OnStoreOutage, ServiceError, ServiceOptions,
     errors::store_failure,
     last_known::{Known, KnownHistory, LastKnown},
+    receive::Gone,
 };
 use crate::{
     data::Featurized,
     domain::{Deadline, EventTime, HistoryVersion, UserId},
     engine::{Engine, LoadedModel, ModelSlot},
     history::{HistoryStore, Loaded, StoreError},
-    telemetry::{Metrics, Rejection, RequestGuard, Rpc, StoreOperation},
+    telemetry::{Metrics, Rejection, RequestGuard, Rpc, StoreFailure, StoreOperation, Throttle},
 };
 
 /// How long a read may take while the probe says that the store is away: enough for a store that has just come back,
 /// and little enough that an outage doesn't slow down every Rank.
 const OUTAGE_PATIENCE: Duration = Duration::from_millis(30);
+
+/// An outage's line for every Rank would bury what caused it.
+static WITHOUT_HISTORY: Throttle = Throttle::new();
 
 /// The ranking service. A clone is a handle on the same service.
 #[derive(Clone)]
@@ -69,7 +73,7 @@ impl RankingServer {
         options: ServiceOptions,
     ) -> Self {
         let shared = Shared {
-            last_known: LastKnown::new(options.history_cache_bytes),
+            last_known: LastKnown::new(options.history_cache_bytes, &metrics),
             store_away: AtomicBool::new(false),
             appends: Semaphore::new(options.concurrency.appends),
             streams: Arc::new(Semaphore::new(options.concurrency.streams)),
@@ -105,24 +109,39 @@ impl Arrival {
     }
 }
 
-/// What counts a request until its end; put into its extensions by `layer`, for a stream to take over.
+/// What counts a request until its end. Dropped without [`finish`](Self::finish), it was cancelled.
+pub(super) struct Counted {
+    guard: RequestGuard,
+    gone: Gone,
+}
+
+impl Counted {
+    /// It was answered, unless its caller had gone before asking for all of it.
+    pub(super) fn finish(self, code: Code) {
+        if !self.gone.is_set() {
+            self.guard.finish(code);
+        }
+    }
+}
+
+/// Put into a request's extensions by `layer`, for a stream to take over.
 #[derive(Clone)]
-pub(super) struct CountedRequest(Arc<Mutex<Option<RequestGuard>>>);
+pub(super) struct CountedRequest(Arc<Mutex<Option<Counted>>>);
 
 impl CountedRequest {
-    pub(super) fn new(guard: RequestGuard) -> Self {
-        Self(Arc::new(Mutex::new(Some(guard))))
+    pub(super) fn new(guard: RequestGuard, gone: Gone) -> Self {
+        Self(Arc::new(Mutex::new(Some(Counted { guard, gone }))))
     }
 
     /// Whoever takes it finishes it.
-    pub(super) fn take(&self) -> Option<RequestGuard> {
+    pub(super) fn take(&self) -> Option<Counted> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Takes over that of a request that came through the layer (or of one made in a test without it).
-    pub(super) fn of<T>(request: &Request<T>, shared: &Shared, rpc: Rpc) -> RequestGuard {
+    pub(super) fn of<T>(request: &Request<T>, shared: &Shared, rpc: Rpc) -> Counted {
         let counted = request.extensions().get::<Self>().and_then(Self::take);
-        counted.unwrap_or_else(|| shared.metrics.request(rpc))
+        counted.unwrap_or_else(|| Counted { guard: shared.metrics.request(rpc), gone: Gone::default() })
     }
 }
 
@@ -130,11 +149,17 @@ impl CountedRequest {
 pub(super) struct StoredHistory {
     pub(super) known: Arc<KnownHistory>,
     pub(super) freshness: Freshness,
-    /// Whether its version names it, and nothing else: only then may be kept what follows from it.
-    pub(super) named: bool,
+    /// Whether its version identifies exactly this content: only then may anything derived from it be cached.
+    pub(super) cacheable: bool,
 }
 
 impl StoredHistory {
+    /// What stands in for a store that is away. A copy is a state that the user once had: as cacheable as a current
+    /// one. No copy at all is version 0.
+    fn stale(known: Arc<KnownHistory>) -> Self {
+        Self { known, freshness: Freshness::Stale, cacheable: true }
+    }
+
     /// What a model sees of it; it is `user`'s.
     pub(super) fn seen(&self, user: &UserId, model: &LoadedModel) -> Arc<Featurized> {
         let KnownHistory { view, .. } = &*self.known;
@@ -150,6 +175,15 @@ pub(super) enum Freshness {
     Stale,
 }
 
+/// What a caller takes instead while the store is away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fallback {
+    /// This replica's copy of the history.
+    Copy,
+    /// The copy, or without one an empty history, where the operator prefers that to an error.
+    CopyOrColdStart,
+}
+
 impl Shared {
     /// The history of a user at `at_least` or a later version.
     pub(super) async fn history(
@@ -157,7 +191,12 @@ impl Shared {
         user: &UserId,
         at_least: HistoryVersion,
         deadline: Deadline,
+        fallback: Fallback,
     ) -> Result<StoredHistory, ServiceError> {
+        // A request for a certain state is not answered without any.
+        let cold_start = fallback == Fallback::CopyOrColdStart
+            && self.options.on_store_outage == OnStoreOutage::ColdStart
+            && at_least == HistoryVersion::default();
         let token_deadline = Instant::now() + self.options.timeouts.token;
         let mut pause = Duration::from_millis(1);
         loop {
@@ -165,20 +204,26 @@ impl Shared {
             let usable = |known: &Known| {
                 known.history.view.version >= at_least && known.confirmed.elapsed() < self.options.timeouts.stale
             };
-            let fallback = known.as_ref().is_some_and(usable)
-                || (self.options.on_store_outage == OnStoreOutage::ColdStart && at_least == HistoryVersion::default());
-            let patience = self.read_deadline(deadline, fallback);
+            // Where there is something to fall back to, half of the request's time stays for it: a stalled store must
+            // not use up all the time of callers that have less than its timeout.
+            let has_fallback = cold_start || known.as_ref().is_some_and(usable);
+            let due = if has_fallback { Deadline::after(deadline.remaining() / 2) } else { deadline };
+            let patience = self.read_deadline(due);
             let started = Instant::now();
             let known_version = known.as_ref().map(|known| known.history.view.version);
             let load = self.store.load(user, known_version, patience);
-            let (read, named) = match self.store_call_until(StoreOperation::Load, patience, deadline, load).await {
+            let (read, cacheable) = match self.store_call_until(StoreOperation::Load, patience, deadline, load).await {
                 Ok(Loaded::Unchanged) => (known.map(|known| known.history).unwrap_or_default(), true),
                 Ok(Loaded::History(view)) => (Arc::new(KnownHistory::new(view)), true),
                 Ok(Loaded::Unwritten(view)) => (Arc::new(KnownHistory::new(view)), false),
                 Err(ServiceError::Store(error)) if error.is_outage() => {
                     return match known.filter(usable) {
-                        Some(known) => {
-                            Ok(StoredHistory { known: known.history, freshness: Freshness::Stale, named: true })
+                        Some(known) => Ok(StoredHistory::stale(known.history)),
+                        None if cold_start => {
+                            if let Some(more) = WITHOUT_HISTORY.pass(std::time::Instant::now()) {
+                                tracing::warn!(%error, more, "ranking without history");
+                            }
+                            Ok(StoredHistory::stale(Arc::default()))
                         }
                         None => Err(error.into()),
                     };
@@ -186,7 +231,7 @@ impl Shared {
                 Err(error) => return Err(error),
             };
             let version = read.view.version;
-            if named {
+            if cacheable {
                 // A user of whom the store has nothing is not worth a place, and a copy of what expired must not
                 // answer.
                 if version > HistoryVersion::default() {
@@ -197,7 +242,7 @@ impl Shared {
             }
             let time_to_live = self.options.history_time_to_live;
             if version >= at_least || has_expired(version, at_least, time_to_live, EventTime::now()) {
-                return Ok(StoredHistory { known: read, freshness: Freshness::Current, named });
+                return Ok(StoredHistory { known: read, freshness: Freshness::Current, cacheable });
             }
             // The read may have come from a Redis replica that lags by milliseconds: worth a few more looks, no more.
             let next = Instant::now() + pause;
@@ -209,17 +254,10 @@ impl Shared {
         }
     }
 
-    /// Until when a read may take. Where there is something to fall back to, half of the request's time stays for it: a
-    /// stalled store must not use up all the time of callers that have less than its timeout.
-    fn read_deadline(&self, deadline: Deadline, fallback: bool) -> Deadline {
-        let mut patience = self.options.timeouts.store;
-        if self.store_away.load(Ordering::Relaxed) {
-            patience = patience.min(OUTAGE_PATIENCE);
-        }
-        if fallback {
-            patience = patience.min(deadline.remaining() / 2);
-        }
-        deadline.min(Deadline::after(patience))
+    /// Until when a read that is due at `due` may take: less where the probe says that the store is away.
+    fn read_deadline(&self, due: Deadline) -> Deadline {
+        let due = self.store_deadline(due);
+        if self.store_away.load(Ordering::Relaxed) { due.min(Deadline::after(OUTAGE_PATIENCE)) } else { due }
     }
 
     /// Until when a store call may take: the request's deadline, or the patience for the store if that ends sooner.
@@ -249,7 +287,7 @@ impl Shared {
         let guard = self.metrics.store_call(operation);
         // Stores keep the deadline themselves; this one holds if a store should not.
         let result = timeout_at(patience.instant(), call).await.unwrap_or(Err(StoreError::Deadline));
-        guard.finish(result.as_ref().map(|_| ()).map_err(store_failure));
+        guard.finish(result.as_ref().map(|_| ()).map_err(|error| failure(error, deadline)));
         result.map_err(|error| self.blame(error, deadline))
     }
 
@@ -260,10 +298,13 @@ impl Shared {
         reason: Rejection,
         refusal: &'static str,
     ) -> Result<SemaphorePermit<'a>, ServiceError> {
-        places.try_acquire().map_err(|_| {
-            self.metrics.rejected(reason);
-            ServiceError::Busy(refusal)
-        })
+        places.try_acquire().map_err(|_| self.refused(reason, refusal))
+    }
+
+    /// The refusal of a call for which there is no place, counted.
+    pub(super) fn refused(&self, reason: Rejection, refusal: &'static str) -> ServiceError {
+        self.metrics.rejected(reason);
+        ServiceError::Busy(refusal)
     }
 
     /// Whose fault a passed deadline is.
@@ -276,17 +317,24 @@ impl Shared {
     }
 }
 
-/// Whether the store has nothing of a user any more because nothing was added since a state as old as `at_least`:
-/// versions are times in microseconds. That is a later state than any that a token can ask for.
+/// As what a failed store call of a request counts. That its caller had no more time is no fault of the store's.
+pub(super) fn failure(error: &StoreError, deadline: Deadline) -> StoreFailure {
+    match error {
+        StoreError::Deadline if deadline.is_past() => StoreFailure::Cancelled,
+        error => store_failure(error),
+    }
+}
+
+/// Whether the store has nothing of a user any more because nothing was added since a state as old as `at_least`. That
+/// is a later state than any that a token can ask for.
 fn has_expired(
     stored: HistoryVersion,
     at_least: HistoryVersion,
     time_to_live: Option<Duration>,
     now: EventTime,
 ) -> bool {
-    let changed = EventTime::from_nanos(at_least.0.saturating_mul(1000));
-    stored == HistoryVersion::default()
-        && matches!((changed, time_to_live), (Ok(changed), Some(age)) if changed < now.saturating_sub(age))
+    let expired = |age| at_least < HistoryVersion::of_change_at(now.saturating_sub(age));
+    stored == HistoryVersion::default() && time_to_live.is_some_and(expired)
 }
 
 #[cfg(test)]

@@ -68,11 +68,15 @@ impl Violations {
         }
     }
 
-    /// As the contract's message.
+    /// As the contract's message; how many more there are than are listed, without a field.
     pub fn to_proto(&self) -> Vec<v1::FieldViolation> {
         let violation =
             |v: &Violation| v1::FieldViolation { field: v.field.clone(), description: v.description.clone() };
-        self.listed.iter().map(violation).collect()
+        let more = match self.total - self.listed.len() {
+            0 => None,
+            more => Some(v1::FieldViolation { field: String::new(), description: format!("and {more} more") }),
+        };
+        self.listed.iter().map(violation).chain(more).collect()
     }
 }
 
@@ -100,6 +104,9 @@ mod tests {
             violations.add(format_args!("candidate_item_ids[{n}]"), "must not be empty");
         }
         assert_eq!(violations.listed().len(), MAX_LISTED);
+        let said = violations.to_proto();
+        assert_eq!(said.len(), MAX_LISTED + 1);
+        assert_eq!((&*said[MAX_LISTED].field, &*said[MAX_LISTED].description), ("", "and 9976 more"));
         assert_eq!(
             violations.to_string(),
             "candidate_item_ids[0] must not be empty; candidate_item_ids[1] must not be empty; \

@@ -8,6 +8,7 @@ impl Metrics {
     /// OpenMetrics 1.0 text.
     pub fn encode(&self) -> String {
         self.log_dropped(logging::dropped_lines());
+        self.read_history_cache();
         let mut text = String::with_capacity(32 * 1024);
         text::encode(&mut text, &self.inner().registry).expect("writing to a string does not fail");
         text

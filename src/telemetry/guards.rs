@@ -30,6 +30,12 @@ impl Metrics {
     pub fn store_call(&self, operation: StoreOperation) -> StoreCallGuard {
         StoreCallGuard { metrics: self.clone(), operation, started: Instant::now(), finished: false }
     }
+
+    /// A caller has connected.
+    pub(crate) fn connection(&self) -> ConnectionGuard {
+        self.inner().connections.inc();
+        ConnectionGuard(self.clone())
+    }
 }
 
 impl RequestGuard {
@@ -93,6 +99,17 @@ impl Drop for StoreCallGuard {
         if !self.finished {
             self.end(Err(StoreFailure::Cancelled));
         }
+    }
+}
+
+/// An open connection of a caller's. Dropped, it is closed.
+#[derive(Debug)]
+#[must_use = "dropping it counts a closed connection"]
+pub(crate) struct ConnectionGuard(Metrics);
+
+impl Drop for ConnectionGuard {
+    fn drop(&mut self) {
+        self.0.inner().connections.dec();
     }
 }
 

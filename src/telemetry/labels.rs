@@ -157,6 +157,15 @@ label!(
     }
 );
 label!(
+    /// What SIGHUP reads anew.
+    Reloaded {
+        /// The bundle.
+        Model = "model",
+        /// The file of tokens.
+        Tokens = "tokens",
+    }
+);
+label!(
     /// Where an item was named.
     ItemPlace {
         /// As a candidate.
@@ -201,5 +210,6 @@ label_sets! {
     StoreFailureLabels { operation, kind }
     OutcomeLabel { outcome }
     PlaceLabel { place }
+    WhatLabel { what }
     BuildLabels { version, target, features }
 }

@@ -1,4 +1,4 @@
-//! Memory of the process, and of the device that computes: read when somebody scrapes.
+//! Memory of the process, of the device that computes, and of the copies of histories: read when somebody scrapes.
 
 use std::{
     fmt,
@@ -15,11 +15,14 @@ use super::Metrics;
 use crate::nn::DeviceMemory;
 
 type Read = Box<dyn Fn() -> Option<DeviceMemory> + Send + Sync>;
+/// Bytes and entries.
+type ReadCache = Box<dyn Fn() -> Option<(u64, usize)> + Send + Sync>;
 
 /// Where the figures come from.
 #[derive(Clone, Default)]
 pub(super) struct Memory {
     device: Arc<Mutex<Option<(String, Read)>>>,
+    histories: Arc<Mutex<Option<ReadCache>>>,
 }
 
 impl Metrics {
@@ -27,6 +30,20 @@ impl Metrics {
     pub fn device_memory(&self, device: String, read: impl Fn() -> Option<DeviceMemory> + Send + Sync + 'static) {
         let memory = &self.inner().memory;
         *memory.device.lock().unwrap_or_else(PoisonError::into_inner) = Some((device, Box::new(read)));
+    }
+
+    /// How bytes and entries of the cache of histories are read; `None` once it is gone. Not told with every change:
+    /// adding them up locks each of its parts.
+    pub(crate) fn history_cache(&self, read: impl Fn() -> Option<(u64, usize)> + Send + Sync + 'static) {
+        *self.inner().memory.histories.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(read));
+    }
+
+    /// Somebody scrapes.
+    pub(super) fn read_history_cache(&self) {
+        let histories = self.inner().memory.histories.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((bytes, entries)) = histories.as_ref().and_then(|read| read()) {
+            self.history_cache_size(bytes, entries);
+        }
     }
 }
 
@@ -55,8 +72,8 @@ impl Collector for Memory {
     }
 }
 
-fn gauge(bytes: u64) -> ConstGauge<i64> {
-    ConstGauge::new(i64::try_from(bytes).unwrap_or(i64::MAX))
+pub(super) fn gauge(value: u64) -> ConstGauge<i64> {
+    ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX))
 }
 
 /// Of a process by its `/proc/PID/status`, which is there on Linux only.

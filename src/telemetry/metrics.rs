@@ -4,22 +4,25 @@
 //! with an enum, never with a string.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    fmt,
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use prometheus_client::{
+    encoding::{EncodeMetric, MetricEncoder},
     metrics::{
+        MetricType,
         counter::Counter,
         family::{Family, MetricConstructor},
-        gauge::Gauge,
+        gauge::{ConstGauge, Gauge},
         histogram::Histogram,
     },
     registry::{Metric, Registry},
 };
 use tonic::Code;
 
-use super::{drift::ScoreDrift, guards::code_name, labels::*, memory::Memory};
+use super::{descriptors::Descriptors, drift::ScoreDrift, guards::code_name, labels::*, memory::Memory};
 
 type FloatCounter = Counter<f64, std::sync::atomic::AtomicU64>;
 type FloatGauge = Gauge<f64, std::sync::atomic::AtomicU64>;
@@ -94,6 +97,8 @@ pub(super) struct Inner {
     pub(super) in_flight: Family<RpcLabel, Gauge>,
     pub(super) request_seconds: Histograms<RpcLabel>,
     pub(super) cancelled: Family<RpcLabel, Counter>,
+    pub(super) connections: Gauge,
+    certificate_end: LateGauge,
     rejected: Family<ReasonLabel, Counter>,
     stage_seconds: Histograms<StageLabel>,
     cold_starts: Counter,
@@ -123,6 +128,9 @@ pub(super) struct Inner {
     cache_evictions: Counter,
     cache_bytes: Gauge,
     cache_entries: Gauge,
+    history_cache_evictions: Counter,
+    history_cache_bytes: Gauge,
+    history_cache_entries: Gauge,
     pub(super) store_seconds: Histograms<OperationLabel>,
     pub(super) store_errors: Family<StoreFailureLabels, Counter>,
     events: Family<OutcomeLabel, Counter>,
@@ -134,6 +142,30 @@ pub(super) struct Inner {
     model_loaded: FloatGauge,
     model_load: FloatGauge,
     model_swaps: Counter,
+    /// The live model's version, once there is one.
+    live: Mutex<Option<String>>,
+    reload_failures: Family<WhatLabel, Counter>,
+}
+
+/// A gauge that isn't exported before it is set: where the thing isn't, 0 would be a lie.
+#[derive(Debug, Clone, Default)]
+struct LateGauge(Arc<OnceLock<i64>>);
+
+impl EncodeMetric for LateGauge {
+    fn encode(&self, encoder: MetricEncoder<'_>) -> fmt::Result {
+        match self.0.get() {
+            Some(&value) => ConstGauge::new(value).encode(encoder),
+            None => Ok(()),
+        }
+    }
+
+    fn metric_type(&self) -> MetricType {
+        MetricType::Gauge
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.get().is_none()
+    }
 }
 
 impl Default for Metrics {
@@ -148,6 +180,7 @@ impl Metrics {
     pub fn new() -> Self {
         let (mut registry, memory) = (Registry::default(), Memory::default());
         registry.register_collector(Box::new(memory.clone()));
+        registry.register_collector(Box::new(Descriptors));
         let r = registry.sub_registry_with_prefix("sesrec");
         let inner = Inner {
             memory,
@@ -155,6 +188,8 @@ impl Metrics {
             in_flight: add(r, "requests_in_flight", "Requests and streams being answered. Look when latency rises: growth without a growing rate means that something downstream is stuck", Family::default()),
             request_seconds: add(r, "request_duration_seconds", "Time from a unary request's arrival to its answer. Alert on its p99; then see sesrec_rank_stage_duration_seconds for where it went", seconds_by()),
             cancelled: add(r, "requests_cancelled", "Requests whose caller went away first. Look when callers report timeouts that this server does not: their deadline is shorter than its latency", Family::default()),
+            connections: add(r, "connections", "Open connections of callers: of the gRPC port, not of the metrics port. Near --max-connections (or process_max_fds less 128), further callers wait until one closes: add replicas, or raise both", Gauge::default()),
+            certificate_end: add(r, "tls_certificate_expiry_timestamp_seconds", "When the certificate of --tls-certificate ends, in Unix time; only where TLS is on. Alert two weeks before: from then on callers refuse it. Renew the file and restart: SIGHUP doesn't read it anew", LateGauge::default()),
             rejected: add(r, "requests_rejected", "Requests refused at once with RESOURCE_EXHAUSTED or UNAVAILABLE, by reason. A steady rate means too few replicas for the load, or for reasons unauthenticated and permission_denied, a caller with the wrong token", Family::default()),
             stage_seconds: add(r, "rank_stage_duration_seconds", "A Rank's time by disjoint stage. High queue: add replicas. High history: see the store. High encode: cache misses. High score: long candidate lists", seconds_by()),
             cold_starts: add(r, "rank_cold_starts", "Ranks of users without any history. A rise means that events are not arriving, or that user ids differ between logs and requests", Counter::default()),
@@ -184,6 +219,9 @@ impl Metrics {
             cache_evictions: add(r, "user_cache_evictions", "Encoded users dropped for room", Counter::default()),
             cache_bytes: add(r, "user_cache_bytes", "Memory of encoded users", Gauge::default()),
             cache_entries: add(r, "user_cache_entries", "Encoded users in memory", Gauge::default()),
+            history_cache_evictions: add(r, "history_cache_evictions", "Copies of histories dropped for room. A steady rate: fewer users than are active have a copy to answer from while the store is away: raise --history-cache-bytes", Counter::default()),
+            history_cache_bytes: add(r, "history_cache_bytes", "Memory of this replica's copies of histories, bounded by --history-cache-bytes", Gauge::default()),
+            history_cache_entries: add(r, "history_cache_entries", "Users with a copy of their history in memory: those whom this replica can still answer while the store is away. Few beside the active users: raise --history-cache-bytes", Gauge::default()),
             store_seconds: add(r, "store_duration_seconds", "Time of history store calls by operation. Look when the history stage or appends are slow", seconds_by()),
             store_errors: add(r, "store_errors", "Failed history store calls by operation and kind. unavailable: the store is down; deadline: it is slow; corrupt, newer_schema: see the log", Family::default()),
             events: add(r, "events_appended", "Events by what became of them. Many too_old: the stream lags behind; many conflict: event ids are not unique; failed: not acknowledged, the sender must repeat them", Family::default()),
@@ -192,9 +230,11 @@ impl Metrics {
             log_dropped: add(r, "log_dropped_lines", "Lines of the log that were dropped, since whoever reads standard error fell behind or stands still: see the log driver", Counter::default()),
             ready: add(r, "ready", "1 while this replica answers that traffic may come (/readyz, gRPC health), else 0. 0 for minutes: /readyz and the log say why", Gauge::default()),
             model: add(r, "model_info", "1 for the live model: its bundle's name and version, architecture and device", Family::default()),
-            model_loaded: add(r, "model_loaded_timestamp_seconds", "When the live model was loaded, in Unix time. time() minus this is its age: alert when retraining should have replaced it", FloatGauge::default()),
+            model_loaded: add(r, "model_loaded_timestamp_seconds", "When the live model was loaded, in Unix time; loading the same version again moves nothing. time() minus this is its age: alert when retraining should have replaced it", FloatGauge::default()),
             model_load: add(r, "model_load_duration_seconds", "How long loading and warming the live model took: what a new replica needs before it is ready", FloatGauge::default()),
-            model_swaps: add(r, "model_swaps", "Models swapped in while running", Counter::default()),
+            model_swaps: add(r, "model_swaps", "Models of another version swapped in while running", Counter::default()),
+            live: Mutex::default(),
+            reload_failures: add(r, "reload_failures", "What SIGHUP could not read anew, by what: the model or the tokens that were there stay. Anything but zero: the log names the file", Family::default()),
             registry: {
                 let build: Family<BuildLabels, Gauge> = add(r, "build_info", "1; the labels say which build this is", Family::default());
                 let target = platform(std::env::consts::ARCH, std::env::consts::OS);
@@ -245,6 +285,9 @@ impl Metrics {
         }
         for outcome in RankLogOutcome::ALL.iter().map(|outcome| outcome.label()) {
             touch(&m.rank_log, &OutcomeLabel { outcome });
+        }
+        for what in Reloaded::ALL.iter().map(|what| what.label()) {
+            touch(&m.reload_failures, &WhatLabel { what });
         }
         for outcome in AppendOutcome::ALL.iter().map(|outcome| outcome.label()) {
             touch(&m.events, &OutcomeLabel { outcome });
@@ -336,17 +379,33 @@ impl Metrics {
         self.0.ready.set(ready.into());
     }
 
-    /// A model went live.
+    /// A model went live. One of the same version begins nothing anew: SIGHUP is for tokens, too, and whoever renews
+    /// those must not silence what watches the model.
     pub fn model_live(&self, labels: &ModelLabels, loaded_at: SystemTime, load_time: Duration) {
-        if self.0.model_loaded.get() > 0.0 {
+        self.0.model.clear();
+        self.0.model.get_or_create(labels).set(1);
+        self.0.model_load.set(load_time.as_secs_f64());
+        let mut live = self.0.live.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = live.replace(labels.version.clone());
+        if before.as_ref() == Some(&labels.version) {
+            return;
+        }
+        if before.is_some() {
             self.0.model_swaps.inc();
         }
         *self.0.drift.lock().unwrap_or_else(PoisonError::into_inner) = ScoreDrift::default();
         self.0.score_drift.set(0.0);
-        self.0.model.clear();
-        self.0.model.get_or_create(labels).set(1);
         self.0.model_loaded.set(loaded_at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64());
-        self.0.model_load.set(load_time.as_secs_f64());
+    }
+
+    /// SIGHUP was heard, and what was to be read anew stays as it was.
+    pub fn reload_failed(&self, what: Reloaded) {
+        self.0.reload_failures.get_or_create(&WhatLabel { what: what.label() }).inc();
+    }
+
+    /// TLS is on, with a certificate that ends then. A process serves one.
+    pub fn certificate_ends(&self, end: jiff::Timestamp) {
+        let _ = self.0.certificate_end.0.set(end.as_second());
     }
 
     /// What waits for the device now.
@@ -402,6 +461,17 @@ impl Metrics {
         self.0.cache_bytes.set(bytes as i64);
         self.0.cache_entries.set(entries as i64);
     }
+
+    /// A copy of a history was dropped for room.
+    pub(crate) fn history_cache_eviction(&self) {
+        self.0.history_cache_evictions.inc();
+    }
+
+    /// What the cache of histories holds now.
+    pub(super) fn history_cache_size(&self, bytes: u64, entries: usize) {
+        self.0.history_cache_bytes.set(bytes as i64);
+        self.0.history_cache_entries.set(entries as i64);
+    }
 }
 
 fn add<M: Metric + Clone>(registry: &mut Registry, name: &str, help: &str, metric: M) -> M {
@@ -434,7 +504,7 @@ mod tests {
         assert!(families.len() > 30, "{families:#?}");
         for family in families {
             let (name, help) = family.split_once(' ').unwrap();
-            assert!(name.starts_with("sesrec_") || name == "process_resident_memory_bytes", "{name}");
+            assert!(name.starts_with("sesrec_") || name.starts_with("process_"), "{name}");
             assert!(!name.ends_with("_total"), "{name}: the encoder adds _total itself");
             assert!(help.len() > 5, "{name} {help}");
         }
@@ -458,7 +528,12 @@ mod tests {
         window(0.5);
         assert_eq!(drift(), 0.0, "there is nothing to compare with");
         window(0.1);
-        assert!(drift() > 0.25, "{}", drift());
+        let moved = drift();
+        assert!(moved > 0.25, "{moved}");
+        metrics.model_live(&labels("a"), UNIX_EPOCH, Duration::ZERO);
+        assert_eq!(drift(), moved, "the same model, loaded again");
+        window(0.1);
+        assert!(drift() > 0.25, "{}: the scores of the model's beginning are forgotten", drift());
         metrics.model_live(&labels("b"), UNIX_EPOCH, Duration::ZERO);
         assert_eq!(drift(), 0.0);
         window(0.1);
@@ -479,5 +554,20 @@ mod tests {
         assert!(!text.contains(r#"version="a""#));
         assert!(text.contains("sesrec_model_loaded_timestamp_seconds 8.0"));
         assert!(text.contains("sesrec_model_swaps_total 1"));
+        // Loaded again, for the sake of tokens.
+        metrics.model_live(&labels("b"), UNIX_EPOCH + Duration::from_secs(9), Duration::from_millis(500));
+        let text = metrics.encode();
+        assert!(text.contains("sesrec_model_loaded_timestamp_seconds 8.0"), "{text}");
+        assert!(text.contains("sesrec_model_swaps_total 1"));
+    }
+
+    #[test]
+    fn without_a_certificate_none_ends() {
+        let metrics = Metrics::new();
+        assert!(!metrics.encode().contains("sesrec_tls_certificate"));
+        metrics.certificate_ends(jiff::Timestamp::from_second(2_000_000_000).unwrap());
+        let text = metrics.encode();
+        assert!(text.contains("# TYPE sesrec_tls_certificate_expiry_timestamp_seconds gauge\n"), "{text}");
+        assert!(text.contains("\nsesrec_tls_certificate_expiry_timestamp_seconds 2000000000\n"), "{text}");
     }
 }

@@ -6,9 +6,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    fmt,
-    fs::{self, File},
-    io,
+    fmt, fs, io,
     path::{Path, PathBuf},
 };
 
@@ -21,6 +19,7 @@ use super::{
 };
 use crate::{
     data::{Dataset, EvaluationNegatives, FileChecksum, NegativesError, Target},
+    files::{format_of, sync, write_json},
     model::tensor_file,
 };
 
@@ -172,11 +171,7 @@ impl Checkpoint {
             }
         };
         let json = file(STATE)?;
-        #[derive(Deserialize)]
-        struct Format {
-            format: u32,
-        }
-        let Format { format } = serde_json::from_slice(&json).map_err(|error| broken(STATE, &error.to_string()))?;
+        let format = format_of(&json).map_err(|error| broken(STATE, &error.to_string()))?;
         // Those of earlier formats have no checksums. None is taken without: damage in it could be anywhere.
         if format != FORMAT {
             let advice = "only the version of sesrec that wrote it can continue there";
@@ -233,13 +228,15 @@ impl Checkpoint {
             save(BEST, best)?;
             names.push(BEST);
         }
-        write_json(&directory.join(STATE), &self.state)?;
+        let path = directory.join(STATE);
+        write_json(&path, &self.state).map_err(at(&path))?;
         let mut sums = BTreeMap::new();
         for name in names {
             let path = directory.join(name);
             sums.insert(name, FileChecksum::of(&path).map_err(at(&path))?);
         }
-        write_json(&directory.join(CHECKSUMS), &sums)?;
+        let path = directory.join(CHECKSUMS);
+        write_json(&path, &sums).map_err(at(&path))?;
         sync(directory).map_err(at(directory))
     }
 
@@ -304,11 +301,6 @@ fn checksums(path: &Path) -> Result<Option<BTreeMap<String, FileChecksum>>, Trai
     }
 }
 
-fn write_json(path: &Path, value: &impl Serialize) -> Result<(), TrainingError> {
-    let json = serde_json::to_vec_pretty(value).map_err(io::Error::from);
-    json.and_then(|json| fs::write(path, json)).and_then(|()| sync(path)).map_err(at(path))
-}
-
 /// Oldest first.
 fn checkpoints(directory: &Path) -> io::Result<Vec<PathBuf>> {
     let entries = match fs::read_dir(directory) {
@@ -319,10 +311,6 @@ fn checkpoints(directory: &Path) -> io::Result<Vec<PathBuf>> {
     paths.retain(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("epoch-")));
     paths.sort();
     Ok(paths)
-}
-
-fn sync(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
 }
 
 fn at(path: &Path) -> impl FnOnce(io::Error) -> TrainingError {

@@ -227,6 +227,7 @@ impl<'a> Loader<'a> {
         if self.plan.extras != Extras::Alignment {
             return (vec![], vec![]);
         }
+        // Of the whole catalogue, also of what occurs in later events only.
         let mut rng = generator(self.recipe.seed, Purpose::AlignmentNegatives, epoch, step);
         let mut rows = |first: u32, end: u32| -> Vec<u32> {
             let count = if first < end { self.recipe.alignment_negatives } else { 0 };

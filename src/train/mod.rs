@@ -16,6 +16,7 @@ mod progress;
 mod randomness;
 mod recipe;
 mod refit;
+mod report;
 mod run;
 mod schedule;
 mod substitution;
@@ -31,6 +32,7 @@ pub use progress::Reporting;
 pub use recipe::{
     NegativeSampling, Optimizer, Order, OwnClicks, Recipe, RecipeError, Schedule, Selection, TrainingTargets,
 };
+pub use report::{LearnedFrom, TrainingReport};
 pub use schedule::{EarlyStop, ReduceOnPlateau, cosine};
 pub use tensorboard::EventWriter;
 pub use trainer::{Trainer, TrainingFiles};

@@ -62,7 +62,7 @@ pub enum Ending {
 pub struct Outcome {
     /// Why it ended.
     pub ending: Ending,
-    /// The best weights; nothing if no epoch was finished.
+    /// The best weights; nothing if the run was interrupted: those so far are in the checkpoint.
     pub best: Option<Best>,
     /// Every finished epoch.
     pub epochs: Vec<EpochReport>,

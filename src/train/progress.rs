@@ -39,7 +39,7 @@ impl Reporting {
     }
 }
 
-/// "bce 0.457 · alignment 2.976"
+/// "bce 0.457 · align 2.976"
 pub(super) fn losses_text<'a>(losses: impl IntoIterator<Item = (&'a str, f64)>) -> String {
     let texts: Vec<String> = losses.into_iter().map(|(name, value)| format!("{name} {value:.3}")).collect();
     texts.join(" · ")

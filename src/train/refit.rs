@@ -1,8 +1,6 @@
 //! Learning in two rounds: one that is validated and says for how many epochs, and one from all that lies before the
 //! test.
 
-use std::collections::HashMap;
-
 use super::{Best, Checkpoint, Ending, Outcome, Trainer, TrainingError, run::restore, trainer::Epochs};
 use crate::{
     data::Dataset,
@@ -13,7 +11,7 @@ impl Trainer<'_> {
     /// [`run`](Self::run), and where the recipe says so a second round, with validation interactions among the targets:
     /// as many epochs as were best in the first, with its learning rates, from the weights that `rebuild` begins with.
     /// Metrics, epochs, the best epoch and [fitted](TrainableModel::fitted) weights of the outcome are the first
-    /// round's, all other weights are the second's.
+    /// round's, all other weights are the second's; interrupted in either round, it has no weights.
     ///
     /// # Errors
     /// See [`TrainingError`]; the last checkpoint stays.
@@ -25,7 +23,7 @@ impl Trainer<'_> {
     ) -> Result<Outcome, TrainingError> {
         let first = self.run(model, from)?;
         let Outcome { ending, best: Some(best), epochs, seconds } = &first else { return Ok(first) };
-        if !self.recipe.refit || matches!(ending, Ending::Interrupted { .. }) {
+        if !self.recipe.refit {
             return Ok(first);
         }
         let dataset = self.dataset.with_validation_learned(true);
@@ -52,7 +50,7 @@ impl Trainer<'_> {
         restore(&*model, &best.tensors, |name| fitted.contains(&name))?;
         let second = again.run_epochs(&*model, from, Epochs::Like(&epochs[..best.epoch]))?;
         Ok(Outcome {
-            best: Some(Best { tensors: second.best.map_or_else(HashMap::new, |best| best.tensors), ..best.clone() }),
+            best: second.best.map(|Best { tensors, .. }| Best { tensors, ..*best }),
             epochs: epochs.clone(),
             seconds: seconds + second.seconds,
             ending: match second.ending {

@@ -215,7 +215,7 @@ impl<'a> Run<'a> {
         }
         self.log_epoch(&report)?;
         self.trainer.reporting.line(&format!(
-            "epoch {epoch:>3}: {}{} · rate {:.0e} · {:.0} samples/s",
+            "epoch {epoch:>3}: {}{} · rate {:.2e} · {:.0} samples/s",
             losses_text(sums.means()),
             validation.map_or_else(String::new, |validation| {
                 let best = if better { " (best)" } else { "" };
@@ -246,7 +246,7 @@ impl<'a> Run<'a> {
             evaluator = evaluator.with_progress("validation");
         }
         let ranks = evaluator.ranks(&*self.model.ranker()?, &self.validation)?;
-        Ok(Metrics::of(ranks.into_iter().map(|user| user.rank)))
+        Ok(Metrics::of_users(&ranks))
     }
 
     fn log_window(&mut self, window: &EpochSums, speed: f64) -> Result<(), TrainingError> {
@@ -285,7 +285,10 @@ impl<'a> Run<'a> {
     }
 
     pub fn outcome(self, ending: Ending) -> Outcome {
-        let best = self.state.best.zip(self.best);
+        let best = match ending {
+            Ending::Interrupted { .. } => None,
+            Ending::Completed | Ending::EarlyStop => self.state.best.zip(self.best),
+        };
         Outcome {
             ending,
             best: best.map(|(BestEpoch { epoch, validation }, tensors)| Best { epoch, validation, tensors }),

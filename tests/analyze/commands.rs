@@ -42,8 +42,8 @@ fn cell(rows: &[Vec<String>], row: &[&str], column: &str) -> String {
 }
 
 fn number(rows: &[Vec<String>], row: &[&str], column: &str) -> f64 {
-    let text = cell(rows, row, column).replace([',', '%'], "");
-    text.trim().parse().unwrap_or_else(|_| panic!("{text:?} in {rows:?}"))
+    let text = cell(rows, row, column);
+    text.parse().unwrap_or_else(|_| panic!("{text:?} in {rows:?}"))
 }
 
 fn assert_figure(out: &Path, name: &str, label: &str) {
@@ -82,15 +82,48 @@ fn searches_have_the_planted_shares() {
     assert_eq!(number(&rows, &["spontaneous"], "number"), searches - passive);
     // What set a passive search off was clicked seconds before. Topics are the finest categories: interests of search
     // alone are dissimilar, and so are shared ones that are new, or that were not clicked for a week.
-    assert!(number(&rows, &["passive"], "dissimilar of known") < 2.0, "{rows:?}");
+    assert!(number(&rows, &["passive"], "dissimilar of known") < 0.02, "{rows:?}");
     let planted_share =
         planted(&[("label", "dissimilar"), ("event", "search")]) / planted(&[("origin", "spontaneous")]);
-    let estimate = number(&rows, &["spontaneous"], "dissimilar of known") / 100.0;
+    let estimate = number(&rows, &["spontaneous"], "dissimilar of known");
     assert!(estimate > 0.8 * planted_share && estimate < 0.7, "{estimate} {planted_share}");
+
+    // With another source among them, written as people write lists; one that no search has is none of them.
+    let two = ("--passive-sources", Path::new("RELATED_SEARCH, TRENDING"));
+    let (out, more) = self::rows("searches", &[("--data", &world().data), two]);
+    let of_sources = ["source RELATED_SEARCH", "source TRENDING"].map(|source| number(&more, &[source], "number"));
+    assert_eq!(number(&more, &["passive"], "number"), of_sources.iter().sum::<f64>());
+    assert!(of_sources[1] > 0.0, "{more:?}");
+    let mistyped = ("--passive-sources", Path::new("RELATED_SEARCH,TRENDIGN"));
+    let output = analyze("searches", &out, &[("--data", &world().data), mistyped]);
+    let message = errors(&output);
+    assert!(!output.status.success() && message.contains("no search has the source \"TRENDIGN\""), "{message}");
+    assert!(message.contains("there are: ") && message.contains("TRENDING"), "{message}");
 
     let output = analyze("searches", &out, &[("--data", &world().data), ("--category", Path::new("colour"))]);
     assert!(!output.status.success());
     assert!(errors(&output).contains("category2 ("), "names what exists: {}", errors(&output));
+}
+
+#[test]
+fn searches_without_a_click_are_told() {
+    let (data, out) = (fresh("unclicked_data"), fresh("unclicked"));
+    for entry in fs::read_dir(&world().data).unwrap() {
+        let path = entry.unwrap().path();
+        fs::copy(&path, data.join(path.file_name().unwrap())).unwrap();
+    }
+    let manifest = data.join("dataset.json");
+    let mut json: serde_json::Value = serde_json::from_slice(&fs::read(&manifest).unwrap()).unwrap();
+    for (counted_as, told) in [("first-shown", true), ("keep", false)] {
+        json["import"]["unclicked_searches"] = 1234.into();
+        json["import"]["unclicked_searches_as"] = counted_as.into();
+        fs::write(&manifest, json.to_string()).unwrap();
+        let output = analyze("searches", &out, &[("--data", &data)]);
+        assert!(output.status.success(), "{}", errors(&output));
+        let note = fs::read_to_string(out.join("searches.md")).unwrap();
+        let sentence = "1,234 searches without a click count by their first shown result.";
+        assert_eq!(note.contains(sentence), told, "{note}");
+    }
 }
 
 #[test]
@@ -122,6 +155,10 @@ fn alignment_shows_in_the_model_that_was_trained_for_it() {
     assert!(output.status.success(), "{}", errors(&output));
     assert_figure(&out, "alignment", "cosine of query and clicked item");
     assert_figure(&out, "alignment", "unaligned");
+    assert!(fs::read_to_string(out.join("alignment.md")).unwrap().contains("whiskers to the last values within 1.5"));
+    let none = [("--model", &*world().bundle), ("--data", &*world().data), ("--max-pairs", Path::new("0"))];
+    let refused = analyze("alignment", &out, &none);
+    assert!(!refused.status.success() && errors(&refused).contains("must be at least 1"), "{}", errors(&refused));
     let mut reader = csv::ReaderBuilder::new().has_headers(false).from_path(out.join("alignment.csv")).unwrap();
     let rows: Vec<Vec<String>> = reader.records().map(|row| row.unwrap().iter().map(str::to_owned).collect()).collect();
     let nearer = |model: &str| number(&rows, &[model, "Q W, E", "clicked"], "clicked nearer");

@@ -1,5 +1,8 @@
 //! A model that records its calls and can be held at a gate, and an engine around it.
 
+#[path = "../support/metric.rs"]
+mod metric;
+
 use std::sync::{Arc, Condvar, Mutex};
 
 use candle_core::Device;
@@ -190,10 +193,7 @@ pub fn expected(factor: f32, job: &RankJob) -> Vec<RankedItem> {
 
 /// The value of a series.
 pub fn metric(metrics: &Metrics, series: &str) -> f64 {
-    let text = metrics.encode();
-    let line = text.lines().find(|line| line.strip_prefix(series).is_some_and(|rest| rest.starts_with(' ')));
-    let line = line.unwrap_or_else(|| panic!("no series {series} in\n{text}"));
-    line.rsplit(' ').next().unwrap().parse().unwrap()
+    metric::value(&metrics.encode(), series)
 }
 
 /// An engine with a fake model.

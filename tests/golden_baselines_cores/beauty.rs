@@ -7,7 +7,7 @@ use sesrec::{
     data::{Dataset, EvaluationNegatives, Existing, Featurizer, Split, UserFeatures, UserRow, kuaisar},
     eval::{Evaluator, Metrics},
     model::{
-        Bundle, ModelConfig, ScoreRequest, Weights,
+        Bundle, ModelConfig, RankerOptions, ScoreRequest, Weights,
         baselines::{Baseline, Fmlp, dot},
         convert::{Sources, convert},
     },
@@ -53,7 +53,7 @@ fn converted_weights_score_as_the_release() {
     let folder = root.join("fmlp_beauty_checkpoint");
     let golden = Fixture::open("fmlp_beauty_checkpoint", &[]).unwrap();
     let bundle = bundle(&folder.join("weights.safetensors"));
-    let model = bundle.ranker(&Device::Cpu).unwrap();
+    let model = bundle.ranker(&Device::Cpu, RankerOptions::default()).unwrap();
     let rows = |name: &str| -> Vec<u32> { golden.rows(name).iter().map(|&row| u32::try_from(row).unwrap()).collect() };
     let (targets, negatives) = (rows("target"), rows("negatives"));
     let histories = rows("input_ids");
@@ -105,7 +105,7 @@ fn the_release_reproduces_its_published_metrics() {
     kuaisar::read(&logs, &kuaisar::ImportOptions::default()).unwrap().write(&data, Existing::Refuse).unwrap();
     let dataset = Dataset::read(&data).unwrap();
     let bundle = bundle(&root.join("fmlp_beauty_checkpoint/weights.safetensors"));
-    let model = bundle.ranker(&Device::Cpu).unwrap();
+    let model = bundle.ranker(&Device::Cpu, RankerOptions::default()).unwrap();
     let negatives = EvaluationNegatives::sampled(99, 1);
     let featurizer = Featurizer::new(Arc::clone(&bundle.catalogue), model.limits());
     let evaluator = Evaluator::new(&dataset, &negatives, featurizer).unwrap();

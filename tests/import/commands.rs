@@ -48,6 +48,16 @@ fn the_commands_tell_what_they_did_and_what_to_do_next() {
     );
 }
 
+#[test]
+fn the_help_says_what_text_has_to_be_like() {
+    let help = String::from_utf8(sesrec(&["import", "kuaisar", "--help"]).stdout).unwrap();
+    assert!(help.contains("caption") && help.contains("segmented"), "{help}");
+    // An editor's line of a table is the terminal's, too.
+    let table =
+        help.lines().skip_while(|line| !line.starts_with("  rec_inter.csv")).take_while(|line| !line.is_empty());
+    assert!(table.map(|line| line.chars().count()).all(|width| width <= 78), "{help}");
+}
+
 /// Whose directory is replaced under a shell sees nothing of it.
 #[test]
 fn the_present_directory_is_not_replaced() {

@@ -132,6 +132,8 @@ fn keeps_clicks_and_groups_sessions() {
     assert_eq!((report.items_acted_upon, report.statistics.items), (5, 6), "nobody touched i5");
     assert!(report.to_string().contains("5 of the 6 items"), "{report}");
     assert_eq!((report.users_without_actions, report.bad_rows, report.disagreeing_search_rows), (1, 0, 0));
+    assert_eq!(report.searches_without_words, 1, "u3's, of []");
+    assert!(report.to_string().contains("1 searches have no word in their keyword"), "{report}");
 }
 
 #[test]
@@ -176,6 +178,20 @@ fn searches_without_a_click_are_kept_or_dropped_as_asked() {
     assert_eq!(dropped.dataset.catalogue.queries.row(""), None);
     assert_eq!(dropped.dataset.statistics.actions_search, 3);
     assert_eq!(searches(&dropped.dataset, "u2"), [search("red shoes", "RELATED", &["i3"])]);
+    assert_eq!(dropped.report.searches_without_words, 0);
+
+    // The data set says which it was.
+    for (unclicked, name, by_first_shown) in [
+        (UnclickedSearches::FirstShown, "first-shown", Some(1)),
+        (UnclickedSearches::Keep, "keep", None),
+        (UnclickedSearches::Drop, "drop", None),
+    ] {
+        let out = dir.path().join(name);
+        with(unclicked).write(&out, Existing::Refuse).unwrap();
+        let manifest: serde_json::Value = serde_json::from_slice(&fs::read(out.join("dataset.json")).unwrap()).unwrap();
+        assert_eq!(manifest["import"]["unclicked_searches_as"], name);
+        assert_eq!(kuaisar::searches_by_first_shown(&out), by_first_shown, "{name}");
+    }
 }
 
 #[test]

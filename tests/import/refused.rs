@@ -1,7 +1,8 @@
 //! What is refused, and how it is named.
 
-use std::fs;
+use std::{fs, io::Write};
 
+use flate2::{Compression, write::GzEncoder};
 use sesrec::data::kuaisar::{self, ImportOptions};
 
 use crate::fixtures::*;
@@ -41,6 +42,63 @@ fn a_bad_row_is_named_by_file_line_and_column() {
         let report = kuaisar::read(dir.path(), &skip).unwrap().report;
         assert_eq!((report.bad_rows, report.bad_row_examples), (1, vec![message]));
     }
+}
+
+/// However lines end, and whatever blank ones stand between them: as an editor counts them.
+#[test]
+fn a_row_is_named_by_the_line_that_it_begins_at() {
+    let skip = ImportOptions { skip_bad_rows: 1, ..ImportOptions::default() };
+    let bad = |text: &str| text.replacen("i3,u1,2,3000,0", "i3,u1,2,3000,yes", 1);
+    let spread = |text: &str| text.replacen("u1,1.5,1000", "u1,\"1\n5\",1000", 1);
+    for (line_break, first, line, after_two) in
+        [("\n", 2, 4, 5), ("\r\n", 2, 4, 5), ("\n\n\n", 4, 10, 13), ("\r\n\r\n", 3, 7, 9)]
+    {
+        let dir = changed(REC, |text| bad(text).replace('\n', line_break));
+        let message = refusal(dir.path(), &ImportOptions::default());
+        assert!(message.contains(&format!("{REC}:{line}: column click")), "{line_break:?}: {message}");
+        // After a row of two lines.
+        let dir = changed(REC, |text| spread(&bad(text)).replace('\n', line_break));
+        let message = refusal(dir.path(), &ImportOptions::default());
+        assert!(message.contains(&format!("{REC}:{after_two}: column click")), "{line_break:?}: {message}");
+        let report = kuaisar::read(dir.path(), &skip).unwrap().report;
+        assert_eq!(report.bad_row_examples, [message]);
+        assert_eq!(report.spread_rows.longest, Some(format!("{REC}:{first}")), "{line_break:?}");
+        // With a quote that nobody closes: to the end of the file, over too many lines, and further than is read.
+        for rows in [3, 2_000, 200_000] {
+            let dir = changed(REC, |text| {
+                let more = (0..rows).map(|n| format!("i2,u2,1.5,{n},1\n")).collect::<String>();
+                (text.replacen("i3,u1,2,3000,0", "\"i3,u1,2,3000,0", 1) + &more).replace('\n', line_break)
+            });
+            let message = refusal(dir.path(), &skip);
+            assert!(message.contains(&format!("{REC}: line {line}: ")), "{line_break:?}, {rows}: {message}");
+        }
+    }
+    let dir = changed(REC, |text| format!("\n\r\n{}", text.replacen("playing_time", "item_id", 1)));
+    let message = refusal(dir.path(), &ImportOptions::default());
+    assert!(message.contains(&format!("{REC}: line 3: has two columns item_id")), "{message}");
+}
+
+#[test]
+fn what_is_no_text_is_told_what_to_do() {
+    let dir = write_logs(&LOGS);
+    let refused = |bytes: &[u8]| {
+        fs::write(dir.path().join(REC), bytes).unwrap();
+        refusal(dir.path(), &ImportOptions::default())
+    };
+    let text = LOGS.iter().find(|(file, _)| *file == REC).unwrap().1;
+    let mut zip = GzEncoder::new(vec![], Compression::fast());
+    zip.write_all(text.as_bytes()).unwrap();
+    let message = refused(&zip.finish().unwrap());
+    assert!(message.ends_with("rec_inter.csv: is gzip: name it rec_inter.csv.gz"), "{message}");
+    let utf16 = || std::iter::once(0xfeff).chain(text.encode_utf16());
+    for bytes in [utf16().flat_map(u16::to_le_bytes).collect::<Vec<u8>>(), utf16().flat_map(u16::to_be_bytes).collect()]
+    {
+        let message = refused(&bytes);
+        assert!(message.ends_with("rec_inter.csv: is UTF-16: save it as UTF-8"), "{message}");
+    }
+    // A terminal would obey it.
+    let message = refused(b"user_id,item\x1b[31m,timestamp,click\n");
+    assert!(message.contains(r"its columns are: user_id, item\u{1b}[31m, timestamp"), "{message}");
 }
 
 #[test]
@@ -90,6 +148,13 @@ fn missing_files_and_columns_are_named() {
     let dir = changed(REC, |text| text.replacen("playing_time", "item_id", 1));
     let message = refusal(dir.path(), &ImportOptions::default());
     assert!(message.contains(&format!("{REC}: line 1: has two columns item_id")), "{message}");
+    let dir = changed(ITEMS, |text| text.replacen("item_type", "caption", 1));
+    let message = refusal(dir.path(), &ImportOptions::default());
+    assert!(message.contains(&format!("{ITEMS}: line 1: has two columns caption")), "{message}");
+    let message = refusal(&dir.path().join("absent"), &ImportOptions::default());
+    assert!(message.ends_with("absent: there is no such directory"), "{message}");
+    let message = refusal(&dir.path().join(ITEMS), &ImportOptions::default());
+    assert!(message.ends_with("item_features.csv: is not a directory"), "{message}");
     let dir = changed(REC, |text| text.replace(",1\n", ",0\n"));
     fs::write(dir.path().join(SRC), LOGS[1].1.lines().next().unwrap()).unwrap();
     assert!(refusal(dir.path(), &ImportOptions::default()).contains("no clicked recommendation and no search"));

@@ -10,7 +10,7 @@ use sesrec::{
     domain::{History, HistorySearch, ItemId, Query, UserId},
     engine::{Engine, EngineOptions, LoadedModel, ModelSlot},
     history::{HistoryOptions, MemoryStore, SystemClock},
-    model::{Bundle, ModelConfig, ScoreRequest},
+    model::{Bundle, ModelConfig, RankerOptions, ScoreRequest},
     nn::sigmoid,
     proto::v1::{self, event::Payload, ranking_service_client::RankingServiceClient, search::QueryForm},
     service::{RankingServer, Server, ServerOptions, ServiceOptions},
@@ -67,7 +67,7 @@ async fn the_same_scores_offline_and_through_a_server() {
         let items: Vec<String> = (0..20).map(|n| format!("e{n}")).collect();
 
         let bundle = Bundle::read(&path).unwrap();
-        let ranker = bundle.ranker(&Device::Cpu).unwrap();
+        let ranker = bundle.ranker(&Device::Cpu, RankerOptions::default()).unwrap();
         let featurizer = Featurizer::new(bundle.catalogue.clone(), ranker.limits());
         for (user, with_history) in [("e2", true), ("stranger", true), ("e3", false)] {
             let history = if with_history { history() } else { History::default() };
@@ -98,7 +98,7 @@ async fn served(
     items: &[String],
 ) -> Vec<v1::RankedItem> {
     let metrics = Metrics::new();
-    let model = LoadedModel::load(bundle, &Device::Cpu).unwrap();
+    let model = LoadedModel::load(bundle, &Device::Cpu, RankerOptions::default()).unwrap();
     let slot = Arc::new(ModelSlot::new(model, metrics.clone()));
     let engine = Engine::start(slot.clone(), EngineOptions::default(), metrics.clone());
     let store = Arc::new(MemoryStore::new(HistoryOptions::default(), Arc::new(SystemClock)));

@@ -5,7 +5,6 @@ use std::{
     net::{Ipv4Addr, SocketAddr, TcpStream},
     path::Path,
     process::{Child, Command, Stdio},
-    time::{Duration, Instant},
 };
 
 use tonic::transport::Channel;
@@ -13,7 +12,8 @@ use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus,
 
 use crate::{
     program::{self, Running},
-    redis_server::{PATIENCE, ports::Port, until},
+    redis_server::{ports::Port, until, until_blocking},
+    support::metric,
 };
 
 /// `sesrec serve` on fixed ports, so that a successor takes its place. Killed when dropped.
@@ -103,9 +103,7 @@ impl Replica {
 
     /// A metric of this process.
     pub fn metric(&self, series: &str) -> f64 {
-        let text = self.http("GET", "/metrics", "");
-        let value = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-        value.unwrap_or_else(|| panic!("no series {series} in\n{text}")).parse().unwrap()
+        metric::value(&self.http("GET", "/metrics", ""), series)
     }
 
     /// Asks the metrics port; the whole answer, headers included.
@@ -169,14 +167,12 @@ impl Nginx {
     }
 
     fn wait(&mut self) {
-        let started = Instant::now();
-        while TcpStream::connect(local(&self.port)).is_err() {
+        until_blocking("nginx listens", || {
             if let Some(status) = self.process.try_wait().unwrap() {
                 panic!("nginx ended with {status}");
             }
-            assert!(started.elapsed() < PATIENCE, "nginx never listened");
-            std::thread::sleep(Duration::from_millis(20));
-        }
+            TcpStream::connect(local(&self.port)).is_ok()
+        });
     }
 }
 

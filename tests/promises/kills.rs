@@ -22,7 +22,7 @@ use crate::{
     amount,
     appender::{Appender, Sent},
     bundle,
-    redis_server::{PATIENCE, RedisServer},
+    redis_server::{PATIENCE, RedisServer, until},
     server::Server,
     toll::{Toll, missing},
 };
@@ -97,16 +97,16 @@ impl Scene {
         let (before, stop) = (self.progress.load(Ordering::Relaxed), CancellationToken::new());
         let known: Vec<usize> = self.appenders.iter().map(|appender| appender.acknowledged.len()).collect();
         let mut running = self.append(&stop);
-        let started = Instant::now();
-        while self.progress.load(Ordering::Relaxed) == before {
+        until("something is acknowledged", async || {
+            let acknowledged = self.progress.load(Ordering::Relaxed) != before;
             // Redis is back, but the server's connections to it are not yet.
-            if running.iter().all(JoinHandle::is_finished) {
-                self.collect(running).await;
+            if !acknowledged && running.iter().all(JoinHandle::is_finished) {
+                self.collect(std::mem::take(&mut running)).await;
                 running = self.append(&stop);
             }
-            assert!(started.elapsed() < PATIENCE, "nothing is acknowledged");
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+            acknowledged
+        })
+        .await;
         tokio::time::sleep(moment).await;
         self.kill(fault);
         self.collect(running).await;

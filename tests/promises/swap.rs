@@ -10,13 +10,16 @@ use candle_core::{DType, Device, Tensor};
 use sesrec::{
     domain::{History, UserId},
     engine::LoadedModel,
-    model::ScoreRequest,
+    model::{RankerOptions, ScoreRequest},
     proto::v1,
+    service::{NewToken, Right},
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     bundle::{self, item},
+    log::Watched,
+    program,
     redis_server::until,
     server::{Client, Server},
 };
@@ -35,7 +38,7 @@ fn question() -> v1::RankRequest {
 
 /// What a bundle answers to the question, by item, without a server.
 fn expected(path: &Path) -> HashMap<String, f32> {
-    let model = LoadedModel::load(path, &Device::Cpu).unwrap();
+    let model = LoadedModel::load(path, &Device::Cpu, RankerOptions::default()).unwrap();
     let recommendations = [3, 1, 4, 1, 5].map(|n| sesrec::domain::ItemId::new(&item(n)).unwrap());
     let history = History::untimed(recommendations.into(), vec![]);
     let features = model.featurizer.features(&UserId::new("u1").unwrap(), &history).features;
@@ -80,7 +83,31 @@ async fn a_hangup_while_the_model_is_loaded_counts_when_it_is() {
         .await;
     server.signal("HUP");
     server.ready().await;
-    server.logged("model swapped", 0).await;
+    server.logged("model unchanged", 0).await;
+}
+
+/// Tokens and bundle, each by itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_could_not_be_read_anew_is_counted() {
+    const MODEL: &str = r#"sesrec_reload_failures_total{what="model"}"#;
+    const TOKENS: &str = r#"sesrec_reload_failures_total{what="tokens"}"#;
+    let directory = tempfile::tempdir().unwrap();
+    let tokens = directory.path().join("tokens.toml");
+    std::fs::write(&tokens, NewToken::generate("feed", [Right::Rank]).unwrap().entry()).unwrap();
+    let arguments = ["--store", "memory", "--tokens", tokens.to_str().unwrap()];
+    let server = Watched::start(program::sesrec(), directory.path(), &arguments);
+    server.ready().await;
+    assert_eq!((server.value(MODEL).await, server.value(TOKENS).await), (0.0, 0.0));
+    std::fs::write(&tokens, "").unwrap();
+    server.signal("HUP");
+    until("the tokens are counted", async || server.value(TOKENS).await == 1.0).await;
+    // Not before the bundle has been read for this signal.
+    server.logs("model unchanged").await;
+    std::fs::remove_file(directory.path().join("bundle/manifest.json")).unwrap();
+    server.signal("HUP");
+    until("the model is counted", async || server.value(MODEL).await == 1.0).await;
+    until("the tokens are counted again", async || server.value(TOKENS).await == 2.0).await;
+    assert_eq!(server.value("sesrec_model_swaps_total").await, 0.0, "the first time the bundle was the same");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use prost::{Message, bytes::Bytes};
 use sesrec::proto::v1::{self, Outcome};
 use tokio::sync::mpsc;
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
@@ -178,6 +179,50 @@ async fn an_abandoned_stream_leaves_nothing_behind() {
     }
     assert_eq!(server.metric(r#"sesrec_requests_rejected_total{reason="streams"}"#), 3.0);
     assert_eq!(server.metric(r#"sesrec_requests_cancelled_total{rpc="AppendEvents"}"#), 3.0);
+}
+
+/// Whether a caller resets its stream or its connection breaks: it has gone away, and was neither answered well nor
+/// badly.
+#[tokio::test]
+async fn whoever_goes_away_in_the_middle_of_a_stream_is_cancelled() {
+    const STREAMS: usize = 20;
+    let server = TestServer::start().await;
+    let event = event("u", "e", 1, recommendation("i1")).encode_to_vec();
+    let message = Bytes::from([&[0][..], &(event.len() as u32).to_be_bytes(), &event].concat());
+    for n in 0..STREAMS {
+        let connection = tokio::net::TcpStream::connect(server.address).await.unwrap();
+        let (mut requests, connection) = h2::client::handshake(connection).await.unwrap();
+        let connection = tokio::spawn(connection);
+        let request = tonic::codegen::http::Request::post("http://x/sesrec.v1.RankingService/AppendEvents");
+        let request = request.header("content-type", "application/grpc").header("te", "trailers").body(()).unwrap();
+        let (answer, mut body) = requests.send_request(request, false).unwrap();
+        body.send_data(message.clone(), false).unwrap();
+        let mut answer = answer.await.unwrap().into_body();
+        answer.data().await.unwrap().expect("an acknowledgement");
+        if n % 2 == 0 {
+            body.send_reset(h2::Reason::CANCEL);
+            // What is on its way gets there before the connection ends.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        connection.abort();
+    }
+    let in_flight = || server.metric(r#"sesrec_requests_in_flight{rpc="AppendEvents"}"#);
+    server.until("all are gone", || async { in_flight() == 0.0 }).await;
+    assert_eq!(server.metric(r#"sesrec_requests_cancelled_total{rpc="AppendEvents"}"#), STREAMS as f64);
+    assert_eq!(server.metric(r#"sesrec_requests_total{rpc="AppendEvents",code="CANCELLED"}"#), STREAMS as f64);
+}
+
+/// However much comes at once: what stands before a message that is too long is stored and acknowledged.
+#[tokio::test]
+async fn a_message_that_is_too_long_takes_none_along() {
+    let server = TestServer::start().await;
+    let ids = ["a", "b", "c", "d", "e"];
+    let mut events: Vec<_> = ids.map(|id| event("u", id, 1, recommendation("i1"))).into();
+    events.push(event("u", "long", 6, search("s", &"x".repeat(300 << 10), &[])));
+    let mut answers = stream(&server, events).await;
+    let refused = answers.pop().unwrap().unwrap_err();
+    assert_eq!(refused.code(), Code::OutOfRange);
+    assert_eq!(outcomes(&answers), ids.map(|id| (id, Outcome::Applied)));
 }
 
 #[tokio::test]

@@ -168,6 +168,8 @@ async fn tokens_wait_for_a_lagging_store_but_not_for_ever() {
     let started = Instant::now();
     let status = client.rank(ahead).await.unwrap_err();
     assert_eq!((status.code(), reason(&status).as_str()), (Code::FailedPrecondition, "HISTORY_TOKEN_AHEAD"));
+    let wanted = HistoryVersion(0xff_ffff_ffff_ffff).to_string();
+    assert_eq!(status.get_details_error_info().unwrap().metadata["wanted"], wanted);
     assert!(started.elapsed() < PATIENCE / 2, "not for as long as the request may take: {:?}", started.elapsed());
 }
 

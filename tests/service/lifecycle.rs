@@ -10,7 +10,7 @@ use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus,
 
 use crate::{
     program::{self, text},
-    support::{Fault, PATIENCE, TestServer, event, rank_request, recommendation},
+    support::{Fault, PATIENCE, TestServer, event, rank_request, recommendation, until},
 };
 
 const SERVICE: &str = "sesrec.v1.RankingService";
@@ -125,11 +125,21 @@ async fn watches_of_health_are_bounded() {
     assert_eq!(health.watch(of(SERVICE)).await.unwrap_err().code(), Code::ResourceExhausted);
     assert!(health.check(of(SERVICE)).await.is_ok(), "it can be asked all the same");
     drop(first);
-    let waiting = Instant::now();
-    while health.watch(of(SERVICE)).await.is_err() {
-        assert!(waiting.elapsed() < PATIENCE, "its place is free again");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    until("its place is free again", async || health.watch(of(SERVICE)).await.is_ok()).await;
+}
+
+/// Those of the gRPC port, also before they have said anything.
+#[tokio::test]
+async fn open_connections_are_counted() {
+    let server = TestServer::start().await;
+    let open = || server.metric("sesrec_connections");
+    assert_eq!(open(), 0.0, "the metrics port has been asked");
+    let mut client = server.client().await;
+    client.rank(rank_request("u", &["i1"])).await.unwrap();
+    let silent = TcpStream::connect(server.address).await.unwrap();
+    until("both are counted", async || open() == 2.0).await;
+    drop((client, silent));
+    until("both are closed", async || open() == 0.0).await;
 }
 
 #[tokio::test]

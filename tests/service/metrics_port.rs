@@ -113,6 +113,7 @@ async fn connections_are_counted_and_the_next_one_waits_its_turn() {
     }
     let mut next = caller(&server, "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await;
     assert!(is_open(&mut next).await, "it waits");
+    assert_eq!(server.metric("sesrec_connections"), 0.0, "none of them is a caller's");
     server.client().await.rank(rank_request("u", &["i1"])).await.expect("the other port has places of its own");
     pass(PATIENCE + 1).await;
     assert!(rest(&mut next).await.starts_with("HTTP/1.1 200"));

@@ -68,6 +68,11 @@ async fn a_stalled_store_leaves_time_for_a_cold_start() {
     let (answer, _) = rank(&mut client, "stranger", Duration::from_secs(2)).await;
     let answer = answer.expect("a cold start");
     assert!(answer.cold_start && answer.stale_history);
+    // GetHistory has none to leave time for.
+    let mut request = Request::new(v1::GetHistoryRequest { user_id: "stranger".into(), ..Default::default() });
+    request.set_timeout(Duration::from_secs(1));
+    let code = client.get_history(request).await.unwrap_err().code();
+    assert!(matches!(code, Code::DeadlineExceeded | Code::Cancelled), "{code:?}");
 }
 
 #[tokio::test]

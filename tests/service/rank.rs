@@ -131,6 +131,11 @@ async fn explains_the_events_that_the_model_sees() {
 
     let plain = rank(&mut client, rank_request("u", &["i1"])).await;
     assert!(plain.explanation.is_none() && plain.items[0].explanation.is_none());
+
+    // Of the history also where there is nothing to rank.
+    let request = v1::RankRequest { explain: true, ..rank_request("u", &["missing"]) };
+    let nothing = client.rank(request).await.unwrap().into_inner();
+    assert_eq!(nothing.explanation, Some(explanation));
 }
 
 #[tokio::test]

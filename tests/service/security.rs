@@ -229,6 +229,9 @@ async fn tls_keeps_strangers_out_and_plain_text_too() {
     assert!(over_tls(&server, &stranger, None).await.is_none(), "the caller doesn't trust the server");
     let plain = Endpoint::from_shared(format!("http://{}", server.address)).unwrap().connect_lazy();
     assert!(!healthy(plain).await, "no answer in plain text");
+    // When rcgen's certificates end: in the year 4096.
+    assert_eq!(server.metric("sesrec_tls_certificate_expiry_timestamp_seconds"), 67_090_118_400.0);
+    assert!(!TestServer::start().await.metrics.encode().contains("sesrec_tls_"), "without TLS none ends");
 }
 
 #[tokio::test]

@@ -35,4 +35,7 @@ async fn the_old_model_is_freed_with_its_last_request() {
         caller.await.unwrap();
     }
     assert_eq!(server.metric("sesrec_model_swaps_total"), 10.0);
+    // The live version again, as after a SIGHUP for the tokens.
+    drop(server.slot.swap(model::loaded("v11").0));
+    assert_eq!(server.metric("sesrec_model_swaps_total"), 10.0);
 }

@@ -1,8 +1,11 @@
 //! A real server on free ports, over a model whose scores can be computed by hand and a store that can be broken.
 #![allow(dead_code, unused_imports, reason = "each test binary uses its part")]
 
+pub mod metric;
 pub mod model;
 pub mod store;
+#[allow(clippy::duplicate_mod, reason = "a part of several helpers, each of which can be there alone")]
+mod wait;
 
 use std::{
     net::SocketAddr,
@@ -27,11 +30,9 @@ use tonic::transport::Channel;
 
 pub use model::ModelControl;
 pub use store::{Fault, FaultyStore};
+pub use wait::{PATIENCE, until};
 
 pub type Client = RankingServiceClient<Channel>;
-
-/// How long anything may take on a machine that is busy with other things.
-pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What a test may change before the server starts.
 #[derive(Default)]
@@ -103,22 +104,14 @@ impl TestServer {
         answer
     }
 
-    /// The value of a metric's line that begins with `series`.
+    /// The value of a series.
     pub fn metric(&self, series: &str) -> f64 {
-        let text = self.metrics.encode();
-        let line = text.lines().find(|line| line.strip_prefix(series).is_some_and(|rest| rest.starts_with(' ')));
-        let line = line.unwrap_or_else(|| panic!("no series {series} in\n{text}"));
-        line.rsplit(' ').next().unwrap().parse().unwrap()
+        metric::value(&self.metrics.encode(), series)
     }
 
-    /// Polls until `condition` holds; the test fails after [`PATIENCE`].
+    /// Waits until `condition` holds; the test fails after [`PATIENCE`].
     pub async fn until<F: Future<Output = bool>>(&self, what: &str, condition: impl Fn() -> F) {
-        let waiting = async {
-            while !condition().await {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        tokio::time::timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("never became {what}"));
+        until(what, async || condition().await).await;
     }
 
     /// Sends the shutdown signal; the server drains.

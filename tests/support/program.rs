@@ -1,14 +1,19 @@
 //! The program under test, as a process.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+#[allow(clippy::duplicate_mod, reason = "a part of several helpers, each of which can be there alone")]
+#[path = "signal.rs"]
+mod signal;
+#[allow(clippy::duplicate_mod, reason = "a part of several helpers, each of which can be there alone")]
+#[path = "wait.rs"]
+mod wait;
+
 use std::{
     ops::{Deref, DerefMut},
     process::{Child, Command, ExitStatus, Output},
-    time::{Duration, Instant},
 };
 
-/// How long a process may take to end, on a machine that is busy with other things.
-const PATIENCE: Duration = Duration::from_secs(60);
+use wait::until;
 
 /// `sesrec` without the variables of whoever runs the tests: each of its flags has one.
 pub fn sesrec() -> Command {
@@ -30,8 +35,7 @@ impl Running {
 
     /// Sends a signal such as "TERM" or "HUP".
     pub fn signal(&self, name: &str) {
-        let status = Command::new("kill").args([format!("-{name}"), self.id().to_string()]).status();
-        assert!(status.expect("kill is there").success());
+        signal::send(name, self.id());
     }
 
     /// SIGKILL; returns when the process is gone.
@@ -43,14 +47,13 @@ impl Running {
 
     /// Waits for its end, which is to come soon. Its input stays open meanwhile: `wait` would close it.
     pub async fn ended(&mut self) -> ExitStatus {
-        let started = Instant::now();
-        loop {
-            if let Some(status) = self.try_wait().unwrap() {
-                return status;
-            }
-            assert!(started.elapsed() < PATIENCE, "it does not end");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        let mut status = None;
+        until("it ends", async || {
+            status = self.try_wait().unwrap();
+            status.is_some()
+        })
+        .await;
+        status.expect("it has ended")
     }
 
     /// Waits for its end; what it has written to its pipes.

@@ -2,6 +2,12 @@
 
 #[path = "ports.rs"]
 pub mod ports;
+#[allow(clippy::duplicate_mod, reason = "a part of several helpers, each of which can be there alone")]
+#[path = "signal.rs"]
+mod signal;
+#[allow(clippy::duplicate_mod, reason = "a part of several helpers, each of which can be there alone")]
+#[path = "wait.rs"]
+mod wait;
 
 use std::{
     fs::File,
@@ -12,9 +18,7 @@ use std::{
 
 use ports::Port;
 use tempfile::TempDir;
-
-/// How long other processes may take for anything, on a machine that is busy with other things.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub use wait::{PATIENCE, until, until_blocking};
 
 /// A server without persistence, killed when dropped.
 pub struct RedisServer {
@@ -97,8 +101,7 @@ impl RedisServer {
     /// Sends a signal such as "STOP" or "CONT".
     #[allow(dead_code, reason = "each test binary uses its part")]
     pub fn signal(&self, name: &str) {
-        let status = Command::new("kill").args([format!("-{name}"), self.process.id().to_string()]).status();
-        assert!(status.expect("kill is there").success());
+        signal::send(name, self.process.id());
     }
 
     /// Becomes a replica, and is in sync.
@@ -284,18 +287,17 @@ impl Guarded {
 
     /// Waits until the Sentinel names another primary, whom it will not replace so soon.
     async fn promoted(&self) -> usize {
-        let (asked, started) = (self.sentinel.port().to_string(), Instant::now());
-        loop {
+        let (asked, mut promoted) = (self.sentinel.port().to_string(), None);
+        until("a replica is promoted", async || {
             let answer = redis_cli(&["-p", &asked, "sentinel", "get-master-addr-by-name", "main"]);
             let named: Option<u16> = answer.lines().nth(1).and_then(|port| port.trim().parse().ok());
             let primary = self.servers.iter().position(|server| Some(server.port()) == named);
-            if let Some(primary) = primary.filter(|&primary| primary != self.primary) {
-                self.sentinel.replace_after(ALIVE);
-                return primary;
-            }
-            assert!(started.elapsed() < PATIENCE, "a replica is promoted");
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+            promoted = primary.filter(|&primary| primary != self.primary);
+            promoted.is_some()
+        })
+        .await;
+        self.sentinel.replace_after(ALIVE);
+        promoted.expect("one was promoted")
     }
 
     /// Waits until the Sentinel knows all replicas, none `s_down` or `disconnected`.
@@ -343,14 +345,10 @@ impl Cluster {
         let create = [&["--cluster", "create"], &addresses.iter().map(String::as_str).collect::<Vec<_>>()[..]].concat();
         let output = redis_cli(&[&create[..], creation, &["--cluster-yes"]].concat());
         assert!(output.contains("All 16384 slots covered"), "{output}");
-        let started = Instant::now();
         let up = |node: &RedisServer| {
             redis_cli(&["-p", &node.port().to_string(), "cluster", "info"]).contains("cluster_state:ok")
         };
-        while !cluster.nodes.iter().all(up) {
-            assert!(started.elapsed() < PATIENCE, "the cluster is up");
-            std::thread::sleep(Duration::from_millis(50));
-        }
+        until_blocking("the cluster is up", || cluster.nodes.iter().all(up));
         cluster
     }
 
@@ -361,15 +359,5 @@ impl Cluster {
     pub fn url(&self) -> String {
         let addresses = self.addresses();
         format!("redis+cluster://{},{}", addresses[0], addresses[1])
-    }
-}
-
-/// Waits for what other processes bring about; panics after [`PATIENCE`].
-#[allow(dead_code, reason = "each test binary uses its part")]
-pub async fn until(what: &str, mut happened: impl AsyncFnMut() -> bool) {
-    let started = Instant::now();
-    while !happened().await {
-        assert!(started.elapsed() < PATIENCE, "{what}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }

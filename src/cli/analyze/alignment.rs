@@ -2,18 +2,20 @@
 
 use std::path::PathBuf;
 
-use super::{Output, Results, names};
+use super::{Output, Results, names, unclicked_searches};
 use crate::{
     analysis::{Alignment, AlignmentOptions, Pairs, alignment_figure, alignment_table},
     data::Dataset,
     model::Bundle,
     nn::DeviceChoice,
+    units::parse_count,
 };
 
 const NOTE: &str = "Cosine similarity of queries and items: as they are embedded (Q, E), and as the alignment loss \
 compares them (Q W, E). Clicked: distinct pairs of a query and an item clicked for it. Strangers: the same items among \
 other queries. Clicked nearer: how many queries lie nearer to the item clicked for them than to their stranger; one half \
-knows nothing. The figure shows clicked pairs as the loss compares them.";
+knows nothing. The figure shows clicked pairs as the loss compares them: quartiles, and whiskers to the last values \
+within 1.5 times the distance of the quartiles.";
 
 /// Options of `sesrec analyze alignment`.
 #[derive(Debug, clap::Args)]
@@ -25,7 +27,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "DATASET")]
     data: PathBuf,
     /// Look at this many distinct pairs at most.
-    #[arg(long, value_name = "N", default_value_t = 200_000)]
+    #[arg(long, value_name = "N", default_value_t = 200_000, value_parser = parse_count)]
     max_pairs: usize,
     /// What the choice of pairs and of strangers follows from.
     #[arg(long, value_name = "SEED", default_value_t = 1)]
@@ -46,5 +48,6 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         models.push(Alignment { name, ..Alignment::of(&Bundle::read(path)?, &dataset, &pairs, &device)? });
     }
     let (table, figure) = (alignment_table(&models), Some(alignment_figure(&models)));
-    args.output.write(&Results { name: "alignment", table, note: NOTE, bins: None, figure })
+    let note = NOTE.to_owned() + &unclicked_searches(&args.data);
+    args.output.write(&Results { name: "alignment", table, note: &note, bins: None, figure })
 }

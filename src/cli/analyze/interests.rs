@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{CategoryFlag, Output, Results};
+use super::{CategoryFlag, Output, Results, unclicked_searches};
 use crate::{
     analysis::{InterestDivergences, WeighedUsers},
     data::Dataset,
@@ -36,10 +36,11 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let categories = args.category.choose(&dataset)?;
     let users = WeighedUsers::open(&bundle, &dataset, &args.device.open()?)?;
     let divergences = InterestDivergences::of(&users, &dataset, categories, args.seed)?;
+    let note = divergences.note(categories) + &unclicked_searches(&args.data);
     args.output.write(&Results {
         name: "interests",
         table: divergences.table(),
-        note: &divergences.note(categories),
+        note: &note,
         bins: Some(divergences.bins()),
         figure: Some(divergences.figure()),
     })

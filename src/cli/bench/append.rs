@@ -15,10 +15,12 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::{
-    super::connect_args::{ConnectArgs, Transport},
+    super::{
+        client::model_info,
+        connect_args::{ConnectArgs, Transport},
+    },
     connect,
     load::latency_histogram,
-    rank::model_info,
     report::Report,
     workload::{ItemSource, Users, Workload},
 };
@@ -73,7 +75,7 @@ pub(super) struct LoadOptions {
 pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     let workload = Workload::new(args.items.read()?, args.users);
     let channels = connect(&args.server, args.load.streams.min(8)).await?;
-    let info = model_info(&channels[0]).await?;
+    let info = model_info(&channels[0], None).await?;
     let mut report = Report::new(Some(&info));
     let load = LoadOptions { duration: args.duration, ..args.load };
     measure(&channels, &workload, &load, "append", &mut report).await?;

@@ -13,7 +13,7 @@ use super::{
     workload::{Users, Workload},
 };
 use crate::{
-    cli::ingest_stream::{StreamSource, split},
+    cli::ingest::stream::{StreamSource, split},
     domain::EventTime,
     model::random,
     proto::v1::Event,

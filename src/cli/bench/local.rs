@@ -13,7 +13,7 @@ use super::{
     workload::{HistoryMode, Users, Workload},
 };
 use crate::{
-    cli::{connect_args::ConnectArgs, redis_args::RedisArgs, signals::StopSignals},
+    cli::{client::model_info, connect_args::ConnectArgs, redis_args::RedisArgs, signals::StopSignals},
     engine::{Engine, EngineOptions, LoadedModel, ModelSlot},
     history::{self, HistoryOptions, StoreUrl},
     model::random,
@@ -33,7 +33,7 @@ pub struct Args {
     #[arg(long, default_value_t = 100_000, value_parser = parse_count, value_name = "N")]
     items: usize,
     /// Candidates per request; several values make several runs.
-    #[arg(long, default_values_t = [100, 1000], value_delimiter = ',', value_name = "N")]
+    #[arg(long, default_value = "100,1000", value_delimiter = ',', value_name = "N,…")]
     candidates: Vec<usize>,
     /// How long each run measures.
     #[arg(long, default_value = "10s", value_parser = parse_duration, value_name = "DURATION")]
@@ -82,7 +82,7 @@ async fn measured(args: Args) -> anyhow::Result<()> {
         let (bundle, options) = (bundle.clone(), args.engine.ranker());
         tokio::task::spawn_blocking(move || {
             random::bundle(items)?.write(&bundle).context("writing the bundle")?;
-            LoadedModel::load_with(&bundle, &device, options).context("loading the bundle")
+            LoadedModel::load(&bundle, &device, options).context("loading the bundle")
         })
         .await??
     };
@@ -106,7 +106,7 @@ async fn measured(args: Args) -> anyhow::Result<()> {
 
     let workload = Workload::new((0..items).map(random::item_id).collect(), args.users);
     let channels = connect(&server, CONNECTIONS).await?;
-    let mut report = Report::new(Some(&rank::model_info(&channels[0]).await?));
+    let mut report = Report::new(Some(&model_info(&channels[0], None).await?));
     append::fill(&channels[0], &workload).await?;
     for history in [HistoryMode::Inline, HistoryMode::Stored] {
         for &candidates in &args.candidates {

@@ -11,14 +11,17 @@ use anyhow::{Context, ensure};
 use tonic::{Code, Request};
 
 use super::{
-    super::connect_args::{ConnectArgs, Transport},
+    super::{
+        client::model_info,
+        connect_args::{ConnectArgs, Transport},
+    },
     append, connect,
     load::{Answer, Load, Measured, find_max, open_loop},
     report::Report,
     workload::{HistoryMode, ItemSource, Users, Workload},
 };
 use crate::{
-    proto::v1::{GetModelInfoRequest, GetModelInfoResponse, RankRequest, ranking_service_client::RankingServiceClient},
+    proto::v1::{RankRequest, ranking_service_client::RankingServiceClient},
     units::{parse_count, parse_duration},
 };
 
@@ -51,10 +54,10 @@ pub struct Args {
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct LoadOptions {
     /// Candidates per request; several values make several runs.
-    #[arg(long, default_values_t = [100, 1000], value_delimiter = ',', value_name = "N")]
+    #[arg(long, default_value = "100,1000", value_delimiter = ',', value_name = "N,…")]
     pub(super) candidates: Vec<usize>,
     /// Requests per second; several values make several runs.
-    #[arg(long, default_values_t = [50.0], value_delimiter = ',', value_name = "R", conflicts_with = "find_max")]
+    #[arg(long, default_value = "50", value_delimiter = ',', value_name = "R,…", conflicts_with = "find_max")]
     pub(super) rate: Vec<f64>,
     /// Callers that share the rate and send independently of each other, each at even distances.
     #[arg(long, default_value_t = CALLERS, value_name = "N")]
@@ -108,10 +111,10 @@ impl LoadOptions {
 pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     let workload = Workload::new(args.items.read()?, args.users);
     let mut channels = connect(&args.server, args.load.connections).await?;
-    let info = model_info(&channels[0]).await?;
+    let info = model_info(&channels[0], None).await?;
     for server in args.replica {
         let replica = connect(&ConnectArgs { server, ..args.server.clone() }, args.load.connections).await?;
-        let version = model_info(&replica[0]).await?.version;
+        let version = model_info(&replica[0], None).await?.version;
         ensure!(version == info.version, "--replica: serves version {version}, the first server {}", info.version);
         channels.extend(replica);
     }
@@ -121,12 +124,6 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     }
     measure(&channels, &workload, args.history, &args.load, &mut report).await?;
     report.finish(args.json.as_deref())
-}
-
-/// What the server runs.
-pub(super) async fn model_info(channel: &Transport) -> anyhow::Result<GetModelInfoResponse> {
-    let info = RankingServiceClient::new(channel.clone()).get_model_info(GetModelInfoRequest {}).await;
-    Ok(info.context("GetModelInfo")?.into_inner())
 }
 
 /// Runs every combination of candidates and rates; returns the last run that was sustained.

@@ -22,7 +22,10 @@ use super::{
     workload::{HistoryMode, Users, Workload},
 };
 use crate::{
-    cli::connect_args::{ConnectArgs, Transport},
+    cli::{
+        client::model_info,
+        connect_args::{ConnectArgs, Transport},
+    },
     model::random,
     units::{parse_count, parse_duration},
 };
@@ -36,7 +39,7 @@ const PLANNED: f64 = 0.7;
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// How many replicas; several values make several runs.
-    #[arg(long, default_values_t = [1, 2, 4], value_delimiter = ',', value_name = "N")]
+    #[arg(long, default_value = "1,2,4", value_delimiter = ',', value_name = "N,…")]
     replicas: Vec<usize>,
     /// The Redis that they share; nothing else should use it meanwhile.
     #[arg(long, default_value = "redis://localhost:6379", value_name = "URL")]
@@ -98,7 +101,7 @@ async fn measured(args: Args) -> anyhow::Result<()> {
         let channels = channels(&replicas).await?;
         let report = match &mut report {
             Some(report) => report,
-            None => report.insert(Report::new(Some(&rank::model_info(&channels[0]).await?))),
+            None => report.insert(Report::new(Some(&model_info(&channels[0], None).await?))),
         };
         append::fill(&channels[0], &workloads.0).await?;
         let costs = measure(&args, &replicas, &channels, (&workloads.0, &workloads.1), &mut redis, report).await?;

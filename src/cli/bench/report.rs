@@ -7,7 +7,7 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use super::load::Measured;
-use crate::{proto::v1::GetModelInfoResponse, secrets::without_passwords};
+use crate::{cli::shell::quoted, proto::v1::GetModelInfoResponse, secrets::without_passwords};
 
 /// All runs of one command.
 #[derive(Debug, Default, Serialize)]
@@ -177,7 +177,8 @@ impl Report {
     }
 }
 
-/// This process's command line without what must not be in a report: tokens, and passwords in URLs.
+/// This process's command line as a shell reads it, without what must not be in a report: tokens, and passwords in
+/// URLs.
 fn command_line(words: impl Iterator<Item = String>) -> String {
     let mut line = "sesrec".to_owned();
     let mut secret = false;
@@ -188,7 +189,7 @@ fn command_line(words: impl Iterator<Item = String>) -> String {
             _ => without_passwords(&word),
         };
         secret = word == "--token";
-        line = line + " " + &said;
+        line = line + " " + &quoted(&said);
     }
     line
 }
@@ -267,10 +268,17 @@ mod tests {
         let line = |words: &[&str]| command_line(words.iter().map(|word| (*word).to_owned()));
         let server = ["bench", "rank", "--server", "https://host:1", "--rate", "5"];
         assert_eq!(line(&server), "sesrec bench rank --server https://host:1 --rate 5");
-        assert_eq!(line(&["bench", "--token", "pass", "rank"]), "sesrec bench --token *** rank");
-        assert_eq!(line(&["bench", "--token=pass"]), "sesrec bench --token=***");
+        assert_eq!(line(&["bench", "--token", "pass", "rank"]), "sesrec bench --token '***' rank");
+        assert_eq!(line(&["bench", "--token=pass"]), "sesrec bench '--token=***'");
         assert_eq!(line(&["bench", "--token", "@file", "--token=@file"]), "sesrec bench --token @file --token=@file");
         let redis = ["--redis=redis://user:p@ss@host:6379/1", "--redis", "redis://:pass@host"];
-        assert_eq!(line(&redis), "sesrec --redis=redis://***@host:6379/1 --redis redis://***@host");
+        assert_eq!(line(&redis), "sesrec '--redis=redis://***@host:6379/1' --redis 'redis://***@host'");
+    }
+
+    #[test]
+    fn a_command_can_be_pasted() {
+        let words = ["bench", "rank", "--items", "my items", "--json", "it's.json"];
+        let line = command_line(words.iter().map(|word| (*word).to_owned()));
+        assert_eq!(line, r"sesrec bench rank --items 'my items' --json 'it'\''s.json'");
     }
 }

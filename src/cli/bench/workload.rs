@@ -7,7 +7,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::{
-    data::Dataset,
+    data::{Dataset, without_mark},
     proto::v1::{History, RankRequest, Recommendation, Search, search::QueryForm},
     units::parse_count,
 };
@@ -29,7 +29,7 @@ impl ItemSource {
         let items: Vec<String> = match (&self.items, &self.data) {
             (Some(path), _) => {
                 let text = fs::read_to_string(path).with_context(|| format!("--items {}", path.display()))?;
-                text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect()
+                without_mark(&text).lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect()
             }
             (_, Some(dir)) => {
                 let data = Dataset::read(dir).with_context(|| format!("--data {}", dir.display()))?;

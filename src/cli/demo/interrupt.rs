@@ -3,7 +3,7 @@
 
 use tokio::sync::watch;
 
-use crate::cli::signals::StopSignals;
+use crate::cli::signals::on_stop;
 
 /// Whether Ctrl-C was pressed, or SIGTERM came. The second one ends the process at once.
 #[derive(Clone)]
@@ -13,12 +13,8 @@ impl Interrupt {
     /// Listens from now on.
     pub(super) fn listen() -> Self {
         let (pressed, receiver) = watch::channel(false);
-        let mut stop = StopSignals::listen();
-        tokio::spawn(async move {
-            stop.next().await;
+        on_stop(move |_| {
             pressed.send_replace(true);
-            stop.next().await;
-            std::process::exit(EXIT_CODE);
         });
         Self(receiver)
     }
@@ -36,6 +32,3 @@ impl Interrupt {
         *self.0.borrow()
     }
 }
-
-/// What shells expect of a program that ends by Ctrl-C.
-pub(super) const EXIT_CODE: i32 = 130;

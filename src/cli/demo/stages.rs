@@ -5,11 +5,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use clap::Parser;
 
-use super::{
-    interrupt::{self, Interrupt},
-    program,
-};
-use crate::cli::{Cli, Command, command};
+use super::{interrupt::Interrupt, program};
+use crate::cli::{Cli, Command, command, signals::INTERRUPTED};
 
 /// In the demo's directory: the flags that everything there follows from.
 const FLAGS_FILE: &str = "flags.txt";
@@ -121,7 +118,7 @@ impl Stages {
             done = Box::pin(command::run(cli)) => done,
             () = self.interrupt.pressed(), if !ends_itself => {
                 eprintln!("stopped; the same command goes on from here");
-                std::process::exit(interrupt::EXIT_CODE);
+                std::process::exit(INTERRUPTED);
             }
         };
         if self.interrupt.is_pressed() {

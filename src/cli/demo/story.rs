@@ -145,25 +145,13 @@ fn print_moves(data: &Dataset, cast: &Cast, before: &RankResponse, after: &RankR
     let old: HashMap<&str, (usize, f32)> =
         before.items.iter().enumerate().map(|(place, item)| (&*item.item_id, (place + 1, item.score))).collect();
     let topics = data.catalogue.items.attribute(TOPIC).map(|attribute| &attribute.values);
-    println!("  place  was  item      topic   score    change");
-    for (place, item) in after.items.iter().enumerate() {
-        let (was, score) = old[&*item.item_id];
+    let moves = after.items.iter().zip(1..).map(|(item, place)| {
+        let (was, before) = old[&*item.item_id];
         let row = data.catalogue.items.row(&item.item_id);
         let topic = topics.zip(row).map_or(0, |(topics, row)| topics[row as usize]);
-        let new = if topic == cast.new_topic { "new" } else { "   " };
-        let arrow = match (place + 1).cmp(&was) {
-            std::cmp::Ordering::Less => "▲",
-            std::cmp::Ordering::Equal => " ",
-            std::cmp::Ordering::Greater => "▼",
-        };
-        println!(
-            "  {:>4} {arrow} {was:>3}   {:<8} {topic:>5} {new}   {:.4}  {:+.4}",
-            place + 1,
-            item.item_id,
-            item.score,
-            item.score - score,
-        );
-    }
+        Move { item: &item.item_id, topic, is_new: topic == cast.new_topic, place, was, score: item.score, before }
+    });
+    print!("{}", moves_table(&moves.collect::<Vec<_>>()));
     let mean = |answer: &RankResponse| {
         let is_new = |id: &str| {
             let row = data.catalogue.items.row(id);
@@ -184,6 +172,36 @@ fn print_moves(data: &Dataset, cast: &Cast, before: &RankResponse, after: &RankR
     println!(
         "  items of the searched topic, on average: place {place_before:.1} → {place_after:.1}, score {score_before:.3} → {score_after:.3}"
     );
+}
+
+/// What has become of a candidate.
+struct Move<'a> {
+    item: &'a str,
+    topic: u32,
+    /// Whether the topic is the one that was searched.
+    is_new: bool,
+    place: usize,
+    was: usize,
+    score: f32,
+    before: f32,
+}
+
+/// A line each, with room for the longest id.
+fn moves_table(moves: &[Move<'_>]) -> String {
+    let width = moves.iter().map(|one| one.item.chars().count()).max().unwrap_or(0).max(8);
+    let mut table = format!("  place  was   {:<width$} topic       {:<6}  change\n", "item", "score");
+    for Move { item, topic, is_new, place, was, score, before } in moves {
+        let new = if *is_new { "new" } else { "   " };
+        let arrow = match place.cmp(was) {
+            std::cmp::Ordering::Less => "▲",
+            std::cmp::Ordering::Equal => " ",
+            std::cmp::Ordering::Greater => "▼",
+        };
+        let change = score - before;
+        table +=
+            &format!("  {place:>4} {arrow} {was:>3}   {item:<width$} {topic:>5} {new}   {score:.4}  {change:+.4}\n");
+    }
+    table
 }
 
 /// The events that weigh most on each side, and whether they count as similar or dissimilar interests.
@@ -243,5 +261,24 @@ fn print_timings(answer: &RankResponse) {
             timings.score_us,
             timings.other_us
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_line_up_however_long_ids_are() {
+        let moved = |item, is_new, place, was| Move { item, topic: 7, is_new, place, was, score: 0.5, before: 0.25 };
+        let table = moves_table(&[moved("i1", true, 1, 12), moved("an item with a long name", false, 2, 2)]);
+        // Of letters, not of bytes: arrows have several.
+        let column = |line: &str, text: &str| line.split_once(text).map(|(before, _)| before.chars().count());
+        let lines: Vec<&str> = table.lines().collect();
+        assert_eq!(column(lines[0], "score"), column(lines[1], "0.5000"), "{table}");
+        assert_eq!(column(lines[1], "0.5000"), column(lines[2], "0.5000"), "{table}");
+        assert_eq!(column(lines[0], "item"), column(lines[2], "an item"), "{table}");
+        assert_eq!(column(lines[0], "change"), column(lines[1], "+0.2500"), "{table}");
+        assert!(lines[1].contains("▲") && !lines[2].contains("▲"), "{table}");
     }
 }

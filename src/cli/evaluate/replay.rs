@@ -12,9 +12,9 @@ use indicatif::ProgressBar;
 use tonic::Code;
 
 use crate::{
-    cli::client::{Client, ServerArgs, describe, retry_delay},
+    cli::client::{Client, ServerArgs, describe, retry_delay, violations},
     data::{Dataset, EvaluationNegatives, RowSearch, Target},
-    eval::{Rank, UserRank, candidates},
+    eval::{EvaluationError, Rank, UserRank, candidates},
     proto::{
         timestamp_of_millis,
         v1::{self, Outcome, event::Payload, search::QueryForm},
@@ -37,19 +37,10 @@ pub(super) struct Replay<'a> {
     pub progress: ProgressBar,
 }
 
-/// The live model of a server.
-pub(super) async fn model_info(server: &ServerArgs, client: &mut Client) -> anyhow::Result<v1::GetModelInfoResponse> {
-    let answer = client.get_model_info(server.request(v1::GetModelInfoRequest {})).await;
-    Ok(answer.map_err(|status| describe(&status))?.into_inner())
-}
-
 impl Replay<'_> {
     /// The rank of every target's item, in the targets' order.
     pub async fn ranks(&self, client: &Client, targets: &[Target]) -> anyhow::Result<Vec<UserRank>> {
-        ensure!(
-            !targets.is_empty(),
-            "there is no user to evaluate: the split needs users with at least three interactions"
-        );
+        ensure!(!targets.is_empty(), EvaluationError::NoTargets);
         self.progress.set_length(targets.len() as u64);
         let ranks = stream::iter(targets)
             .map(|&target| async move {
@@ -140,11 +131,7 @@ impl Replay<'_> {
                 "event {id} is stored with another content: the server has replayed another data set; start it with an \
                  empty store (--store memory)"
             ),
-            _ => {
-                let violations = answer.field_violations.iter();
-                let reasons: Vec<_> = violations.map(|v| format!("{} {}", v.field, v.description)).collect();
-                bail!("event {id} of {} is INVALID: {}", time(event), reasons.join("; "))
-            }
+            _ => bail!("event {id} of {} is INVALID: {}", time(event), violations(answer)),
         }
     }
 

@@ -22,10 +22,10 @@ const ABOUT: &str = "A grid file, as TOML. A setting has a value or a list of va
   model = \"sesrec\"                        # which model; also a list
   threshold = [\"mean\", \"median\", 0.125]   # any setting of config.json
   loss_weights.align = 0.1
-  mlp = [[200, 80, 1], [100, 1]]          # a setting that is a list itself: a list of lists
+  mlp = [[200, 80, 1], [100, 1]]          # itself a list: a list of lists
 
   [recipe]
-  learning_rate = [1e-3, 3e-4]            # any setting of the recipe, as metrics.json shows it
+  learning_rate = [1e-3, 3e-4]            # any one of metrics.json's recipe
 
 Sizes, and the recipe where the file says nothing, come from the flags. What the files in OUT are: sesrec experiment --help.";
 

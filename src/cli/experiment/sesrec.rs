@@ -35,7 +35,7 @@ pub struct RecipeArgs {
     #[command(flatten)]
     study: StudyFlags,
     /// Train these rows only, by their names in the table: --rows best,"fewer negatives".
-    #[arg(long, value_delimiter = ',', value_name = "ROWS")]
+    #[arg(long, value_delimiter = ',', value_name = "ROW,…")]
     rows: Vec<String>,
 }
 
@@ -46,10 +46,10 @@ pub struct WeightsArgs {
     #[command(flatten)]
     study: StudyFlags,
     /// Weights α of the query-item alignment, with β at the recipe's value (0.001).
-    #[arg(long, value_delimiter = ',', default_values_t = [0.001, 0.01, 0.1, 0.5, 1.0], value_name = "WEIGHTS")]
+    #[arg(long, value_delimiter = ',', default_value = "0.001,0.01,0.1,0.5,1", value_name = "WEIGHT,…")]
     alphas: Vec<f64>,
     /// Weights β of the contrast of interests, with α at the recipe's value (0.1; best 0.05).
-    #[arg(long, value_delimiter = ',', default_values_t = [0.0001, 0.001, 0.01, 0.1, 1.0], value_name = "WEIGHTS")]
+    #[arg(long, value_delimiter = ',', default_value = "0.0001,0.001,0.01,0.1,1", value_name = "WEIGHT,…")]
     betas: Vec<f64>,
 }
 
@@ -108,7 +108,12 @@ pub(super) fn weights(args: &WeightsArgs, stop: Arc<AtomicBool>) -> anyhow::Resu
     let session = Session::open(&args.study)?;
     let variants = session.variants(None, |base| Ok(studies::weights(base, &args.alphas, &args.betas)?))?;
     session.run("weights", &variants, None, stop, |rows, protocol| {
-        let mut report = selecting(report("Fig. 5: loss weights α and β", rows, protocol));
+        let mut report = report("Fig. 5: loss weights α and β", rows, protocol);
+        // Each in turn: a row of one weight says nothing of the other.
+        let varies = |row: &Row, setting: &str| row.settings.iter().any(|(name, _)| name == setting);
+        let of_weight = |setting| selection(&report, |row| varies(row, setting));
+        let selected: Vec<String> = [studies::ALIGN, studies::CONTRAST].into_iter().filter_map(of_weight).collect();
+        report.notes.extend(selects(&selected));
         let figures = [
             ("weights_alpha", studies::ALIGN, "weight α of the query-item alignment"),
             ("weights_beta", studies::CONTRAST, "weight β of the contrast of interests"),
@@ -131,11 +136,21 @@ pub(super) fn report(title: &str, rows: Vec<Row>, protocol: Vec<String>) -> Repo
 
 /// Says which row validation selects.
 pub(super) fn selecting(mut report: Report) -> Report {
-    let selected = Metrics::NAMES.iter().enumerate().filter(|(_, name)| matches!(**name, "NDCG@10" | "MRR"));
-    let selected: Vec<String> =
-        selected.filter_map(|(metric, name)| Some(format!("{} (by {name})", report.selected(metric)?.name))).collect();
-    if !selected.is_empty() {
-        report.notes.push(format!("Validation selects {}.", selected.join(", ")));
-    }
+    let selected = selection(&report, |_| true);
+    report.notes.extend(selects(selected.as_slice()));
     report
+}
+
+/// "a by NDCG@10, b by MRR": what validation selects among some rows; nothing if none of them was validated.
+fn selection(report: &Report, among: impl Fn(&Row) -> bool) -> Option<String> {
+    let by = |name: &str| {
+        let metric = Metrics::NAMES.iter().position(|&other| other == name)?;
+        Some(report.selected(metric, &among)?.name.as_str())
+    };
+    let (ndcg, mrr) = (by("NDCG@10")?, by("MRR")?);
+    Some(if ndcg == mrr { format!("{ndcg} by NDCG@10 and MRR") } else { format!("{ndcg} by NDCG@10, {mrr} by MRR") })
+}
+
+fn selects(selected: &[String]) -> Option<String> {
+    (!selected.is_empty()).then(|| format!("Validation selects {}.", selected.join("; ")))
 }

@@ -103,9 +103,14 @@ impl<'a> Session<'a> {
         };
         let plan = Plan { variants, seeds };
         let finished = runner.run(plan)?;
+        // A table of nothing would take the place of one that an earlier study has finished.
+        if finished.runs.iter().all(Vec::is_empty) {
+            return self.tell(plan, &finished);
+        }
         let pairs = variants.iter().zip(&finished.runs);
         let rows: Vec<Row> = pairs.filter_map(|(variant, runs)| Row::of_runs(variant, runs)).collect();
-        let mut lines = protocol(&self.dataset, &self.flags.negatives.description(), plan, &finished);
+        let negatives = self.flags.negatives.description();
+        let mut lines = protocol(&self.dataset, (&self.negatives, &negatives), plan, &finished);
         if !self.flags.set.is_empty() {
             let set: Vec<String> = self.flags.set.iter().map(|set| format!("{} = {}", set.name, set.value)).collect();
             lines.push(format!("set, for models that have it: {}", set.join(", ")));
@@ -136,7 +141,11 @@ impl<'a> Session<'a> {
         println!("{all} runs: {trained} trained, {kept} were there");
         if *interrupted {
             let left = all - trained - kept - failures.len();
-            bail!("stopped with {left} runs to go; the tables have what is finished, the same command goes on");
+            let tables = match trained + kept {
+                0 => "no run is finished and no table written",
+                _ => "the tables have what is finished",
+            };
+            bail!("stopped with {left} runs to go; {tables}, the same command goes on");
         }
         if !failures.is_empty() {
             bail!("{} of {all} runs failed:\n  {}", failures.len(), failures.join("\n  "));

@@ -18,7 +18,7 @@ pub struct StudyFlags {
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
     /// Seeds; every row is trained with each of them. [default: 1,2,3]
-    #[arg(long, value_delimiter = ',', value_name = "SEEDS")]
+    #[arg(long, value_delimiter = ',', value_name = "SEED,…")]
     pub seeds: Vec<u64>,
     /// Where to compute: auto, cpu or cuda:N.
     #[arg(long, default_value_t)]

@@ -132,7 +132,8 @@ pub(super) fn read_items(
     let log = Log::open(dir, "item_features.csv", progress)?;
     let id_column = log.column("item_id")?;
     // Not every log has captions.
-    let caption_column = log.columns().iter().position(|column| column == "caption");
+    let has_captions = log.columns().iter().any(|column| column == "caption");
+    let caption_column = has_captions.then(|| log.column("caption")).transpose()?;
     let mut captions = Captions::default();
     let mut attributes = vec![];
     let further = further.iter().map(|further| (further.attribute.as_str(), further.column.as_str()));

@@ -6,6 +6,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use serde::{Deserialize, Serialize};
+
 use super::{
     Report,
     attributes::{ItemColumn, ItemFeatures, UserFeatures, read_items, read_users},
@@ -19,7 +21,8 @@ use crate::data::{
 };
 
 /// What a search that led to no click counts as.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
 pub enum UnclickedSearches {
     /// As a search whose first shown, most relevant result was clicked: so it is in the SESRec release's data, whose
     /// figures this reproduces. The service gives such a search no click: a model that you serve on live events learns
@@ -93,6 +96,7 @@ pub fn read(dir: &Path, options: &ImportOptions) -> Result<Imported, DatasetErro
         search_rows: searches.rows,
         unclicked_results: searches.unclicked,
         disagreeing_search_rows: searches.disagreeing,
+        unclicked_searches_as: options.unclicked_searches,
         users_without_actions: user_features.other_users,
         bad_rows: bad.count,
         bad_row_examples: bad.examples,
@@ -164,6 +168,12 @@ impl Kept {
         Self { found, order, click_ends, clicks }
     }
 
+    /// How many of them ask a query.
+    fn asking(&self, query: u32) -> u64 {
+        let asks = |&&number: &&u32| self.found.searches[number as usize].query == query;
+        self.order.iter().filter(asks).count() as u64
+    }
+
     fn clicks(&self, number: u32) -> &[u32] {
         let number = number as usize;
         let start = if number == 0 { 0 } else { self.click_ends[number - 1] as usize };
@@ -194,6 +204,8 @@ impl Assembly {
         report.repeated_clicks = drop_repeated(clicks);
         let mut marks = Marks::of(&self.names, clicks, &kept);
         report.searches_without_source = kept.order.len() as u64 - marks.source_counts.iter().sum::<u64>();
+        // Queries are known by their words, joined.
+        report.searches_without_words = self.names.queries.get("").map_or(0, |wordless| kept.asking(wordless));
         report.items_acted_upon = count(&marks.items);
         // The others can be ranked, too: every item with features is in the catalogue.
         marks.items[..self.items_with_features].fill(true);

@@ -1,7 +1,7 @@
 //! One CSV file, streamed row by row; whatever is wrong with a row is told by file, line and column.
 
 use std::{
-    cell::Cell,
+    cell::RefCell,
     fs::File,
     io::{self, Read},
     path::{Path, PathBuf},
@@ -14,7 +14,7 @@ use flate2::read::MultiGzDecoder;
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 
 use crate::{
-    data::{DatasetError, Progress},
+    data::{DatasetError, NoText, Progress},
     domain::MAX_ID_BYTES,
 };
 
@@ -27,7 +27,7 @@ const MAX_ROW_BYTES: usize = 64 << 10;
 const MAX_ROW_LINES: usize = 100;
 /// What is read for one row at most before it is given up: what bounds the memory that such a row takes. More than the
 /// above by far, because the reader fills its buffer in large steps.
-const MAX_BYTES_READ_FOR_ROW: u64 = 1 << 20;
+const MAX_BYTES_READ_FOR_ROW: usize = 1 << 20;
 
 /// What is wrong with a row.
 pub(in crate::data) struct Fault {
@@ -92,9 +92,51 @@ pub(in crate::data) struct Log {
     path: PathBuf,
     reader: csv::Reader<RowLimit>,
     header: Vec<String>,
-    /// Bytes that were read since the last complete row.
-    read_for_row: Rc<Cell<u64>>,
+    header_line: u64,
+    row: Rc<RefCell<RowBytes>>,
     bar: ProgressBar,
+}
+
+/// What was read of the input since the present row began. The reader is before the `\n` of the `\r\n` that ended the
+/// row before, and before blank lines: which line a row begins at shows only in the bytes themselves.
+#[derive(Default)]
+struct RowBytes {
+    bytes: Vec<u8>,
+    /// Where in the input they begin.
+    offset: u64,
+    /// Where the present row begins, or the line breaks before it do.
+    row: u64,
+}
+
+impl RowBytes {
+    /// A row begins here, or after line breaks: the ones before it are used up.
+    fn begin(&mut self, row: u64) {
+        self.row = row;
+    }
+
+    /// Adds what was read, and drops what belongs to earlier rows.
+    fn extend(&mut self, bytes: &[u8]) {
+        let earlier = self.earlier();
+        self.bytes.drain(..earlier);
+        self.offset = self.row;
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// How many of the bytes belong to earlier rows.
+    fn earlier(&self) -> usize {
+        (self.row - self.offset) as usize
+    }
+
+    /// How many belong to the present one, and to those after it that were read with it.
+    fn len(&self) -> usize {
+        self.bytes.len() - self.earlier()
+    }
+
+    /// The line that the present row begins at, where the reader was at line `reader` before it.
+    fn line(&self, reader: u64) -> u64 {
+        let breaks = self.bytes[self.earlier()..].iter().take_while(|byte| matches!(byte, b'\r' | b'\n'));
+        reader + breaks.filter(|&&byte| byte == b'\n').count() as u64
+    }
 }
 
 /// What [`RowLimit`] fails with.
@@ -105,16 +147,17 @@ struct RowWithoutEnd;
 /// Ends in an error where a row has no end.
 struct RowLimit {
     input: Box<dyn Read>,
-    read_for_row: Rc<Cell<u64>>,
+    row: Rc<RefCell<RowBytes>>,
 }
 
 impl Read for RowLimit {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.read_for_row.get() > MAX_BYTES_READ_FOR_ROW {
+        // The reader asks for more when it has used up all that it was given: all of it is of one row.
+        if self.row.borrow().len() > MAX_BYTES_READ_FOR_ROW {
             return Err(io::Error::new(io::ErrorKind::InvalidData, RowWithoutEnd));
         }
         let read = self.input.read(buffer)?;
-        self.read_for_row.set(self.read_for_row.get() + read as u64);
+        self.row.borrow_mut().extend(&buffer[..read]);
         Ok(read)
     }
 }
@@ -130,7 +173,14 @@ impl Log {
                 let message = format!("has both {name} and {name}.gz: remove the one that is not meant");
                 return Err(DatasetError::format(dir, message));
             }
-            (false, false) => return Err(DatasetError::format(dir, format!("has no {name} (or {name}.gz)"))),
+            (false, false) => {
+                let message = match dir.metadata() {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => "there is no such directory".to_owned(),
+                    Ok(found) if !found.is_dir() => "is not a directory".to_owned(),
+                    _ => format!("has no {name} (or {name}.gz)"),
+                };
+                return Err(DatasetError::format(dir, message));
+            }
         };
         let file = File::open(&path).map_err(DatasetError::io(&path))?;
         let bytes = file.metadata().map_err(DatasetError::io(&path))?.len();
@@ -140,15 +190,23 @@ impl Log {
             Some(extension) if extension == "gz" => Box::new(MultiGzDecoder::new(io::BufReader::new(file))),
             _ => Box::new(file),
         };
-        let read_for_row = Rc::new(Cell::new(0));
-        let input = RowLimit { input, read_for_row: Rc::clone(&read_for_row) };
+        let row = Rc::new(RefCell::new(RowBytes::default()));
+        let input = RowLimit { input, row: Rc::clone(&row) };
         let mut reader = csv::ReaderBuilder::new().flexible(true).buffer_capacity(1 << 17).from_reader(input);
-        let header = reader.byte_headers().map_err(|error| unreadable(&path, 1, error))?;
+        let header = reader.byte_headers().cloned();
+        let (no_text, header_line) = (NoText::of(&row.borrow().bytes), row.borrow().line(1));
+        // Before anything is said of columns, which would be binary.
+        match no_text {
+            Some(NoText::Gzip) => return Err(DatasetError::format(&path, format!("is gzip: name it {name}.gz"))),
+            Some(NoText::Utf16) => return Err(DatasetError::format(&path, "is UTF-16: save it as UTF-8")),
+            None => {}
+        }
+        let header = header.map_err(|error| unreadable(&path, header_line, error))?;
         let header: Vec<String> = header
             .iter()
             .map(|name| String::from_utf8_lossy(name).trim_start_matches('\u{feff}').trim().to_owned())
             .collect();
-        Ok(Self { path, reader, header, read_for_row, bar })
+        Ok(Self { path, reader, header, header_line, row, bar })
     }
 
     /// The names of all columns.
@@ -161,8 +219,14 @@ impl Log {
         let mut places = (0..self.header.len()).filter(|&place| self.header[place] == name);
         let message = match (places.next(), places.next()) {
             (Some(place), None) => return Ok(place),
-            (None, _) => format!("has no column {name}; its columns are: {}", self.header.join(", ")),
-            (Some(_), Some(_)) => format!("line 1: has two columns {name}: remove or rename the one that is not meant"),
+            (None, _) => {
+                // Escaped: a terminal obeys what a broken file may hold.
+                let columns: Vec<String> = self.header.iter().map(|name| name.escape_debug().to_string()).collect();
+                format!("has no column {name}; its columns are: {}", columns.join(", "))
+            }
+            (Some(_), Some(_)) => {
+                format!("line {}: has two columns {name}: remove or rename the one that is not meant", self.header_line)
+            }
         };
         Err(DatasetError::format(&self.path, message))
     }
@@ -182,18 +246,20 @@ impl Log {
         let mut record = ByteRecord::new();
         let mut rows = 0u64;
         loop {
-            let line = self.reader.position().line();
+            let before = self.reader.position().clone();
+            self.row.borrow_mut().begin(before.byte());
+            // Looked for where there is something to tell: few rows have that.
+            let line = || self.row.borrow().line(before.line());
             match self.reader.read_byte_record(&mut record) {
                 Ok(true) => {}
                 Ok(false) => break,
-                Err(error) => return Err(unreadable(&self.path, line, error)),
+                Err(error) => return Err(unreadable(&self.path, line(), error)),
             }
-            self.read_for_row.set(0);
             rows += 1;
             let text = record.as_slice();
             let further_lines = text.iter().filter(|&&byte| byte == b'\n').count();
             if text.len() > MAX_ROW_BYTES || further_lines >= MAX_ROW_LINES {
-                return Err(endless(&self.path, line));
+                return Err(endless(&self.path, line()));
             }
             if rows.is_multiple_of(ROWS_PER_UPDATE) {
                 let rate = rows as f64 / started.elapsed().as_secs_f64().max(1e-3);
@@ -202,6 +268,7 @@ impl Log {
             let row = Row { record: &record, header: &self.header };
             let taken = row.check_width().and_then(|()| take(row));
             if let Err(Fault { column, message }) = taken {
+                let line = line();
                 if further_lines > 0 {
                     // To skip it would be to lose rows that nobody counts.
                     let message = format!(
@@ -212,7 +279,7 @@ impl Log {
                 }
                 bad.tolerate(DatasetError::Row { path: self.path.clone(), line, column, message })?;
             } else if further_lines > 0 {
-                bad.spread.note(&self.path, line, further_lines);
+                bad.spread.note(&self.path, line(), further_lines);
             }
         }
         self.bar.finish_and_clear();

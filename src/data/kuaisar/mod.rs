@@ -6,7 +6,7 @@
 //! |---|---|
 //! | `rec_inter.csv` | `user_id`, `item_id`, `timestamp` (ms), `click` |
 //! | `src_inter.csv` | `user_id`, `search_session_id`, `search_session_timestamp` (ms), `keyword`, `search_source`, `item_id`, `click_cnt` |
-//! | `item_features.csv` | `item_id`, `item_type`, `first_level_category_id`, `second_level_category_id`, and [`ImportOptions::item_columns`] |
+//! | `item_features.csv` | `item_id`, `item_type`, `first_level_category_id`, `second_level_category_id`, `caption` where there is one, and [`ImportOptions::item_columns`] |
 //! | `user_features.csv` | `user_id` and every other column, each an attribute |
 //!
 //! - Recommendations with `click` = 1 are the interactions. A search is all rows with its user and session id, in any
@@ -26,4 +26,4 @@ mod report;
 pub use attributes::ItemColumn;
 pub use import::{ImportOptions, Imported, UnclickedSearches, read};
 pub use log::SpreadRows;
-pub use report::Report;
+pub use report::{Report, searches_by_first_shown};

@@ -1,12 +1,12 @@
 //! What an import read, kept and left out.
 
-use std::fmt;
+use std::{fmt, fs, path::Path};
 
 use indicatif::{HumanCount, HumanFloatCount};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use super::log::SpreadRows;
-use crate::data::Statistics;
+use super::{UnclickedSearches, log::SpreadRows};
+use crate::data::{DATASET_MANIFEST, Statistics};
 
 /// Counts of an import. Shown as the paper's Table 1 row and a list of what was left out; recorded in `dataset.json`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
@@ -34,6 +34,8 @@ pub struct Report {
     pub disagreeing_search_rows: u64,
     /// Searches without any click.
     pub unclicked_searches: u64,
+    /// What they count as (`--unclicked-searches`).
+    pub unclicked_searches_as: UnclickedSearches,
     /// Those of them that were left out.
     pub dropped_searches: u64,
     /// Clicked items that `item_features.csv` doesn't have: their attributes are unknown.
@@ -44,6 +46,8 @@ pub struct Report {
     pub users_without_actions: u64,
     /// Searches without a `search_source`: they count as the most frequent one, as in the service.
     pub searches_without_source: u64,
+    /// Searches whose keyword has no letter and no digit: their query says nothing.
+    pub searches_without_words: u64,
     /// Rows on more than one line: where nobody writes text of several lines, an open quote has swallowed rows.
     pub spread_rows: SpreadRows,
     /// Rows that could not be used.
@@ -52,6 +56,25 @@ pub struct Report {
     pub bad_row_examples: Vec<String>,
     /// How long reading took.
     pub seconds: f64,
+}
+
+/// How many searches of a data set had no click and count by their first shown result. Nothing where none do, or where
+/// the report in its `dataset.json` doesn't say: those of earlier versions had no [`Report::unclicked_searches_as`].
+pub fn searches_by_first_shown(dir: &Path) -> Option<u64> {
+    #[derive(Deserialize)]
+    struct Manifest {
+        import: Import,
+    }
+    #[derive(Deserialize)]
+    struct Import {
+        unclicked_searches: u64,
+        #[serde(default)]
+        unclicked_searches_as: Option<UnclickedSearches>,
+    }
+    let json = fs::read(dir.join(DATASET_MANIFEST)).ok()?;
+    let Manifest { import } = serde_json::from_slice(&json).ok()?;
+    let counted = import.unclicked_searches_as == Some(UnclickedSearches::FirstShown);
+    Some(import.unclicked_searches).filter(|&searches| counted && searches > 0)
 }
 
 impl Report {
@@ -115,6 +138,7 @@ impl fmt::Display for Report {
             (self.dropped_searches, "of them were left out"),
             (self.disagreeing_search_rows, "search rows disagree with their session's first row on keyword or time"),
             (self.searches_without_source, "searches have no search_source: they count as the most frequent one"),
+            (self.searches_without_words, "searches have no word in their keyword, no letter and no digit"),
             (self.items_without_features, "clicked items are not in item_features.csv: attributes unknown"),
             (self.users_without_features, "users are not in user_features.csv: attributes unknown"),
             (self.users_without_actions, "rows of user_features.csv belong to users without any action: left out"),
@@ -142,5 +166,31 @@ impl fmt::Display for Report {
             writeln!(f, "    and {untold} more")?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_data_set_says_how_searches_without_a_click_count() {
+        let dir = tempfile::tempdir().unwrap();
+        let said = |import: serde_json::Value| {
+            let manifest = serde_json::json!({ "format_version": 1, "import": import });
+            fs::write(dir.path().join(DATASET_MANIFEST), manifest.to_string()).unwrap();
+            searches_by_first_shown(dir.path())
+        };
+        let report = |unclicked_searches, unclicked_searches_as| {
+            serde_json::to_value(Report { unclicked_searches, unclicked_searches_as, ..Report::default() }).unwrap()
+        };
+        assert_eq!(said(report(7, UnclickedSearches::FirstShown)), Some(7));
+        assert_eq!(said(report(0, UnclickedSearches::FirstShown)), None);
+        assert_eq!(said(report(7, UnclickedSearches::Keep)), None);
+        assert_eq!(said(report(7, UnclickedSearches::Drop)), None);
+        // Of an earlier version, and of another import.
+        assert_eq!(said(serde_json::json!({ "unclicked_searches": 7 })), None);
+        assert_eq!(said(serde_json::json!({ "unclicked_searches_as": "first-shown" })), None);
+        assert_eq!(searches_by_first_shown(&dir.path().join("absent")), None);
     }
 }

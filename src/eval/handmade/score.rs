@@ -201,7 +201,7 @@ mod tests {
         let (validation, test) = (dataset.targets(Split::Validation), dataset.targets(Split::Test));
         let weights = score.pick_weights(&validation, |metrics| metrics.mrr).unwrap();
         assert!(weights.co_occurrence > 0.0, "{weights:?}");
-        let metrics = |weights| Metrics::of(score.ranks(weights, &test).unwrap().into_iter().map(|user| user.rank));
+        let metrics = |weights| Metrics::of_users(&score.ranks(weights, &test).unwrap());
         let popularity = HandmadeWeights { decay: 1.0, overlap: 0.0, co_occurrence: 0.0 };
         assert!(metrics(weights).mrr > 0.6 && metrics(weights).mrr > metrics(popularity).mrr + 0.1);
         assert!(score.pick_weights(&[], |metrics| metrics.mrr).is_err());

@@ -23,6 +23,8 @@ use crate::domain::{EventId, EventTime};
 
 /// Blocks of the files that stay in memory, beside the cache of timelines.
 const BLOCK_CACHE_BYTES: u64 = 64 << 20;
+/// Of tables, kept open between reads: few of what the system allows the process, which callers' connections need too.
+const OPEN_FILES: usize = 64;
 /// Bounds the journals on disk, and so the work of a restart.
 const MAX_JOURNAL_BYTES: u64 = 256 << 20;
 /// Rows in memory before they are written to a table. A restart reads the journal of what is not in tables yet.
@@ -64,6 +66,7 @@ impl Files {
         let open = || {
             let database = Database::builder(directory)
                 .cache_size(BLOCK_CACHE_BYTES)
+                .max_cached_files(Some(OPEN_FILES))
                 .max_journaling_size(MAX_JOURNAL_BYTES)
                 .manual_journal_persist(true)
                 .open()?;

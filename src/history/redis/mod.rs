@@ -4,17 +4,19 @@
 //! the event ids ([`element`] and `scripts/common.lua` describe them). Every append is one script and so atomic; thanks
 //! to the index the usual one, a new event newer than all others, reads no list: 41 µs instead of 168 for a user with
 //! 300 recommendations and 50 searches. A read is one round trip, in which an unchanged history is not sent again.
-//! [`url`] reads `redis://`, `rediss://`, `redis+sentinel://`, `redis+cluster://`; [`link`] keeps connections and
-//! reconnects ([`cluster`] tells it what a Cluster's client doesn't notice, [`silence`] who isn't worth waiting for);
-//! [`scripts`] makes the calls, [`delivery`] brings them to their [`answers`].
+//! [`url`] reads `redis://`, `rediss://`, `redis+sentinel://`, `redis+cluster://`; [`link`] keeps connections to a
+//! [`source`] and reconnects ([`cluster`] tells it what a Cluster's client doesn't notice, [`silence`] who isn't worth
+//! waiting for); [`scripts`] makes the calls, [`delivery`] brings them to their [`answers`] or [`errors`].
 
 mod answers;
 mod cluster;
 mod delivery;
 mod element;
+mod errors;
 mod link;
 mod scripts;
 mod silence;
+mod source;
 mod store;
 mod url;
 

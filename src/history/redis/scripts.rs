@@ -3,12 +3,25 @@
 use redis::{Cmd, Script};
 
 use super::{
-    super::{HistoryOptions, user_key::UserKey},
+    super::{HistoryOptions, timeline::Side, user_key::UserKey},
     RedisOptions,
 };
 
 /// Microseconds; more is as good as for ever, and keeps Redis's own milliseconds in range.
 const LONGEST: u128 = 1 << 52;
+
+/// What a user's keys end in, in the scripts' order: version, recommendations, searches, clicks before their searches,
+/// index of the event ids.
+const KEYS: [&str; 5] = ["m", "r", "s", "c", "i"];
+
+/// The key of one side of a history, by its place among `KEYS` of a script: from 1.
+pub(super) fn side_key(side: Side) -> &'static str {
+    match side {
+        Side::Recommendations => "2",
+        Side::Searches => "3",
+        Side::Clicks => "4",
+    }
+}
 
 /// All scripts for a store's bounds and prefix.
 pub(super) struct Scripts {
@@ -62,7 +75,7 @@ impl Call<'_> {
 
     fn command(&self, name: &str, script: &str) -> Cmd {
         let mut command = redis::cmd(name);
-        command.arg(script).arg(5).arg(&self.arguments);
+        command.arg(script).arg(KEYS.len()).arg(&self.arguments);
         command
     }
 }
@@ -94,8 +107,9 @@ impl Scripts {
     /// A call of one of the scripts for a user. All five keys of a user share a hash tag, and so a slot. `now` is
     /// microseconds, or empty for the server's clock.
     pub(super) fn call<'a>(&self, code: &'a Code, user: &UserKey, now: &str) -> Call<'a> {
-        let keys = ["m", "r", "s", "c", "i"].map(|key| format!("{}{{{user}}}:{key}", self.prefix));
-        let arguments = keys.iter().chain(&self.bounds).map(|argument| argument.as_bytes().to_vec());
-        Call { code, arguments: arguments.collect() }.arg(now)
+        let stem = format!("{}{{{user}}}:", self.prefix);
+        let keys = KEYS.iter().map(|key| [stem.as_bytes(), key.as_bytes()].concat());
+        let bounds = self.bounds.iter().map(|bound| bound.as_bytes().to_vec());
+        Call { code, arguments: keys.chain(bounds).collect() }.arg(now)
     }
 }

@@ -12,11 +12,13 @@ pub(super) struct Silence {
     made: Instant,
     /// Milliseconds after `made`, from 1; 0 while nobody waits for an answer.
     since: AtomicU64,
+    /// Of the last answer; 0 before the first.
+    answered_at: AtomicU64,
 }
 
 impl Silence {
     pub(super) fn new() -> Self {
-        Self { made: Instant::now(), since: AtomicU64::new(0) }
+        Self { made: Instant::now(), since: AtomicU64::new(0), answered_at: AtomicU64::new(0) }
     }
 
     /// Something is asked.
@@ -26,7 +28,18 @@ impl Silence {
     }
 
     pub(super) fn answered(&self) {
+        self.answered_at.store(self.now(), Ordering::Relaxed);
+        self.failed();
+    }
+
+    /// Whoever asked waits no longer, without an answer.
+    pub(super) fn failed(&self) {
         self.since.store(0, Ordering::Relaxed);
+    }
+
+    /// When it was, or when this was made.
+    pub(super) fn last_answer(&self) -> Instant {
+        self.made + Duration::from_millis(self.answered_at.load(Ordering::Relaxed))
     }
 
     /// How long askers have waited without an answer to any of them; nothing while nobody waits.
@@ -57,9 +70,12 @@ mod tests {
         silence.asked();
         pass().await;
         assert_eq!(silence.lasts(), Duration::from_millis(600));
+        let answered = Instant::now();
         silence.answered();
         assert_eq!(silence.lasts(), Duration::ZERO);
         pass().await;
+        silence.failed();
+        assert!(silence.last_answer().duration_since(answered) <= Duration::from_millis(1), "a failure is no answer");
         silence.asked();
         pass().await;
         assert_eq!(silence.lasts(), Duration::from_millis(300));

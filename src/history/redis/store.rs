@@ -4,16 +4,16 @@ use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use futures::{StreamExt, stream};
-use redis::{Pipeline, RedisError, RedisResult, Value};
+use redis::{Pipeline, RedisResult, Value};
 use tokio::time::Instant;
 
 use super::{
     super::{Appended, Clock, HistoryOptions, HistoryStore, Loaded, StoreError, timeline::Row, user_key::UserKey},
     answers::{appended, loaded, only, version},
-    delivery::{Delivery, Verdict},
-    element,
-    link::{self, Link},
-    scripts::{Call, Scripts},
+    delivery::Delivery,
+    element, errors,
+    link::Link,
+    scripts::{Call, Scripts, side_key},
     url::{Kind, Target},
 };
 use crate::domain::{Deadline, Event, HistoryVersion, UserId};
@@ -177,14 +177,15 @@ impl RedisStore {
             let progress = match tokio::time::timeout_at(deadline.instant(), link.send(&pipeline, user)).await {
                 // The answers that came before stand; the others are unknown.
                 Err(_) => break,
-                Ok(Err(error)) => delivery.failed(&sent, &self.judge(&error)),
+                Ok(Err(error)) => delivery.failed(&sent, &errors::judge(&error, &self.name)),
                 Ok(Ok(mut received)) => {
                     // Where writes find a primary that is one no longer, reads on their own connections don't.
-                    if wait && received.iter().any(|answer| answer.as_ref().is_err_and(link::is_demoted)) {
+                    if wait && received.iter().any(|answer| answer.as_ref().is_err_and(errors::is_demoted)) {
                         self.links[self.link(user)].forget().await;
                     }
                     let replicated = if wait { self.replicated(&mut received) } else { Ok(()) };
-                    let received = received.into_iter().map(|answer| answer.map_err(|error| self.judge(&error)));
+                    let received =
+                        received.into_iter().map(|answer| answer.map_err(|error| errors::judge(&error, &self.name)));
                     delivery.received(&sent, received, &replicated)
                 }
             };
@@ -241,28 +242,17 @@ impl RedisStore {
         futures::future::join_all(asked).await;
     }
 
-    /// What an error means for a call that may be repeated.
-    fn judge(&self, error: &RedisError) -> Verdict {
-        let unavailable = || StoreError::Unavailable(format!("Redis at {}: {error}", self.name));
-        let corrupt = || StoreError::Corrupt(format!("Redis at {}: {error}", self.name));
-        match link::code(error) {
-            Some("NOSCRIPT") => Verdict::SendText,
-            Some(
-                "LOADING" | "READONLY" | "MASTERDOWN" | "CLUSTERDOWN" | "TRYAGAIN" | "MOVED" | "ASK" | "BUSY"
-                | "UNBLOCKED",
-            ) => Verdict::Again(unavailable()),
-            Some("NOAUTH" | "WRONGPASS" | "NOPERM") => Verdict::Final(StoreError::Config(format!(
-                "Redis at {} refuses the user or password: {error}",
-                self.name
-            ))),
-            // One user's key holds what no script of this program wrote: no outage, and waiting doesn't help.
-            Some("WRONGTYPE") => Verdict::Final(corrupt()),
-            Some("ERR") if error.detail().is_some_and(link::is_a_scripts_own) => Verdict::Final(corrupt()),
-            Some(_) => Verdict::Final(unavailable()),
-            None if error.kind() == redis::ErrorKind::AuthenticationFailed => Verdict::Final(StoreError::Config(
-                format!("Redis at {} refuses the user or password: {error}", self.name),
-            )),
-            None => Verdict::Again(unavailable()),
+    /// Reads so many users that hardly anyone is: the scripts are there, then, and answer. It works if most of them do.
+    async fn reads(&self, users: usize, deadline: Deadline) -> Result<(), StoreError> {
+        let load = async |n: usize| {
+            let nobody = UserId::new(&format!("ping{n}")).expect("a valid id");
+            self.load(&nobody, None, deadline).await
+        };
+        let answers = futures::future::join_all((0..users).map(load)).await;
+        let mut failures = answers.into_iter().filter_map(Result::err);
+        match failures.next() {
+            Some(error) if 2 * (1 + failures.count()) > users => Err(error),
+            _ => Ok(()),
         }
     }
 
@@ -274,7 +264,7 @@ impl RedisStore {
                 .iter()
                 .map(|(_, user, row)| {
                     let call = self.scripts.call(&self.scripts.append, user, &now);
-                    call.arg(side_key(row)).arg(element::encode(row.time, &row.event_id, &row.payload))
+                    call.arg(side_key(row.side())).arg(element::encode(row.time, &row.event_id, &row.payload))
                 })
                 .collect();
             let answers = self.run(&chunk[0].1, &calls, Access::Change, deadline).await;
@@ -328,24 +318,10 @@ impl HistoryStore for RedisStore {
     }
 
     async fn ping(&self, deadline: Deadline) -> Result<(), StoreError> {
-        if matches!(self.grouping, Grouping::ByLink) {
-            self.find_demoted(deadline).await;
-        }
-        // Reads users that hardly anyone is: the scripts are there, then, and answer. A Cluster works if most of its
-        // slots do.
-        let pings = match self.grouping {
-            Grouping::ByLink => 1,
-            Grouping::ByUser => CLUSTER_PINGS,
-        };
-        let load = async |n: usize| {
-            let nobody = UserId::new(&format!("ping{n}")).expect("a valid id");
-            self.load(&nobody, None, deadline).await
-        };
-        let answers = futures::future::join_all((0..pings).map(load)).await;
-        let mut failures = answers.into_iter().filter_map(Result::err);
-        match failures.next() {
-            Some(error) if 2 * (1 + failures.count()) > pings => Err(error),
-            _ => Ok(()),
+        match self.grouping {
+            // Side by side: what a call may take, a ping may.
+            Grouping::ByLink => tokio::join!(self.find_demoted(deadline), self.reads(1, deadline)).1,
+            Grouping::ByUser => self.reads(CLUSTER_PINGS, deadline).await,
         }
     }
 
@@ -353,14 +329,5 @@ impl HistoryStore for RedisStore {
 
     fn kind(&self) -> &'static str {
         "redis"
-    }
-}
-
-fn side_key(row: &Row) -> &'static str {
-    use super::super::timeline::Side;
-    match row.side() {
-        Side::Recommendations => "2",
-        Side::Searches => "3",
-        Side::Clicks => "4",
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! # What a model file provides
 //! - A serde configuration: `inputs: InputConfig` (flattened) and the model's own sizes, every one with its publication's
-//!   default. It implements [`Baseline`]: name, check, tensors (by name, shape, beginning), and the network over them.
+//!   default. It implements [`Baseline`]: name, check, tensors (by name, shape, initial values), the network over them.
 //! - The network, which implements [`Network`]: `encode` is everything before the candidate, `logits` everything from it
 //!   on. Both work on a batch and are differentiable; training, evaluation and serving call the same two.
 //! - Its users' state, which implements [`Users`]: what `encode` returns for B users can be taken apart into users, and

@@ -10,7 +10,7 @@ use crate::{
     data::{Catalogue, Dataset, HistoryBatch},
     model::{
         Architecture, BatchPlan, Embeddings, HistoryVectors, InputConfig, ItemRows, Losses, ModelError, Parameter,
-        ParameterList, RankingModel, TrainableModel, TrainingBatch, Weights,
+        ParameterList, RankerOptions, RankingModel, TrainableModel, TrainingBatch, Weights,
     },
     nn::{Dropout, Initial, RowZero, batch_matmul_transposed, binary_cross_entropy, cross_entropy, gather_rows},
 };
@@ -323,6 +323,7 @@ impl<B: Baseline> Architecture for B {
         catalogue: Arc<Catalogue>,
         tensors: &HashMap<String, Tensor>,
         device: &Device,
+        _: RankerOptions,
     ) -> std::result::Result<Box<dyn RankingModel>, ModelError> {
         Ok(Box::new(NetworkRanker::new(self, catalogue, tensors, device)?))
     }

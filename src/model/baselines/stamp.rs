@@ -1,5 +1,6 @@
 //! STAMP (Liu et al., KDD 2018): the mean of the clicked items and the newest one, joined by an attention without
-//! softmax, as in RecBole.
+//! softmax, as in RecBole. Matrices begin as Xavier has them, not with the reference's fixed deviations of 0.05 and
+//! 0.002.
 
 use candle_core::{Result, Tensor};
 use candle_nn::ops::sigmoid;

@@ -1,6 +1,12 @@
 //! The catalogue of a released model as CSV files.
 
-use std::{fs::File, path::Path};
+use std::{
+    fs::File,
+    io::{self, BufReader, Read, Seek, SeekFrom},
+    path::{Path, PathBuf},
+};
+
+use csv::Position;
 
 use super::{ConvertError, ModelConfig};
 use crate::{
@@ -30,12 +36,12 @@ pub fn read_catalogue(dir: &Path, config: &ModelConfig) -> Result<Catalogue, Con
         EntityTable::padded()
     };
     queries.words = WordLists::padded();
-    for (line, words) in words {
+    for (position, words) in words {
         let row = |word: &str| {
             let row = word.parse::<u32>().ok().filter(|&row| row > 0 && (row as usize) < word_rows);
-            row.ok_or_else(|| ConvertError::File {
-                path: format!("{}:{line}", dir.join("queries.csv").display()),
-                message: format!("word_rows: {word:?} is no row of the word table (1 to {})", word_rows - 1),
+            row.ok_or_else(|| {
+                let message = format!("word_rows: {word:?} is no row of the word table (1 to {})", word_rows - 1);
+                at(&dir.join("queries.csv"), &position, message)
             })
         };
         queries.words.push(&words.split_whitespace().map(row).collect::<Result<Vec<u32>, _>>()?);
@@ -56,15 +62,37 @@ fn further(attributes: &[AttributeConfig]) -> &[AttributeConfig] {
     attributes.get(1..).unwrap_or_default()
 }
 
+/// Something wrong with a row of a file, which the reader was at `position` before.
+fn at(path: &Path, position: &Position, message: String) -> ConvertError {
+    let line = position.line() + line_breaks(path, position.byte()).unwrap_or(0);
+    ConvertError::File { path: format!("{}:{line}", path.display()), message }
+}
+
+/// How many line breaks a file has from some byte to the row that follows: the reader stops in the middle of `\r\n`,
+/// and passes over blank lines together with the row after them.
+fn line_breaks(path: &Path, from: u64) -> io::Result<u64> {
+    let mut file = File::open(path)?;
+    file.seek(SeekFrom::Start(from))?;
+    let mut breaks = 0;
+    for byte in BufReader::new(file).bytes() {
+        match byte? {
+            b'\n' => breaks += 1,
+            b'\r' => {}
+            _ => break,
+        }
+    }
+    Ok(breaks)
+}
+
 struct Csv {
-    path: String,
+    path: PathBuf,
     headers: csv::StringRecord,
     reader: csv::Reader<File>,
 }
 
-/// A line of a table.
+/// A row of a table.
 struct Entry {
-    line: u64,
+    position: Position,
     row: u32,
     id: String,
     attributes: Vec<u32>,
@@ -76,23 +104,23 @@ impl Csv {
         let path = dir.join(name);
         let mut reader = csv::Reader::from_path(&path).map_err(|error| ConvertError::file(&path, error))?;
         let headers = reader.headers().map_err(|error| ConvertError::file(&path, error))?.clone();
-        Ok(Self { path: path.display().to_string(), headers, reader })
+        Ok(Self { path, headers, reader })
     }
 
     fn column(&self, name: &str) -> Result<usize, ConvertError> {
-        self.headers.iter().position(|header| header.trim() == name).ok_or_else(|| ConvertError::File {
-            path: self.path.clone(),
-            message: format!("has no column {name:?}; it has {:?}", self.headers.iter().collect::<Vec<_>>()),
+        self.headers.iter().position(|header| header.trim() == name).ok_or_else(|| {
+            let columns: Vec<&str> = self.headers.iter().collect();
+            ConvertError::file(&self.path, format!("has no column {name:?}; it has {columns:?}"))
         })
     }
 
-    /// The table by row, and per row its line and `word_rows` column (empty without one).
+    /// The table by row, and per row its place in the file and its `word_rows` column (empty without one).
     fn table(
         mut self,
         [id, row]: [&str; 2],
         first_row: u32,
         attributes: &[AttributeConfig],
-    ) -> Result<(EntityTable, Vec<(u64, String)>), ConvertError> {
+    ) -> Result<(EntityTable, Vec<(Position, String)>), ConvertError> {
         let (id, row) = (self.column(id)?, self.column(row)?);
         let columns = attributes.iter().map(|attribute| self.column(&format!("{}_row", attribute.name)));
         let columns = columns.collect::<Result<Vec<_>, _>>()?;
@@ -100,10 +128,10 @@ impl Csv {
         let mut entries = vec![];
         let mut record = csv::StringRecord::new();
         loop {
+            let position = self.reader.position().clone();
             let more = self.reader.read_record(&mut record);
-            let line = record.position().map_or(0, csv::Position::line);
-            let fail = |message: String| ConvertError::File { path: format!("{}:{line}", self.path), message };
-            if !more.map_err(|error| fail(error.to_string()))? {
+            let fail = |message: String| at(&self.path, &position, message);
+            if !more.map_err(|error| fail(fault(error)))? {
                 break;
             }
             let number = |column: usize| {
@@ -122,11 +150,11 @@ impl Csv {
                 }
             });
             entries.push(Entry {
-                line,
                 row: number(row)?,
                 id: record.get(id).unwrap_or_default().to_owned(),
                 attributes: values.collect::<Result<_, ConvertError>>()?,
                 words: words.and_then(|column| record.get(column)).unwrap_or_default().to_owned(),
+                position,
             });
         }
         self.assemble(entries, first_row, attributes)
@@ -137,7 +165,7 @@ impl Csv {
         mut entries: Vec<Entry>,
         first_row: u32,
         attributes: &[AttributeConfig],
-    ) -> Result<(EntityTable, Vec<(u64, String)>), ConvertError> {
+    ) -> Result<(EntityTable, Vec<(Position, String)>), ConvertError> {
         entries.sort_by_key(|entry| entry.row);
         let mut table = EntityTable { first_row, ..EntityTable::default() };
         // Padding has row 0 of every attribute, as in the release.
@@ -145,7 +173,7 @@ impl Csv {
         let mut values = vec![padding; attributes.len()];
         let mut words = vec![];
         for (expected, entry) in (first_row..).zip(entries) {
-            let fail = |message: String| ConvertError::File { path: format!("{}:{}", self.path, entry.line), message };
+            let fail = |message: String| at(&self.path, &entry.position, message);
             if entry.row != expected {
                 return Err(fail(format!("row {} where {expected} is next: rows must be consecutive", entry.row)));
             }
@@ -154,7 +182,7 @@ impl Csv {
                 return Err(fail(format!("the id {:?} is listed twice", entry.id)));
             }
             values.iter_mut().zip(&entry.attributes).for_each(|(values, &value)| values.push(value));
-            words.push((entry.line, entry.words));
+            words.push((entry.position, entry.words));
         }
         table.attributes = attributes
             .iter()
@@ -162,5 +190,47 @@ impl Csv {
             .map(|(attribute, values)| Attribute { name: attribute.name.clone(), rows: attribute.rows as u32, values })
             .collect();
         Ok((table, words))
+    }
+}
+
+/// What is wrong with a row that can't be read, without the reader's own idea of where it is.
+fn fault(error: csv::Error) -> String {
+    match error.into_kind() {
+        csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
+            format!("the row has {len} fields, the header {expected_len}")
+        }
+        csv::ErrorKind::Utf8 { err, .. } => format!("is not UTF-8: {err}"),
+        csv::ErrorKind::Io(error) => error.to_string(),
+        kind => format!("{kind:?}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(text: &str) -> String {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("words.csv"), text).unwrap();
+        let table = Csv::open(dir.path(), "words.csv").unwrap().table(["word", "word_row"], 1, &[]);
+        table.map(|_| ()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_bad_row_is_named_by_the_line_that_it_begins_at() {
+        for (row, reason) in [
+            ("green,two,", "column word_row: \"two\" is no row number"),
+            ("green,3,", "row 3 where 2 is next"),
+            ("\"red\",2,", "is listed twice"),
+            (",2,", "the id \"\" must not be empty"),
+            ("green", "the row has 1 fields, the header 3"),
+        ] {
+            // The row before it has two lines.
+            let text = format!("word,word_row,note\nred,1,\"a\nb\"\n{row}\nblue,3,\n");
+            for (line_break, line) in [("\n", 4), ("\r\n", 4), ("\n\n\n", 10), ("\r\n\r\n", 7)] {
+                let error = refusal(&text.replace('\n', line_break));
+                assert!(error.contains(&format!("words.csv:{line}: ")) && error.contains(reason), "{error}");
+            }
+        }
     }
 }

@@ -288,7 +288,8 @@ fn concatenated(tables: &[Table], entities: &EntityTable, rows: &[u32], id_zero:
 
 /// The mean of the entities' words, zero for those without: `[n]` rows → `[n, d]`.
 fn mean_words(table: &Tensor, entities: &EntityTable, rows: &[u32]) -> Result<Tensor> {
-    let lists = rows.iter().map(|&row| entities.words.get(row).ok_or_else(|| missing(ITEM_WORDS)));
+    let unlisted = |row: u32| candle_core::Error::Msg(format!("the catalogue lists no words for row {row}"));
+    let lists = rows.iter().map(|&row| entities.words.get(row).ok_or_else(|| unlisted(row)));
     let lists = lists.collect::<Result<Vec<&[u32]>>>()?;
     let longest = lists.iter().map(|words| words.len()).max().unwrap_or(0).max(1);
     let mut padded = vec![0; rows.len() * longest];

@@ -46,7 +46,7 @@ impl Architecture for SesRecConfig {
         tensors: &HashMap<String, Tensor>,
         device: &Device,
     ) -> Result<Box<dyn TrainableModel>, ModelError> {
-        Ok(Box::new(SesRecTrainable::from_tensors(self.clone(), catalogue, tensors, device)?))
+        Ok(Box::new(SesRecTrainable::of_checked(self.clone(), catalogue, tensors, device)?))
     }
 
     fn ranker(
@@ -54,17 +54,8 @@ impl Architecture for SesRecConfig {
         catalogue: Arc<Catalogue>,
         tensors: &HashMap<String, Tensor>,
         device: &Device,
-    ) -> Result<Box<dyn RankingModel>, ModelError> {
-        self.ranker_with(catalogue, tensors, device, RankerOptions::default())
-    }
-
-    fn ranker_with(
-        &self,
-        catalogue: Arc<Catalogue>,
-        tensors: &HashMap<String, Tensor>,
-        device: &Device,
         options: RankerOptions,
     ) -> Result<Box<dyn RankingModel>, ModelError> {
-        Ok(Box::new(SesRecRanker::with_options(self.clone(), catalogue, tensors, device, options)?))
+        Ok(Box::new(SesRecRanker::of_checked(self.clone(), catalogue, tensors, device, options)?))
     }
 }

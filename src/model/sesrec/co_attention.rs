@@ -1,9 +1,9 @@
 //! Interest disentanglement (eq. 8-12): which events of one history the other history explains.
 
-use candle_core::{DType, Result, Tensor};
+use candle_core::{Result, Tensor};
 
 use super::{CoattentionPadding, EncodedEvents, HistoryInputs, Threshold};
-use crate::nn::{Mask, batch_matmul, batch_matmul_transposed, masked_softmax, project, tanh};
+use crate::nn::{Mask, batch_matmul, batch_matmul_transposed, masked_softmax, project, tanh, zero_loss};
 
 /// How events of one history are held against the other's, and where the weights are divided.
 #[derive(Debug, Clone)]
@@ -63,15 +63,13 @@ impl CoAttention {
         Ok((self.disentangle(&rec_logits, rec)?, self.disentangle(&src_logits, src)?))
     }
 
-    /// The contrast where it weighs nothing: 0, with gradients of 0, so that the optimizer misses none. No other loss
-    /// reaches these weights, since the sets are constants to the gradient.
-    pub(super) fn none(&self) -> Result<Tensor> {
-        let sum = match &self.affinity {
-            Affinity::Encoded { w1, wq, wd } => ((w1.sum_all()? + wq.sum_all()?)? + wd.sum_all()?)?,
-            Affinity::Aligned { w } => w.sum_all()?,
-        };
-        let zero = Tensor::zeros((), DType::F32, sum.device())?;
-        sum * zero
+    /// The contrast where it weighs nothing. No other loss reaches these weights, since the sets are constants to the
+    /// gradient.
+    pub(super) fn zero_loss(&self) -> Result<Tensor> {
+        match &self.affinity {
+            Affinity::Encoded { w1, wq, wd } => zero_loss(&((w1.sum_all()? + wq.sum_all()?)? + wd.sum_all()?)?),
+            Affinity::Aligned { w } => zero_loss(&w.sum_all()?),
+        }
     }
 
     /// `w · F` per event, zero where the other side's sums don't reach: `[B, 1, L]`.

@@ -1,11 +1,11 @@
 //! The three losses: prediction, query-item alignment (eq. 3-5), contrast of interests (eq. 12).
 
-use candle_core::{DType, Result, Tensor};
+use candle_core::{Result, Tensor};
 
 use super::{EncodedHistory, EncodedSide};
 use crate::{
     data::HistoryBatch,
-    nn::{RowZero, batch_matmul, gather_rows, info_nce, project},
+    nn::{RowZero, batch_matmul, gather_rows, info_nce, project, zero_loss},
 };
 
 /// PyTorch's `pairwise_distance` adds it to the difference.
@@ -31,7 +31,7 @@ impl Alignment {
     ) -> Result<Tensor> {
         let (events, items) = pairs(batch, &encoded.items.rows[1]);
         if events.is_empty() {
-            return self.none();
+            return self.zero_loss();
         }
         let queries = gather_rows(&encoded.inputs.queries, &events, RowZero::Learns)?; // [P, d]
         let items = gather_rows(&encoded.items.table, &items, RowZero::Learns)?; // [P, d]
@@ -40,9 +40,9 @@ impl Alignment {
         (from_queries + from_items)? * 0.5
     }
 
-    /// The loss where there is nothing to align: 0, with gradients of 0, so that the optimizer misses none.
-    pub(super) fn none(&self) -> Result<Tensor> {
-        (self.w.sum_all()? + &self.temperature)? * Tensor::zeros((), DType::F32, self.w.device())?
+    /// The loss where there is nothing to align.
+    pub(super) fn zero_loss(&self) -> Result<Tensor> {
+        zero_loss(&(self.w.sum_all()? + &self.temperature)?)
     }
 
     /// `anchorᵀ W` of `[n, d]`: what is held against the other side.

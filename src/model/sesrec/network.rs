@@ -258,7 +258,7 @@ impl Network {
             PredictionLoss::Softmax => ("softmax", cross_entropy(&logits, &vec![0; logits.dim(0)?])?),
         };
         let align = if weights.align == 0.0 || alignment_items.is_empty() || alignment_queries.is_empty() {
-            self.alignment.none()?
+            self.alignment.zero_loss()?
         } else {
             let items = encoded.items.list(3)?;
             let queries = self.embeddings.catalogue_queries(alignment_queries)?;
@@ -266,7 +266,7 @@ impl Network {
         };
         let margin = self.config.triplet_margin;
         let contrast = if weights.contrast == 0.0 {
-            self.co_attention.none()?
+            self.co_attention.zero_loss()?
         } else {
             (triplet_hinge(&encoded.rec, margin)?.mean_all()? + triplet_hinge(&encoded.src, margin)?.mean_all()?)?
         };

@@ -30,18 +30,21 @@ enum Backend {
 }
 
 impl SesRecRanker {
-    /// Checks the weights against the configuration and precomputes what depends on the item alone.
+    /// Checks the weights against the configuration and precomputes what depends on the item alone, with these options.
     pub fn new(
         config: SesRecConfig,
         catalogue: Arc<Catalogue>,
         weights: &HashMap<String, Tensor>,
         device: &Device,
+        options: RankerOptions,
     ) -> Result<Self, ModelError> {
-        Self::with_options(config, catalogue, weights, device, RankerOptions::default())
+        config.validate()?;
+        check(&config, weights)?;
+        Self::of_checked(config, catalogue, weights, device, options)
     }
 
-    /// The same within bounds.
-    pub fn with_options(
+    /// As [`Self::new`], of weights that are known to fit: going through all of them takes a while in a large model.
+    pub(super) fn of_checked(
         config: SesRecConfig,
         catalogue: Arc<Catalogue>,
         weights: &HashMap<String, Tensor>,
@@ -55,10 +58,10 @@ impl SesRecRanker {
             let ranker = CudaRanker::new(&mut network, &on_host, options.reduced_precision)?;
             return Ok(Self { network, backend: Backend::Cuda(Box::new(ranker)) });
         }
-        if !device.is_cpu() {
-            return Self::of_tensors(config, catalogue, weights, device);
-        }
         let network = network(config, catalogue, weights, device)?;
+        if !device.is_cpu() {
+            return Self::by_tensors(network);
+        }
         let backend = Backend::Cpu(Box::new(CpuRanker::new(&network, options.item_table_bytes)?));
         Ok(Self { network, backend })
     }
@@ -71,7 +74,12 @@ impl SesRecRanker {
         weights: &HashMap<String, Tensor>,
         device: &Device,
     ) -> Result<Self, ModelError> {
-        let mut network = network(config, catalogue, weights, device)?;
+        config.validate()?;
+        check(&config, weights)?;
+        Self::by_tensors(network(config, catalogue, weights, device)?)
+    }
+
+    fn by_tensors(mut network: Network) -> Result<Self, ModelError> {
         let backend = Backend::Tensors(TensorRanker::new(&mut network)?);
         Ok(Self { network, backend })
     }
@@ -82,14 +90,13 @@ impl SesRecRanker {
     }
 }
 
+/// Over weights that are checked, on a device.
 fn network(
     config: SesRecConfig,
     catalogue: Arc<Catalogue>,
     weights: &HashMap<String, Tensor>,
     device: &Device,
 ) -> Result<Network, ModelError> {
-    config.validate()?;
-    check(&config, weights)?;
     let weights = weights::on_device(weights, device)?;
     Network::new(config, catalogue, &Weights::new(&weights))
 }

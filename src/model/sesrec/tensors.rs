@@ -149,14 +149,11 @@ impl TensorRanker {
         if let Some(bias) = &network.item_bias {
             logits = (logits + gather_rows(bias, &items, RowZero::Learns)?)?;
         }
-        let mut scores = logits.flatten_all()?.to_vec1::<f32>()?;
-        let mut rest = &mut scores[..];
-        for request in requests {
-            let (own, others) = rest.split_at_mut(request.items.len());
-            self.counts.add(&request.state.get::<DeviceUser>().counts, request.items, own);
-            rest = others;
+        let mut scores = ScoreRequest::split(requests, &logits.flatten_all()?.to_vec1::<f32>()?);
+        for (request, scores) in requests.iter().zip(&mut scores) {
+            self.counts.add(&request.state.get::<DeviceUser>().counts, request.items, scores);
         }
-        Ok(ScoreRequest::split(requests, &scores))
+        Ok(scores)
     }
 
     pub(super) fn explain(&self, state: &UserState, items: &[u32]) -> Result<(HistoryWeights, Vec<ItemAttention>)> {

@@ -12,8 +12,8 @@ use super::{
 use crate::{
     data::{Catalogue, HistoryBatch, HistoryLimits},
     model::{
-        BatchPlan, Extras, HeldOutClick, Losses, ModelError, RankingModel, TrainableModel, TrainingBatch, Weights,
-        weights,
+        BatchPlan, Extras, HeldOutClick, Losses, ModelError, RankerOptions, RankingModel, TrainableModel,
+        TrainingBatch, Weights, weights,
     },
     nn::{Dropout, Parameters},
 };
@@ -51,6 +51,16 @@ impl SesRecTrainable {
         device: &Device,
     ) -> Result<Self, ModelError> {
         check(&config, tensors)?;
+        Self::of_checked(config, catalogue, tensors, device)
+    }
+
+    /// As [`Self::from_tensors`], of tensors that are known to fit.
+    pub(super) fn of_checked(
+        config: SesRecConfig,
+        catalogue: Arc<Catalogue>,
+        tensors: &HashMap<String, Tensor>,
+        device: &Device,
+    ) -> Result<Self, ModelError> {
         let parameters = weights::variables(&parameters(&config), tensors, device)?;
         let vars = parameters.all().map(|(name, var)| (name.to_owned(), var.as_tensor().clone())).collect();
         let network = Network::new(config.clone(), catalogue.clone(), &Weights::new(&vars))?;
@@ -142,8 +152,9 @@ impl TrainableModel for SesRecTrainable {
     }
 
     fn ranker(&self) -> Result<Box<dyn RankingModel>, ModelError> {
-        let tensors = self.parameters.snapshot()?;
-        let device = self.network.device();
-        Ok(Box::new(SesRecRanker::new(self.config.clone(), self.catalogue.clone(), &tensors, device)?))
+        let (tensors, device) = (self.parameters.snapshot()?, self.network.device());
+        let (config, catalogue) = (self.config.clone(), self.catalogue.clone());
+        // With its check: training has changed the weights since the last one.
+        Ok(Box::new(SesRecRanker::new(config, catalogue, &tensors, device, RankerOptions::default())?))
     }
 }

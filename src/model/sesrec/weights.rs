@@ -1,4 +1,4 @@
-//! SESRec's tensors: names (the release's state dict), shapes, beginnings.
+//! SESRec's tensors: names (the release's state dict), shapes, initial values.
 
 use std::collections::HashMap;
 
@@ -12,10 +12,10 @@ use crate::{
 
 /// Every tensor of a model with this configuration.
 ///
-/// Beginnings follow the release as it runs since its commit 740bd47 ("update parameter initialization"): Xavier normal
-/// for every weight (padding rows and position embeddings included), but PyTorch's own Xavier uniform for the packed
-/// attention projection, which its initialiser never reaches. The pooling matrices are three-dimensional there, so that
-/// Xavier's rule takes their last dimension for a receptive field: deviation √(2 / (d² + d)).
+/// Initial values follow the release as it runs since its commit 740bd47 ("update parameter initialization"): Xavier
+/// normal for every weight (padding rows and position embeddings included), but PyTorch's own Xavier uniform for the
+/// packed attention projection, which its initialiser never reaches. The pooling matrices are three-dimensional there,
+/// so that Xavier's rule takes their last dimension for a receptive field: deviation √(2 / (d² + d)).
 pub fn parameters(config: &SesRecConfig) -> Vec<Parameter> {
     let d = config.hidden_dim;
     let mut list = ParameterList::default();

@@ -41,6 +41,11 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- if and (kindIs "float64" .) (eq (floor .) .) }}{{ printf "%.0f" . }}{{ else }}{{ toString . }}{{ end }}
 {{- end }}
 
+{{/* Where a port listens. IPv6 addresses stand in brackets before a port. */}}
+{{- define "sesrec.listen" -}}
+{{- if contains ":" .address }}[{{ .address }}]{{ else }}{{ .address }}{{ end }}:{{ .port }}
+{{- end }}
+
 {{/* Where a new replica may have no place beside the old ones, an old one goes first. */}}
 {{- define "sesrec.rollingUpdate" -}}
 {{- if .Values.rollingUpdate }}{{ toYaml .Values.rollingUpdate }}
@@ -68,9 +73,31 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- fail "metrics.podMonitor: needs metrics.enabled=true" }}
 {{- end }}
 {{- end }}
-{{- range $flag, $instead := dict "listen" "service.port" "metrics-listen" "metrics.port and metrics.enabled" }}
+{{- range $flag, $instead := dict "listen" "service.port and listenAddress" "metrics-listen" "metrics.port, metrics.enabled and listenAddress" }}
 {{- if hasKey $.Values.settings $flag }}
 {{- fail (printf "settings.%s: set %s, which ports and probes go by, too" $flag $instead) }}
+{{- end }}
+{{- end }}
+{{- $set := dict "store" "redis.secretName" "model" "bundle" }}
+{{- if .Values.gpu.enabled }}
+{{- $_ := set $set "device" "gpu" }}
+{{- end }}
+{{- if .Values.redis.caSecretName }}
+{{- $_ := set $set "redis-root-certificate" "redis.caSecretName" }}
+{{- end }}
+{{- if .Values.tokens.secretName }}
+{{- $_ := set $set "tokens" "tokens.secretName" }}
+{{- end }}
+{{- if .Values.tls.secretName }}
+{{- $_ := set $set "tls-certificate" "tls.secretName" }}
+{{- $_ := set $set "tls-key" "tls.secretName" }}
+{{- end }}
+{{- if .Values.tls.clientCaKey }}
+{{- $_ := set $set "tls-client-ca" "tls.clientCaKey" }}
+{{- end }}
+{{- range $flag, $value := $set }}
+{{- if hasKey $.Values.settings $flag }}
+{{- fail (printf "settings.%s: %s sets it already" $flag $value) }}
 {{- end }}
 {{- end }}
 {{- end }}
@@ -83,6 +110,6 @@ httpGet: {path: {{ .path }}, port: metrics}
 grpc: {port: {{ .port }}, service: {{ .service | quote }}}
 {{- else }}
 exec:
-  command: [/usr/local/bin/sesrec, health, "127.0.0.1:{{ .port }}", --service, {{ .service | quote }}, --timeout, 2s]
+  command: [/usr/local/bin/sesrec, health, "{{ .loopback }}:{{ .port }}", --service, {{ .service | quote }}, --timeout, 2s]
 {{- end }}
 {{- end }}

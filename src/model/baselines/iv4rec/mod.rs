@@ -5,6 +5,8 @@
 //! [`UserFeatures::as_of`](crate::data::UserFeatures), in training and evaluation alike. That an item has a query at
 //! all would otherwise tell that somebody is going to click it. In serving the moment is now, and items are put
 //! together once per load.
+//!
+//! In training, an item is put together once per batch: its dropout is the same wherever it stands in it.
 
 mod instruments;
 

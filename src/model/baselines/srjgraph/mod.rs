@@ -9,6 +9,9 @@
 //! training clicks, which travels with the weights. Each question sees only what is older than itself
 //! ([`UserFeatures::as_of`](crate::data::UserFeatures)), in training and evaluation alike: a target's own edge, and
 //! every later one, isn't there yet.
+//!
+//! Otherwise than in the authors' code, an edge's query is its embedding as all models here have it (its words' mean
+//! included) where theirs adds up ten terms, "no query" is the table's row 0, and Adam learns it in place of Adagrad.
 
 mod aggregator;
 mod config;

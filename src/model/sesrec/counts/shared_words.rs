@@ -5,7 +5,8 @@
 //!
 //!   Σ_{t ∈ words(c)} (3 idf(t))² · share(t)
 //!
-//! for each γ of [`DECAYS`]; share(t) is the share of the events that have t, weighted by γ^(events after it).
+//! for each γ of [`DECAYS`]; share(t) is the share of the events that have t, weighted by γ^(events after it); a
+//! query that says a word twice counts twice.
 
 use std::sync::Arc;
 

@@ -139,8 +139,8 @@ impl Encoder {
             };
             let (rec_events, src_events) = self.co_attention.weigh(self.d, compared_rec, compared_src);
             Ok(EncodedUser {
-                rec: side_state(rec_events, rec, (self.d, self.extraction)),
-                src: side_state(src_events, src, (self.d, self.extraction)),
+                rec: side_state(rec_events, rec, self.d, self.extraction),
+                src: side_state(src_events, src, self.d, self.extraction),
                 user_block,
                 counts: self.counts.of_user(user),
             })
@@ -259,8 +259,8 @@ impl HostCoAttention {
                             Some([wq, wd]) => [Some(&wq[..]), Some(&wd[..])],
                             None => [None, None],
                         };
-                        self.summands(src, (wd, stride), from_src);
-                        self.summands(rec, (wq, stride), from_rec);
+                        self.summands(src, stride, wd, from_src);
+                        self.summands(rec, stride, wq, from_rec);
                         for (row, logit) in affinity.chunks_exact(searches).zip(&mut rec_logits) {
                             *logit = vector::dot(row, from_src);
                         }
@@ -276,7 +276,7 @@ impl HostCoAttention {
 
     /// `w · F` per event, or 1; zero where the other side's sums don't reach.
     #[inline(always)]
-    fn summands(&self, side: Encoded<'_>, (w, stride): (Option<&[f32]>, usize), out: &mut [f32]) {
+    fn summands(&self, side: Encoded<'_>, stride: usize, w: Option<&[f32]>, out: &mut [f32]) {
         let reached = match self.padding {
             CoattentionPadding::Exclude => side.real,
             CoattentionPadding::Include => side.length,
@@ -299,7 +299,8 @@ impl HostCoAttention {
 fn side_state(
     events: Vec<EventWeight>,
     side: Encoded<'_>,
-    (d, extraction): (usize, InterestExtraction),
+    d: usize,
+    extraction: InterestExtraction,
 ) -> SideState<Matrix> {
     let interests = (!events.is_empty()).then(|| {
         let sets = Sets::of(&events, extraction);

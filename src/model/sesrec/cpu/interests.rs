@@ -42,6 +42,14 @@ pub(super) struct PreparedSide<'a> {
     direct: Option<Matrix>,
 }
 
+/// A tile of candidates against a side's events, a row each.
+struct AgainstEvents<'a> {
+    /// Scores by column; their exponentials are left there.
+    scores: &'a mut [f32],
+    /// Inner products, likewise; nothing for models that don't need them.
+    products: &'a [f32],
+}
+
 /// The maximum of the scores of each set, and the sum of `e^(score - maximum)`: each set has its own maximum, so that
 /// neither vanishes beside the other.
 struct Sums {
@@ -147,7 +155,8 @@ impl InterestWeights {
                     direct
                 }
                 None => {
-                    self.pool(side, (scores, products), (pooled, inner), logits);
+                    let pooled = RowsMut { values: pooled, stride: inner };
+                    self.pool(side, AgainstEvents { scores, products }, pooled, logits);
                     if side.second == 0 { &self.summed } else { &self.by_set }
                 }
             };
@@ -165,13 +174,9 @@ impl InterestWeights {
     }
 
     /// Scores to pooled encodings: over all, similar, dissimilar events, or only over all.
-    fn pool(
-        &self,
-        side: &PreparedSide<'_>,
-        (scores, products): (&mut [f32], &[f32]),
-        (pooled, inner): (&mut [f32], usize),
-        logits: &mut [f32],
-    ) {
+    fn pool(&self, side: &PreparedSide<'_>, tile: AgainstEvents<'_>, pooled: RowsMut<'_>, logits: &mut [f32]) {
+        let AgainstEvents { scores, products } = tile;
+        let RowsMut { values: pooled, stride: inner } = pooled;
         let (d, columns) = (self.summed.rows(), side.bias.len());
         let (width, rows) = (padded(d), scores.len() / columns);
         with_scratch([3 * rows], |[factors]| {

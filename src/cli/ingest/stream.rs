@@ -24,7 +24,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::ingest_source::{Line, MAX_LINE_BYTES};
+use super::source::{Line, MAX_LINE_BYTES};
 use crate::units::parse_duration;
 
 /// Entries per read.
@@ -57,7 +57,7 @@ pub struct StreamArgs {
 }
 
 /// A stream's entries, and their acknowledgements.
-pub(super) struct StreamSource {
+pub(in crate::cli) struct StreamSource {
     entries: mpsc::Receiver<anyhow::Result<(String, Line)>>,
     settled: mpsc::UnboundedSender<String>,
     shared: Arc<Shared>,
@@ -86,7 +86,7 @@ struct Shared {
 
 impl StreamSource {
     /// Whether an input is one.
-    pub(super) fn is_stream(input: &str) -> bool {
+    pub(in crate::cli) fn is_stream(input: &str) -> bool {
         input.starts_with("redis://") || input.starts_with("rediss://")
     }
 
@@ -156,7 +156,7 @@ impl StreamSource {
 }
 
 /// `redis://HOST:PORT[/DB]/STREAM` → the server's URL and the stream.
-pub(super) fn split(url: &str) -> anyhow::Result<(&str, String)> {
+pub(in crate::cli) fn split(url: &str) -> anyhow::Result<(&str, String)> {
     let (base, stream) = url.rsplit_once('/').unwrap_or((url, ""));
     if stream.is_empty() || base.ends_with('/') {
         bail!("the URL lacks the stream: redis://HOST:PORT/STREAM, or redis://HOST:PORT/DB/STREAM");

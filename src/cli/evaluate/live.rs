@@ -7,10 +7,12 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use serde::de::DeserializeOwned;
 
 use crate::{
+    cli::ndjson::fault,
+    data::without_mark,
     domain::EventTime,
     eval::{LiveJoin, LiveReport, MetricsRow, metrics_table},
     proto::v1::{self, event::Payload},
@@ -86,10 +88,33 @@ fn lines<T: DeserializeOwned>(
     for (number, line) in (1..).zip(reader.lines()) {
         let at = || format!("{}, line {number}", path.display());
         let line = line.with_context(at)?;
+        let line = if number == 1 { without_mark(&line) } else { &line };
         if !line.trim().is_empty() {
-            let value = serde_json::from_str(&line).with_context(|| format!("{}: not a {what}", at()))?;
+            let value = serde_json::from_str(line);
+            let value = value.map_err(|error| anyhow!("{}: not a {what}: {}", at(), fault(&error)))?;
             take(value).with_context(at)?;
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_read_behind_a_byte_order_mark_and_a_wrong_one_is_named_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("events.ndjson");
+        std::fs::write(&path, "\u{feff}{\"eventId\":\"e1\"}\r\n\r\n{\"eventId\":7}\r\n").unwrap();
+        let mut ids = vec![];
+        let take = |event: v1::Event| {
+            ids.push(event.event_id);
+            Ok(())
+        };
+        let error = format!("{:#}", lines(&path, "sesrec.v1.Event", take).unwrap_err());
+        assert_eq!(ids, ["e1"]);
+        assert!(error.contains("events.ndjson, line 3: not a sesrec.v1.Event: "), "{error}");
+        assert!(error.contains(" at column ") && !error.contains("line 1"), "{error}");
+    }
 }

@@ -12,8 +12,12 @@ use tokio::{
     io::{AsyncBufRead, AsyncBufReadExt, BufReader},
 };
 
-use super::ingest_stream::StreamSource;
-use crate::files::write_whole;
+use super::stream::StreamSource;
+use crate::{
+    cli::shell::quoted,
+    data::{BYTE_ORDER_MARK, NoText},
+    files::write_whole,
+};
 
 /// The longest line that is read, in bytes: a valid event has at most about 140 kB.
 pub(super) const MAX_LINE_BYTES: usize = 1 << 20;
@@ -125,8 +129,13 @@ impl Source {
             (Box::new(BufReader::new(tokio::io::stdin())), None)
         } else {
             let file = File::open(path).await.with_context(named)?;
-            let size = file.metadata().await.with_context(named)?.len();
-            (Box::new(BufReader::with_capacity(256 << 10, file)), Some(size))
+            let metadata = file.metadata().await.with_context(named)?;
+            let mut reader = BufReader::with_capacity(256 << 10, file);
+            // Of anything but a file there may be nothing to read yet.
+            if metadata.is_file() {
+                check_text(reader.fill_buf().await.with_context(named)?, Some(path)).with_context(named)?;
+            }
+            (Box::new(reader), Some(metadata.len()))
         };
         let mut source = Self { reader, partial: vec![], partial_bytes: 0, line: 0, bytes: 0, size };
         while source.line < after {
@@ -148,6 +157,9 @@ impl Source {
             if buffer.is_empty() && self.partial_bytes == 0 {
                 return Ok(None);
             }
+            if self.bytes == 0 {
+                check_text(buffer, None)?;
+            }
             let end = buffer.iter().position(|&byte| byte == b'\n');
             let ended = end.is_some() || buffer.is_empty();
             let taken = end.map_or(buffer.len(), |end| end + 1);
@@ -159,7 +171,10 @@ impl Source {
             self.bytes += taken as u64;
             if ended {
                 self.line += 1;
-                let text = std::mem::take(&mut self.partial);
+                let mut text = std::mem::take(&mut self.partial);
+                if self.line == 1 && text.starts_with(BYTE_ORDER_MARK.as_bytes()) {
+                    text.drain(..BYTE_ORDER_MARK.len());
+                }
                 let length = std::mem::take(&mut self.partial_bytes);
                 let line = match end {
                     _ if length > MAX_LINE_BYTES => Line::TooLong,
@@ -175,6 +190,19 @@ impl Source {
     pub(super) fn bytes(&self) -> u64 {
         self.bytes
     }
+}
+
+/// Refuses by its first bytes what holds no lines of JSON: each of them would be INVALID.
+fn check_text(beginning: &[u8], file: Option<&Path>) -> io::Result<()> {
+    let advice = match NoText::of(beginning) {
+        None => return Ok(()),
+        Some(NoText::Gzip) => {
+            let file = file.map_or_else(|| "FILE".to_owned(), |path| quoted(&path.display().to_string()));
+            format!("is gzip: decompress it on the way with `zcat {file} | sesrec ingest -`")
+        }
+        Some(NoText::Utf16) => "is UTF-16: save it as UTF-8".to_owned(),
+    };
+    Err(io::Error::new(io::ErrorKind::InvalidData, advice))
 }
 
 /// How far an input is settled; a small JSON file, replaced atomically.
@@ -288,6 +316,33 @@ mod tests {
         let mut resumed = Source::open(&path, 3).await.expect("opened");
         assert!(matches!(resumed.next().await, Ok(Some((4, Line::Open(_))))));
         assert!(Source::open(&path, 5).await.is_err(), "a checkpoint beyond the end");
+    }
+
+    #[tokio::test]
+    async fn a_byte_order_mark_is_passed_over_and_what_is_no_text_is_refused() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("my events.ndjson");
+        std::fs::write(&path, "\u{feff}{}\n\u{feff}\n").expect("written");
+        let mut source = Source::open(&path, 0).await.expect("opened");
+        let mut texts = vec![];
+        while let Some((_, Line::Text(text))) = source.next().await.expect("read") {
+            texts.push(String::from_utf8(text).expect("text"));
+        }
+        assert_eq!(texts, ["{}\n", "\u{feff}\n"], "the mark of a file is at its beginning");
+        assert_eq!(Some(source.bytes()), source.size);
+
+        for (bytes, advice) in
+            [(&b"\x1f\x8b\x08\0"[..], "my events.ndjson' | sesrec ingest -"), (b"\xff\xfe{\0", "UTF-8")]
+        {
+            std::fs::write(&path, bytes).expect("written");
+            let error = Source::open(&path, 0).await.err().expect("no text");
+            assert!(format!("{error:#}").contains(advice), "{error:#}");
+        }
+        // As from standard input, whose first bytes come when they come.
+        let reader = Box::new(std::io::Cursor::new(b"\x1f\x8b\x08".to_vec()));
+        let mut piped = Source { reader, partial: vec![], partial_bytes: 0, line: 0, bytes: 0, size: None };
+        let error = piped.next().await.err().expect("no text").to_string();
+        assert!(error.contains("zcat FILE | sesrec ingest -"), "{error}");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The dead-letter file: events that nobody will ever store, each with the reason.
+//! Events that nobody will ever store, and the dead-letter file that keeps them, each with the reason.
 
 use std::{
     fs::{File, OpenOptions},
@@ -9,10 +9,32 @@ use std::{
 use anyhow::Context;
 use serde::Serialize;
 
+use super::source::Position;
+
+/// What becomes of events that can't be stored.
+pub(super) enum Rejects {
+    /// They are a failure, and still to be dealt with: the checkpoint stays before the first of them.
+    Fail,
+    /// They are only counted.
+    Allow,
+    /// They go to a file, and are no failure then.
+    Keep(DeadLetters),
+}
+
+/// An event that is given up.
+pub(super) struct Rejected<'a> {
+    pub(super) position: &'a Position,
+    pub(super) outcome: &'static str,
+    pub(super) reason: &'a str,
+    pub(super) event: &'a str,
+}
+
 /// NDJSON, appended to.
 pub(super) struct DeadLetters {
     path: PathBuf,
     file: File,
+    /// The input's name, without a password.
+    input: String,
     /// Whether all of it is on the disk.
     synced: bool,
 }
@@ -32,15 +54,18 @@ struct DeadLetter<'a> {
 }
 
 impl DeadLetters {
-    pub(super) fn open(path: &Path) -> anyhow::Result<Self> {
+    pub(super) fn open(path: &Path, input: String) -> anyhow::Result<Self> {
         let file = OpenOptions::new().create(true).append(true).open(path);
-        Ok(Self { path: path.to_owned(), file: file.with_context(|| path.display().to_string())?, synced: true })
+        let file = file.with_context(|| path.display().to_string())?;
+        Ok(Self { path: path.to_owned(), file, input, synced: true })
     }
 
     /// Written before the event is settled: nothing is lost between the two.
-    pub(super) fn write(&mut self, input: &str, rejected: &Rejected<'_>) -> anyhow::Result<()> {
-        let Rejected { position, outcome, reason, event } = rejected;
-        let letter = DeadLetter { time: jiff::Timestamp::now(), input, position, outcome, reason, event };
+    pub(super) fn write(&mut self, rejected: &Rejected<'_>) -> anyhow::Result<()> {
+        let Rejected { position, outcome, reason, event } = *rejected;
+        let position = position.to_string();
+        let (time, input) = (jiff::Timestamp::now(), &self.input);
+        let letter = DeadLetter { time, input, position: &position, outcome, reason, event };
         let mut line = serde_json::to_vec(&letter)?;
         line.push(b'\n');
         self.synced = false;
@@ -55,12 +80,4 @@ impl DeadLetters {
         }
         Ok(())
     }
-}
-
-/// An event that is given up.
-pub(super) struct Rejected<'a> {
-    pub(super) position: &'a str,
-    pub(super) outcome: &'static str,
-    pub(super) reason: &'a str,
-    pub(super) event: &'a str,
 }
