@@ -3,7 +3,7 @@
 use anyhow::{Context, bail};
 use pbjson_types::Timestamp;
 
-use super::client::{ServerArgs, describe, random_id};
+use super::client::{ServerArgs, TOO_OLD, describe, random_id};
 use crate::{
     domain::EventTime,
     proto::v1::{self, Outcome, event::Payload, search::QueryForm},
@@ -75,12 +75,8 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
 }
 
 /// What to do, where the event is not stored.
-fn hint(outcome: Outcome) -> Option<&'static str> {
-    (outcome == Outcome::TooOld).then_some(
-        "hint: the event was TOO_OLD and is not stored: it is older than the server's --time-to-live, or than all that \
-         it keeps of this user, or a click beyond the --max-clicks of its search. To store old events, start the \
-         server with `serve --time-to-live 0s`",
-    )
+fn hint(outcome: Outcome) -> Option<String> {
+    (outcome == Outcome::TooOld).then(|| format!("hint: the event is not stored. {TOO_OLD}"))
 }
 
 impl Args {

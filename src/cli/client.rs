@@ -125,6 +125,11 @@ pub fn random_id(prefix: &str) -> String {
     format!("{prefix}-{:032x}", rand::random::<u128>())
 }
 
+/// Of an event that is not stored for its age: what that means, and what to do.
+pub(super) const TOO_OLD: &str = "TOO_OLD is what is older than the server's --time-to-live or than all that it keeps of \
+                                  its user, and a click beyond the --max-clicks of its search. To store old events, \
+                                  start the server with `serve --time-to-live 0s`";
+
 #[cfg(test)]
 mod tests {
     use std::net::SocketAddr;

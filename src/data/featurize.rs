@@ -227,10 +227,14 @@ impl Featurizer {
             },
             Query::Text(text) => {
                 let words = self.text_words(text);
-                // Where queries have ids of another kind than their text (converted bundles), a text may look like one.
                 let row = queries.row(&self.catalogue.tokenizer.canonical(text));
+                let has_words = !self.catalogue.words.ids.is_empty();
                 match row.map(|row| (row, self.catalogue.words_of(row))) {
-                    Some((row, known)) if sorted(known) == sorted(&words) => (row, known.to_vec()),
+                    // Where queries have ids of another kind than their text (converted bundles), a text may look like
+                    // one: then the words differ, as far as the bundle has any.
+                    Some((row, known)) if known.is_empty() || !has_words || sorted(known) == sorted(&words) => {
+                        (row, known.to_vec())
+                    }
                     _ => (0, words),
                 }
             }
@@ -269,9 +273,9 @@ mod tests {
     #[test]
     fn a_text_is_no_id() {
         let words = EntityTable { ids: ["red", "shoes", "3"].into_iter().collect(), ..EntityTable::padded() };
-        let ids = ["red shoes", "3"].into_iter().collect();
+        let ids = ["red shoes", "3", "unsaid"].into_iter().collect();
         // The second query's words are those of the first.
-        let lists = [[1, 2], [1, 2]].into_iter().collect();
+        let lists = [&[1, 2][..], &[1, 2], &[]].into_iter().collect();
         let queries = EntityTable { ids, words: lists, ..EntityTable::padded() };
         let catalogue = Catalogue { words, queries, ..Catalogue::default() };
         let limits = HistoryLimits { recommendations: 1, searches: 1, words: 9, clicks: 1 };
@@ -285,6 +289,8 @@ mod tests {
         assert_eq!(text("shoes"), (0, vec![2]));
         assert_eq!(text("[3]"), (0, vec![3]));
         assert_eq!(query(Query::Id(QueryId::new("3").unwrap())), (2, vec![1, 2]));
+        // Of a query whose words nobody gave, the id is all there is to go by.
+        assert_eq!(text("unsaid"), (3, vec![]));
     }
 
     proptest! {

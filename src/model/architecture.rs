@@ -8,8 +8,8 @@ use super::{InputConfig, ModelError, Parameter, RankerOptions, RankingModel, Tra
 use crate::data::{Catalogue, Dataset};
 
 /// A model's configuration, as the rest of the program sees it: behind a [`ModelConfig`](super::ModelConfig), which
-/// checks tensors before it hands them on.
-pub trait Architecture {
+/// checks tensors and itself before it hands them on.
+pub(crate) trait Architecture {
     /// "sesrec", ...: the "model" of `config.json`.
     fn kind(&self) -> &'static str;
 

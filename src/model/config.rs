@@ -194,7 +194,7 @@ impl ModelConfig {
         self.architecture().inputs()
     }
 
-    /// See [`Architecture::revision`].
+    /// See `Architecture::revision`.
     pub fn revision(&self) -> u32 {
         self.architecture().revision()
     }
@@ -255,7 +255,7 @@ impl ModelConfig {
     /// A model that answers, with these options.
     ///
     /// # Errors
-    /// As [`Self::check_weights`]; then if the device fails, for want of memory for example.
+    /// As [`Self::validate`] and [`Self::check_weights`]; then if the device fails, for want of memory for example.
     pub fn ranker(
         &self,
         catalogue: Arc<Catalogue>,
@@ -263,6 +263,7 @@ impl ModelConfig {
         device: &Device,
         options: RankerOptions,
     ) -> Result<Box<dyn RankingModel>, ModelError> {
+        self.validate()?;
         self.check_weights(tensors)?;
         self.architecture().ranker(catalogue, tensors, device, options)
     }

@@ -1,7 +1,7 @@
 //! Ranking models behind two traits, and the directory they travel in.
 //!
 //! [`sesrec`] is the paper's model, [`baselines`] are those that it is compared with. Both share the input layer
-//! ([`InputConfig`], [`Embeddings`], [`HistoryVectors`]); an [`Architecture`] is what each of them provides.
+//! ([`InputConfig`], [`Embeddings`], [`HistoryVectors`]); an `Architecture` is what each of them provides.
 //!
 //! [`RankingModel`] answers: `encode` turns histories into user states, `score` ranks candidates against them.
 //! [`TrainableModel`] learns. [`Bundle`] is a model with everything that serving needs; [`ModelConfig`] says which
@@ -22,7 +22,7 @@ pub(crate) mod tensor_file;
 mod trainable;
 mod weights;
 
-pub use architecture::Architecture;
+pub(crate) use architecture::Architecture;
 pub use bundle::{Bundle, BundleError};
 pub use config::{ModelConfig, ModelKind};
 pub use inputs::{

@@ -26,7 +26,7 @@ pub enum Role {
     /// 32-bit floats that training sets by itself, from this value: the running statistics of batch normalisation,
     /// weights that are [fitted](super::TrainableModel::fit_held_out).
     Statistic(f32),
-    /// Rows (u32) that the model's [`tables`](super::Architecture::tables) were built with: neighbours in a graph, the
+    /// Rows (u32) that the model's `Architecture::tables` were built with: neighbours in a graph, the
     /// queries of an item.
     Table,
     /// The same, as many of them as there are: the shape's first dimension is not fixed.

@@ -20,7 +20,7 @@ use crate::{
     domain::{Deadline, Event, EventTime},
     history::{Appended, Outcome, StoreError},
     proto::v1,
-    telemetry::{AppendOutcome, Rejection, StoreFailure, StoreOperation, trace},
+    telemetry::{AppendOutcome, Rejection, StoreOperation, trace},
 };
 
 /// How much of one stream is read ahead of the store, besides the number of events: several of the largest
@@ -272,8 +272,6 @@ impl Shared {
                     let applied = appended.outcome == Outcome::Applied;
                     self.metrics.event(present::outcome_label(appended.outcome), applied.then_some(lag));
                 }
-                // Its caller waits for no acknowledgement.
-                Err(error) if failure(error, deadline) == StoreFailure::Cancelled => {}
                 Err(_) => self.metrics.event(AppendOutcome::Failed, None),
             }
             result.map_err(|error| self.blame(error, deadline))

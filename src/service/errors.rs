@@ -171,7 +171,6 @@ static FLOODS: Floods = Floods::new();
 /// a line a second, with how many more there were.
 struct Floods {
     unavailable: Throttle,
-    deadline: Throttle,
     newer_schema: Throttle,
     configuration: Throttle,
     model: Throttle,
@@ -181,7 +180,6 @@ impl Floods {
     const fn new() -> Self {
         Self {
             unavailable: Throttle::new(),
-            deadline: Throttle::new(),
             newer_schema: Throttle::new(),
             configuration: Throttle::new(),
             model: Throttle::new(),
@@ -191,8 +189,7 @@ impl Floods {
     /// `None`: not to be told now; else how many more of its kind there were since the last that was.
     fn pass(&self, error: &ServiceError, now: Instant) -> Option<u64> {
         let kind = match error {
-            ServiceError::Store(StoreError::Unavailable(_)) => &self.unavailable,
-            ServiceError::Store(StoreError::Deadline) => &self.deadline,
+            ServiceError::Store(StoreError::Unavailable(_) | StoreError::Deadline) => &self.unavailable,
             ServiceError::Store(StoreError::NewerSchema { .. }) => &self.newer_schema,
             ServiceError::Store(StoreError::Config(_)) => &self.configuration,
             ServiceError::Engine(EngineError::Model(_), _) => &self.model,
@@ -313,7 +310,6 @@ mod tests {
         let store = |error| ServiceError::Store(error);
         let outages = [
             store(StoreError::Unavailable("away".into())),
-            store(StoreError::Deadline),
             store(StoreError::NewerSchema { found: 9, supported: 1 }),
             store(StoreError::Config("wrong password".into())),
             ServiceError::Engine(EngineError::Model("broken".into()), Duration::ZERO),

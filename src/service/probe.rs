@@ -39,7 +39,10 @@ impl Probe {
             loop {
                 let patience = Deadline::after(self.shared.options.timeouts.store);
                 let ping = self.shared.store.ping(patience);
-                let answer = self.shared.store_call(StoreOperation::Ping, patience, ping).await;
+                // Nobody's deadline: a store that is too slow for it is too slow.
+                let answer =
+                    self.shared.store_call_until(StoreOperation::Ping, patience, Deadline::after(Duration::MAX), ping);
+                let answer = answer.await;
                 self.shared.store_away.store(answer.is_err(), Ordering::Relaxed);
                 let works = match answer {
                     Ok(()) => self.model_works().await,

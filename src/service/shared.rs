@@ -277,7 +277,7 @@ impl Shared {
     }
 
     /// The same with a patience of the caller's choice.
-    async fn store_call_until<T>(
+    pub(super) async fn store_call_until<T>(
         &self,
         operation: StoreOperation,
         patience: Deadline,

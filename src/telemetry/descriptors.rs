@@ -10,8 +10,9 @@ use prometheus_client::{
 
 use super::memory::gauge;
 
-/// What connections of callers leave to the rest: store, metrics port, bundle, log.
-const KEPT: u64 = 128;
+/// What connections of callers leave to the rest: the store (64 tables of the embedded one), the metrics port (64
+/// connections), journals, bundle, log.
+const KEPT: u64 = 256;
 
 /// Raises the limit of open files as far as this process may by itself, and returns how many connections callers may
 /// have then: `wanted`, or what the limit leaves room for. Were callers to take the last descriptor, neither the store
@@ -64,7 +65,7 @@ pub(super) struct Descriptors;
 impl Collector for Descriptors {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let open = "File descriptors that this process has open: a connection is one. Near process_max_fds: see sesrec_connections for how many are callers'; the rest is the store's.";
-        let most = "File descriptors that this process may have open: the soft limit, which a server raises to the hard one when it starts. Below --max-connections and 128 more: raise it (ulimit -n, LimitNOFILE=).";
+        let most = "File descriptors that this process may have open: the soft limit, which a server raises to the hard one when it starts. Below --max-connections and 256 more: raise it (ulimit -n, LimitNOFILE=).";
         let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
         for (family, help, count) in
             [("process_open_fds", open, open_now()), ("process_max_fds", most, soft_limit(&limits))]
@@ -97,9 +98,9 @@ mod tests {
     #[test]
     fn callers_get_what_the_limit_leaves() {
         assert_eq!(affordable(1_048_576, 10_000), 10_000);
-        assert_eq!(affordable(10_128, 10_000), 10_000);
-        assert_eq!(affordable(10_127, 10_000), 9_999);
-        assert_eq!(affordable(1024, 10_000), 896);
+        assert_eq!(affordable(10_256, 10_000), 10_000);
+        assert_eq!(affordable(10_255, 10_000), 9_999);
+        assert_eq!(affordable(1024, 10_000), 768);
         assert_eq!(affordable(64, 10_000), 1, "a server without any would serve nobody");
     }
 

@@ -7,6 +7,8 @@ use std::{
 
 /// Between two lines of a kind.
 const EVERY: Duration = Duration::from_secs(1);
+/// Without any of a kind.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
 
 /// Lets a line of one kind through at once, then one a second at most: an outage fails thousands of requests a second,
 /// and a line for each would bury what caused it.
@@ -34,6 +36,10 @@ impl Throttle {
             state.untold += 1;
             return None;
         }
+        // Of an outage that was over long ago, nothing more is told.
+        if state.told.is_none_or(|told| now.saturating_duration_since(told) > FORGOTTEN_AFTER) {
+            state.untold = 0;
+        }
         state.told = Some(now);
         Some(std::mem::take(&mut state.untold))
     }
@@ -53,7 +59,9 @@ mod tests {
         }
         assert_eq!(pass(1000), Some(999));
         assert_eq!(pass(1500), None);
-        assert_eq!(pass(60_000), Some(1), "what was untold is told with the next line, however late");
+        assert_eq!(pass(60_000), Some(1), "what was untold is told with the next line");
         assert_eq!(pass(61_000), Some(0));
+        assert_eq!(pass(61_500), None);
+        assert_eq!(pass(200_000), Some(0), "another outage is not told of the last one");
     }
 }

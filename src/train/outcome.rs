@@ -62,7 +62,7 @@ pub enum Ending {
 pub struct Outcome {
     /// Why it ended.
     pub ending: Ending,
-    /// The best weights; nothing if the run was interrupted: those so far are in the checkpoint.
+    /// The best weights; nothing if the run was interrupted: those so far are in the checkpoint, where there is one.
     pub best: Option<Best>,
     /// Every finished epoch.
     pub epochs: Vec<EpochReport>,

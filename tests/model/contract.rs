@@ -193,8 +193,9 @@ fn any_history_has_scores() {
         let states = model.encode(&[&users[0], &users[4]]).unwrap();
         assert!(states.iter().all(|state| state.bytes() > 0));
         for state in &states {
-            let (_, items) = model.explain(state, &[1, 2]).unwrap();
+            let (events, items) = model.explain(state, &[1, 2]).unwrap();
             assert_eq!(items.len(), 2);
+            assert_eq!(model.explain(state, &[]).unwrap(), (events, vec![]), "events alone");
         }
     }
 }

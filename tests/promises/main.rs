@@ -11,6 +11,8 @@ mod certificates;
 mod checker;
 mod kills;
 mod log;
+#[path = "../support/metric.rs"]
+mod metric;
 #[cfg(target_os = "linux")]
 mod overload;
 #[path = "../support/program.rs"]

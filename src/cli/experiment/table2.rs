@@ -10,7 +10,7 @@ use crate::{
     data::Split,
     eval::{HandmadeScore, popularity_ranks},
     experiment::{Columns, Report, Row, differences, studies},
-    model::ModelKind,
+    model::{ModelConfig, ModelKind, Setting},
 };
 
 /// Options of `sesrec experiment table2`.
@@ -53,14 +53,15 @@ pub(super) fn run(args: &Args, stop: Arc<AtomicBool>) -> anyhow::Result<()> {
         let handmade = Row::of_ranks("hand-made score", &score.ranks(weights, &test)?);
         protocol.push(format!("hand-made score: {weights}; picked on validation, nothing learned"));
         let mut notes = notes(&learned, &handmade);
-        let added: Vec<String> = models.iter().filter_map(|&kind| added(args, kind)).collect();
-        // Where all have something of the kind, none has it alone.
+        let added: Vec<String> =
+            models.iter().zip(&variants).filter_map(|(&kind, variant)| added(args, kind, &variant.model)).collect();
+        // Where there is one model, there is nothing to compare.
         let title = if added.is_empty() || models.len() == 1 {
             "Table 2: models under one protocol"
         } else {
             notes.push(format!(
-                "The recipe gives settings of its own to {}; the other models are as published. Such a model's lead is \
-                 not its architecture's alone: compare architectures by --recipe paper.",
+                "The recipe gives settings of its own to {}; the other models have none of these. Such a model's lead \
+                 is not its architecture's alone: compare architectures by --recipe paper.",
                 added.join("; ")
             ));
             "Table 2: models evaluated alike, by recipes that differ"
@@ -79,10 +80,13 @@ pub(super) fn run(args: &Args, stop: Arc<AtomicBool>) -> anyhow::Result<()> {
     })
 }
 
-/// What the recipe builds a model with beside what it is published with: "sesrec (matching=true, …)". Nothing for most.
-fn added(args: &Args, kind: ModelKind) -> Option<String> {
-    let settings = args.study.sizes.settings(args.study.recipe.recipe, kind);
-    let settings: Vec<String> = settings.iter().map(ToString::to_string).collect();
+/// What the recipe builds a model with beside what it is published with, as it is set here: "sesrec (matching=true, …)".
+/// Nothing for most.
+fn added(args: &Args, kind: ModelKind, config: &ModelConfig) -> Option<String> {
+    let named = args.study.sizes.settings(args.study.recipe.recipe, kind).into_iter();
+    let settings: Vec<String> = named
+        .filter_map(|setting| Some(Setting { value: config.setting(&setting.name)?, ..setting }.to_string()))
+        .collect();
     let name = kind.to_possible_value()?;
     (!settings.is_empty()).then(|| format!("{} ({})", name.get_name(), settings.join(", ")))
 }

@@ -9,7 +9,7 @@ use std::{
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 
 use super::{rejects::Rejected, source::Input};
-use crate::proto::v1::Outcome;
+use crate::{cli::client::TOO_OLD, proto::v1::Outcome};
 
 /// How many rejected lines are shown one by one.
 const SHOWN_REJECTS: u64 = 20;
@@ -147,9 +147,7 @@ impl Summary {
         let too_old = self.outcomes.of(Outcome::TooOld.as_str_name());
         (too_old > events / 2).then(|| {
             format!(
-                "hint: {} of {} events were TOO_OLD and are not stored: they are older than the server's --time-to-live, \
-                 or than all that it keeps of their users. To replay old logs, start the server with \
-                 `serve --time-to-live 0s`",
+                "hint: {} of {} events were TOO_OLD and are not stored. {TOO_OLD}",
                 HumanCount(too_old),
                 HumanCount(events)
             )

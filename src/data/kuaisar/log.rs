@@ -197,6 +197,9 @@ impl Log {
         let (no_text, header_line) = (NoText::of(&row.borrow().bytes), row.borrow().line(1));
         // Before anything is said of columns, which would be binary.
         match no_text {
+            Some(NoText::Gzip) if path.extension().is_some_and(|extension| extension == "gz") => {
+                return Err(DatasetError::format(&path, "is compressed twice: decompress it once"));
+            }
             Some(NoText::Gzip) => return Err(DatasetError::format(&path, format!("is gzip: name it {name}.gz"))),
             Some(NoText::Utf16) => return Err(DatasetError::format(&path, "is UTF-16: save it as UTF-8")),
             None => {}

@@ -110,13 +110,13 @@ impl Link {
         let place = live.made.nodes.as_ref().map(|nodes| nodes.of(&user).place()).transpose()?;
         let sent = tokio::spawn(async move {
             let _place = place;
-            live.silence_of(&user).asked();
+            let node = live.made.nodes.as_ref().map(|nodes| nodes.of(&user));
+            node.inspect(|node| node.silence.asked());
             let answers = cluster::send(&mut connection, &pipeline).await;
-            if answers.is_ok() {
-                live.silence_of(&user).answered();
-            }
-            if answers.as_ref().is_err_and(RedisError::is_timeout) {
-                link.follow_failover(&live, connection).await;
+            match &answers {
+                Err(error) if error.is_timeout() => link.follow_failover(&live, connection).await,
+                Ok(_) => _ = node.inspect(|node| node.silence.answered()),
+                Err(_) => _ = node.inspect(|node| node.silence.failed()),
             }
             answers
         });
@@ -155,11 +155,13 @@ impl Link {
         Ok(Made { connection, silence: Arc::new(Silence::new()), nodes })
     }
 
-    /// Whether whoever has the user has been asked for a while and answered nobody.
+    /// Whether the Cluster's node that has the user has been asked for a while and answered nobody. One server that is
+    /// silent is an outage: others don't wait beside it.
     pub(super) fn is_silent(&self, user: &UserKey) -> bool {
         // Held for longer only while a connection is made: who is there then is not known.
         let Ok(current) = self.current.try_lock() else { return false };
-        current.live.as_ref().is_some_and(|live| live.silence_of(user).lasts() >= NODE_SILENCE)
+        let nodes = current.live.as_ref().and_then(|live| live.made.nodes.as_ref());
+        nodes.is_some_and(|nodes| nodes.of(user).silence.lasts() >= NODE_SILENCE)
     }
 
     /// Lets the next call connect anew.
@@ -221,11 +223,6 @@ impl Current {
 }
 
 impl Live {
-    /// Of whoever has the user.
-    fn silence_of(&self, user: &UserKey) -> &Silence {
-        self.made.nodes.as_ref().map_or(&*self.made.silence, |nodes| &nodes.of(user).silence)
-    }
-
     /// Whether others of a Cluster's nodes have answered lately.
     fn is_alive(&self) -> bool {
         self.made.nodes.is_some() && self.made.silence.last_answer().elapsed() < CLUSTER_SILENCE

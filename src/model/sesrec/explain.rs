@@ -19,6 +19,11 @@ pub(super) fn attention(
     Ok((HistoryWeights { recommendations: rec.events, searches: src.events }, attention))
 }
 
+/// Without candidates: nothing is looked up for them, which devices refuse.
+pub(super) fn without_items<T>(rec: &SideState<T>, src: &SideState<T>) -> (HistoryWeights, Vec<ItemAttention>) {
+    (HistoryWeights { recommendations: rec.events.clone(), searches: src.events.clone() }, vec![])
+}
+
 /// Per candidate.
 fn side_attention(side: &SideState<Tensor>, keys: &Tensor) -> Result<Vec<EventAttention>> {
     let Some(interests) = &side.interests else {

@@ -158,6 +158,9 @@ impl TensorRanker {
 
     pub(super) fn explain(&self, state: &UserState, items: &[u32]) -> Result<(HistoryWeights, Vec<ItemAttention>)> {
         let user = state.get::<DeviceUser>();
+        if items.is_empty() {
+            return Ok(explain::without_items(&user.rec, &user.src));
+        }
         let sides = [(&user.rec, &self.rec_keys), (&user.src, &self.src_keys)];
         explain::attention(sides.map(|(side, keys)| Ok((side.clone(), gather_rows(keys, items, RowZero::Learns)?))))
     }

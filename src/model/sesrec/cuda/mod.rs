@@ -245,6 +245,9 @@ impl CudaRanker {
 
     pub(super) fn explain(&self, state: &UserState, items: &[u32]) -> Result<(HistoryWeights, Vec<ItemAttention>)> {
         let user = state.get::<DeviceUser>();
+        if items.is_empty() {
+            return Ok(explain::without_items(&user.rec, &user.src));
+        }
         let sides = [(&user.rec, &self.pooling.rec_keys), (&user.src, &self.pooling.src_keys)];
         let sides = sides.map(|(side, keys)| {
             let interests = side
