@@ -1,4 +1,5 @@
-//! How files begin that other programs wrote: with a byte order mark, or as what is no text here at all.
+//! How files begin that other programs wrote, and their rows: with a byte order mark, after blank lines, or as what is no
+//! text here at all.
 
 /// What some programs begin UTF-8 with. To Rust it is no blank: it would be a part of the first word.
 pub(crate) const BYTE_ORDER_MARK: &str = "\u{feff}";
@@ -6,6 +7,13 @@ pub(crate) const BYTE_ORDER_MARK: &str = "\u{feff}";
 /// Text without the mark that it may begin with.
 pub(crate) fn without_mark(text: &str) -> &str {
     text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text)
+}
+
+/// How many lines of bytes end before a row begins in them. A CSV reader stops in the middle of the `\r\n` of the row
+/// before, and passes over blank lines together with the row after them: which line that is, only the bytes say.
+pub(crate) fn lines_before_row(bytes: impl IntoIterator<Item = u8>) -> u64 {
+    let breaks = bytes.into_iter().take_while(|byte| matches!(byte, b'\r' | b'\n'));
+    breaks.filter(|&byte| byte == b'\n').count() as u64
 }
 
 /// What a file holds that is read as text and is none.
@@ -36,6 +44,13 @@ mod tests {
     fn a_mark_is_no_text() {
         for (text, expected) in [("\u{feff}i1", "i1"), ("i\u{feff}1", "i\u{feff}1"), ("", "")] {
             assert_eq!(without_mark(text), expected);
+        }
+    }
+
+    #[test]
+    fn a_row_is_on_the_line_after_those_that_end_before_it() {
+        for (bytes, expected) in [("row\n", 0), ("\nrow\n", 1), ("\n\r\n\r\nrow\r\n", 3), ("\r\n", 1), ("", 0)] {
+            assert_eq!(lines_before_row(bytes.bytes()), expected, "{bytes:?}");
         }
     }
 

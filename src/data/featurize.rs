@@ -226,8 +226,9 @@ impl Featurizer {
                 None => (0, vec![]),
             },
             Query::Text(text) => {
-                let words = self.text_words(text);
-                let row = queries.row(&self.catalogue.tokenizer.canonical(text));
+                let texts = self.catalogue.tokenizer.words(text);
+                let row = queries.row(&self.catalogue.tokenizer.canonical_of(&texts));
+                let words: Vec<u32> = texts.iter().filter_map(|word| self.catalogue.words.row(word)).collect();
                 let has_words = !self.catalogue.words.ids.is_empty();
                 match row.map(|row| (row, self.catalogue.words_of(row))) {
                     // Where queries have ids of another kind than their text (converted bundles), a text may look like
@@ -239,11 +240,6 @@ impl Featurizer {
                 }
             }
         }
-    }
-
-    fn text_words(&self, text: &str) -> Vec<u32> {
-        let words = self.catalogue.tokenizer.words(text);
-        words.iter().filter_map(|word| self.catalogue.words.row(word)).collect()
     }
 
     fn source(&self, search: &HistorySearch) -> u32 {

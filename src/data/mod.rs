@@ -27,7 +27,7 @@ mod user_log;
 mod vocabulary;
 
 pub use batch::HistoryBatch;
-pub(crate) use beginning::{BYTE_ORDER_MARK, NoText, without_mark};
+pub(crate) use beginning::{BYTE_ORDER_MARK, NoText, lines_before_row, without_mark};
 pub use catalogue::{Attribute, Catalogue, EntityTable, ITEM_WORDS, WordLists};
 pub use catalogue_io::CATALOGUE_FORMAT_VERSION;
 pub use checksum::FileChecksum;

@@ -24,7 +24,12 @@ impl Tokenizer {
 
     /// The form under which the catalogue knows a query: its words, joined by a space.
     pub fn canonical(self, text: &str) -> String {
-        self.words(text).join(" ")
+        self.canonical_of(&self.words(text))
+    }
+
+    /// The same of a text's words.
+    pub fn canonical_of(self, words: &[String]) -> String {
+        words.join(" ")
     }
 }
 

@@ -14,7 +14,7 @@ use flate2::read::MultiGzDecoder;
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 
 use crate::{
-    data::{DatasetError, NoText, Progress},
+    data::{DatasetError, NoText, Progress, lines_before_row},
     domain::MAX_ID_BYTES,
 };
 
@@ -97,8 +97,7 @@ pub(in crate::data) struct Log {
     bar: ProgressBar,
 }
 
-/// What was read of the input since the present row began. The reader is before the `\n` of the `\r\n` that ended the
-/// row before, and before blank lines: which line a row begins at shows only in the bytes themselves.
+/// What was read of the input since the present row began, or the line breaks before it.
 #[derive(Default)]
 struct RowBytes {
     bytes: Vec<u8>,
@@ -134,8 +133,7 @@ impl RowBytes {
 
     /// The line that the present row begins at, where the reader was at line `reader` before it.
     fn line(&self, reader: u64) -> u64 {
-        let breaks = self.bytes[self.earlier()..].iter().take_while(|byte| matches!(byte, b'\r' | b'\n'));
-        reader + breaks.filter(|&&byte| byte == b'\n').count() as u64
+        reader + lines_before_row(self.bytes[self.earlier()..].iter().copied())
     }
 }
 

@@ -10,7 +10,7 @@ use csv::Position;
 
 use super::{ConvertError, ModelConfig};
 use crate::{
-    data::{Attribute, Catalogue, EntityTable, Tokenizer, WordLists},
+    data::{Attribute, Catalogue, EntityTable, Tokenizer, WordLists, lines_before_row},
     model::{AttributeConfig, InputConfig},
 };
 
@@ -64,24 +64,15 @@ fn further(attributes: &[AttributeConfig]) -> &[AttributeConfig] {
 
 /// Something wrong with a row of a file, which the reader was at `position` before.
 fn at(path: &Path, position: &Position, message: String) -> ConvertError {
-    let line = position.line() + line_breaks(path, position.byte()).unwrap_or(0);
+    let line = position.line() + lines_from(path, position.byte()).unwrap_or(0);
     ConvertError::File { path: format!("{}:{line}", path.display()), message }
 }
 
-/// How many line breaks a file has from some byte to the row that follows: the reader stops in the middle of `\r\n`,
-/// and passes over blank lines together with the row after them.
-fn line_breaks(path: &Path, from: u64) -> io::Result<u64> {
+/// How many lines end between some byte of a file and the row that follows.
+fn lines_from(path: &Path, from: u64) -> io::Result<u64> {
     let mut file = File::open(path)?;
     file.seek(SeekFrom::Start(from))?;
-    let mut breaks = 0;
-    for byte in BufReader::new(file).bytes() {
-        match byte? {
-            b'\n' => breaks += 1,
-            b'\r' => {}
-            _ => break,
-        }
-    }
-    Ok(breaks)
+    Ok(lines_before_row(BufReader::new(file).bytes().map_while(Result::ok)))
 }
 
 struct Csv {
