@@ -191,6 +191,8 @@ impl CountedBody {
         let all = self.all.bytes.fetch_add(grown, Ordering::Relaxed).wrapping_add(grown);
         if now > before && all > self.all.max_bytes {
             self.all.metrics.rejected(Rejection::Unfinished);
+            // At once: who comes before this body is dropped must not be refused for what is refused already.
+            self.all.bytes.fetch_sub(std::mem::take(&mut self.counted), Ordering::Relaxed);
             return Err(ServiceError::Busy("too many requests are half-received").into());
         }
         Ok(data.len())
