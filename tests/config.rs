@@ -124,6 +124,51 @@ fn what_is_required_may_be_in_the_file() {
     assert!(code == Some(2) && message.contains("[experiment.table2] modls"), "{message}");
 }
 
+/// What is typed counts, not what it excludes and a variable or the file sets.
+#[test]
+fn what_excludes_each_other_is_set_by_the_strongest() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("sesrec.toml");
+    let told = |text: &str, args: &[&str], variables: &[(&str, &str)]| {
+        fs::write(&file, text).unwrap();
+        let output = sesrec(&[&["--config", file.to_str().unwrap()], args].concat(), variables);
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let live = "[evaluate]\nrank_log = ['no-log']\nevents = ['no-events']";
+    let evaluate = ["evaluate", "--model", "no-bundle", "--data", "no-data"];
+    for (text, args, variables, missing) in [
+        (live, &["evaluate"][..], &[][..], "no-log"),
+        (live, &evaluate, &[], "no-data"),
+        (live, &["evaluate"], &[("SESREC_EVALUATE_MODEL", "m"), ("SESREC_EVALUATE_DATA", "no-data")], "no-data"),
+        ("", &evaluate, &[("SESREC_EVALUATE_RANK_LOG", "no-log"), ("SESREC_EVALUATE_EVENTS", "no-events")], "no-data"),
+        ("[evaluate]\nmodel = 'm'\ndata = 'd'", &["evaluate", "--rank-log", "no-log", "--events", "e"], &[], "no-log"),
+        // Members of one group.
+        ("[bench.rank]\nitems = 'no-items'", &["bench", "rank", "--data", "no-data"], &[], "no-data"),
+        ("", &["bench", "rank", "--data", "no-data"], &[("SESREC_BENCH_RANK_ITEMS", "no-items")], "no-data"),
+    ] {
+        let (code, message) = told(text, args, variables);
+        assert!(code == Some(1) && message.contains(missing), "{text} {args:?} {variables:?}: {message}");
+    }
+    // Equally strong: who set them is named.
+    let train = ["train", "--data", "no-data", "--out", "o"];
+    let (code, message) = told("[train]\nforce = true\nresume = true", &train, &[]);
+    let key = |key: &str| format!("{}: [train] {key}", file.display());
+    assert!(code == Some(2) && message.contains(&format!("{}: cannot be used with force", key("resume"))), "{message}");
+    let variables = [("SESREC_TRAIN_FORCE", "1"), ("SESREC_TRAIN_RESUME", "1")];
+    let (code, message) = told("", &train, &variables);
+    assert!(code == Some(2) && message.contains("SESREC_TRAIN_FORCE") && message.contains("_RESUME"), "{message}");
+    assert!(message.contains("cannot be used with '--"), "{message}");
+    let (code, message) = told("", &[&train[..], &["--force", "--resume"]].concat(), &variables);
+    assert!(code == Some(2) && !message.contains("SESREC_TRAIN"), "{message}");
+    // A flag that a variable sets to no excludes nothing, and is set.
+    for (text, value) in [("[train]\nforce = true", "0"), ("", "no")] {
+        let (code, message) = told(text, &[&train[..], &["--resume"]].concat(), &[("SESREC_TRAIN_FORCE", value)]);
+        assert!(code == Some(1) && message.contains("no-data"), "{message}");
+    }
+    let (code, message) = told("[train]\nforce = 'perhaps'", &train, &[]);
+    assert!(code == Some(2) && message.contains(&format!("{}: invalid value 'perhaps'", key("force"))), "{message}");
+}
+
 #[test]
 fn who_has_read_enough_is_no_error() {
     let mut child = program::sesrec()

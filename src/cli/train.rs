@@ -252,17 +252,9 @@ impl Args {
         Ok(run_dir.clone())
     }
 
-    /// Whether to start afresh. A configuration file's values are defaults, which clap finds in conflict with nothing:
-    /// by `force` there, the very command that continues an interrupted run would delete the checkpoint. What is typed,
-    /// or a variable, is as meant.
-    fn starts_afresh(&self) -> bool {
-        let told = || std::env::args().any(|arg| arg == "--force") || std::env::var_os("SESREC_TRAIN_FORCE").is_some();
-        self.force && (!self.resume || told())
-    }
-
     /// Where to begin. A fresh run removes what an earlier one left, and only if told to.
     fn checkpoint(&self, run_dir: &RunDir) -> anyhow::Result<Option<Checkpoint>> {
-        if self.starts_afresh() {
+        if self.force {
             run_dir.clear()?;
             return Ok(None);
         }
