@@ -283,6 +283,34 @@ mod tests {
         }
     }
 
+    /// Although its body is still there: hyper and tonic drop it later than others come.
+    #[test]
+    fn what_is_refused_half_received_keeps_nobody_out() {
+        for unit in [Unit::Request, Unit::Message(100)] {
+            let all = Unfinished { max_bytes: 10, ..Unfinished::new(100, Duration::from_secs(60), Metrics::new()) };
+            let all = Arc::new(all);
+            let begin = |lengths: &[usize]| {
+                let mut bytes = Bytes::from(message(50));
+                let pieces = lengths.iter().map(|&length| Ok::<_, Status>(Frame::data(bytes.split_to(length))));
+                let pieces = futures::stream::iter(pieces.collect::<Vec<_>>());
+                all.count(Body::new(http_body_util::StreamBody::new(pieces)), unit, Gone::default())
+            };
+            let next = |body: &mut Body| block_on(body.frame()).expect("another piece");
+
+            let (mut before, mut refused, mut after) = (begin(&[6]), begin(&[2, 4]), begin(&[4]));
+            next(&mut before).expect("6 bytes in all");
+            next(&mut refused).expect("8 in all");
+            let status = next(&mut refused).expect_err("12 in all");
+            assert_eq!(status.code(), tonic::Code::ResourceExhausted);
+            next(&mut after).expect("10 in all: the refused 6 count no longer");
+
+            drop(refused);
+            assert_eq!(all.bytes.load(Ordering::Relaxed), 10, "{unit:?}: what was given back is not given back again");
+            drop((before, after));
+            assert_eq!(all.bytes.load(Ordering::Relaxed), 0, "{unit:?}");
+        }
+    }
+
     #[test]
     fn a_caller_is_gone_who_leaves_before_the_end() {
         let gone_after = |body: Body| {

@@ -3,7 +3,7 @@
 //! [`Recipe`] has every hyper-parameter, its defaults are the release's. [`Trainer`] runs it on any
 //! [`TrainableModel`](crate::model::TrainableModel): the loader assembles batches in a thread of its own, Adam steps,
 //! what a model fits instead of learning is fitted after each epoch, which is then validated, recorded for TensorBoard
-//! and saved as a checkpoint.
+//! and saved as a checkpoint. [`SpeedTest`] times such steps.
 //!
 //! Everything random is a function of (seed, purpose, epoch, step): there is no generator whose position would have to
 //! be saved, and a resumed run is the run that was never interrupted, bit for bit.
@@ -19,6 +19,8 @@ mod refit;
 mod report;
 mod run;
 mod schedule;
+mod speed;
+mod step;
 mod substitution;
 mod tensorboard;
 #[cfg(test)]
@@ -34,5 +36,6 @@ pub use recipe::{
 };
 pub use report::{LearnedFrom, TrainingReport};
 pub use schedule::{EarlyStop, ReduceOnPlateau, cosine};
+pub use speed::SpeedTest;
 pub use tensorboard::EventWriter;
 pub use trainer::{Trainer, TrainingFiles};

@@ -15,15 +15,14 @@ use super::{
     loader::Loader,
     outcome::{BestEpoch, EpochSums},
     progress::losses_text,
-    randomness::{Purpose, generator},
     schedule::cosine,
+    step::Learner,
     trainer::Epochs,
 };
 use crate::{
-    data::{Featurizer, Split, Target, UserRow},
+    data::{Featurizer, Split, Target},
     eval::{EvaluationError, Evaluator, Metrics},
-    model::{HeldOutClick, Losses, ModelError, TrainableModel, TrainingBatch},
-    nn::{Adam, Dropout, OptimizerError},
+    model::{HeldOutClick, ModelError, TrainableModel, TrainingBatch},
 };
 
 /// Validation clicks that a model is given to fit to, at most, evenly spaced over the users: whoever validation
@@ -44,7 +43,7 @@ pub(super) struct Run<'a> {
     trainer: &'a Trainer<'a>,
     model: &'a dyn TrainableModel,
     pub featurizer: Featurizer,
-    adam: Adam,
+    learner: Learner<'a>,
     events: Option<EventWriter>,
     validation: Vec<Target>,
     /// Empty for models that have nothing to fit to them, and in a refit.
@@ -62,21 +61,21 @@ impl<'a> Run<'a> {
         epochs: Epochs<'a>,
     ) -> Result<Self, TrainingError> {
         let Trainer { dataset, recipe, files, .. } = trainer;
-        let optimizer_error = |source| TrainingError::Optimizer { epoch: 1, step: 1, source };
         let validation = match epochs {
             Epochs::Validated => trainer.validation_targets(),
             Epochs::Like(_) => vec![],
         };
         let candidates = Candidates::of(&validation, trainer.negatives, dataset)?;
         let mut state = RunState::new(recipe, trainer.model_config.clone(), &dataset.checksum, candidates);
-        let mut adam = Adam::new(model.parameters(), recipe.adam()).map_err(optimizer_error)?;
+        let mut learner = Learner::new(model, dataset, recipe)?;
         let mut best = None;
         if let Some(checkpoint) = from {
             checkpoint.check(&state, files.checkpoints.as_deref().unwrap_or_else(|| "checkpoint".as_ref()))?;
             restore(model, &checkpoint.parameters, |_| true)?;
-            adam.restore(&checkpoint.optimizer).map_err(optimizer_error)?;
+            let restored = learner.adam.restore(&checkpoint.optimizer);
+            restored.map_err(|source| TrainingError::Optimizer { epoch: 1, step: 1, source })?;
             state = RunState { recipe: recipe.clone(), candidates: state.candidates, ..checkpoint.state };
-            adam.set_learning_rate(state.learning_rate);
+            learner.adam.set_learning_rate(state.learning_rate);
             best = checkpoint.best;
         }
         let events = files.tensorboard.as_deref().map(EventWriter::create).transpose();
@@ -90,7 +89,7 @@ impl<'a> Run<'a> {
             trainer,
             model,
             featurizer,
-            adam,
+            learner,
             events: events.map_err(|(path, source)| TrainingError::Io { path, source })?,
             validation,
             held_out,
@@ -108,7 +107,7 @@ impl<'a> Run<'a> {
             Epochs::Validated => self.trainer.recipe.epochs,
             Epochs::Like(reports) => {
                 self.state.learning_rate = reports[epoch - 1].learning_rate;
-                self.adam.set_learning_rate(self.state.learning_rate);
+                self.learner.adam.set_learning_rate(self.state.learning_rate);
                 reports.len()
             }
         };
@@ -161,28 +160,13 @@ impl<'a> Run<'a> {
         batch: &TrainingBatch,
         (step, steps): (usize, usize),
     ) -> Result<Vec<(String, f64)>, TrainingError> {
-        let (epoch, recipe) = (self.state.next.epoch, &self.trainer.recipe);
-        let seed = rand::RngExt::random(&mut generator(recipe.seed, Purpose::Dropout, epoch, step));
-        let mut dropout = Dropout::seeded(recipe.dropout as f32, seed);
-        let losses = self.model.losses(batch, &mut dropout)?;
-        let values = scalars(&losses).map_err(ModelError::from)?;
-        // The parts first: one of them is the cause, the total only follows.
-        if let Some((name, value)) = values.iter().rev().find(|(_, value)| !value.is_finite()) {
-            return Err(self.not_finite(batch, step, format!("the loss {name} = {value}")));
-        }
+        let recipe = &self.trainer.recipe;
         if recipe.schedule == Schedule::Cosine {
             let all = (recipe.epochs * steps) as u64;
             self.state.learning_rate = cosine(self.state.steps, all, recipe.learning_rate, recipe.min_learning_rate);
-            self.adam.set_learning_rate(self.state.learning_rate);
+            self.learner.adam.set_learning_rate(self.state.learning_rate);
         }
-        let gradients = self.adam.backward(&losses.total).map_err(ModelError::from)?;
-        match self.adam.step(&gradients) {
-            Ok(()) => Ok(values),
-            Err(OptimizerError::NonFinite(name)) => {
-                Err(self.not_finite(batch, step, format!("the gradient of {name}")))
-            }
-            Err(source) => Err(TrainingError::Optimizer { epoch, step: step + 1, source }),
-        }
+        self.learner.step(batch, Position { epoch: self.state.next.epoch, step })
     }
 
     /// Fits what is fitted, validates, and decides how to go on.
@@ -231,7 +215,7 @@ impl<'a> Run<'a> {
             early_stop.observe(validation.mrr, || schedule == Schedule::Plateau && plateau.at_floor(*learning_rate));
             if schedule == Schedule::Plateau {
                 *learning_rate = plateau.next_rate(validation.mrr, *learning_rate);
-                self.adam.set_learning_rate(*learning_rate);
+                self.learner.adam.set_learning_rate(*learning_rate);
             }
         }
         self.state.next = Position { epoch: epoch + 1, step: 0 };
@@ -274,7 +258,7 @@ impl<'a> Run<'a> {
     pub fn save(&self) -> Result<Option<PathBuf>, TrainingError> {
         let Some(directory) = &self.trainer.files.checkpoints else { return Ok(None) };
         let Position { epoch, step } = self.state.next;
-        let optimizer = self.adam.state();
+        let optimizer = self.learner.adam.state();
         let checkpoint = Checkpoint {
             state: self.state.clone(),
             parameters: self.model.parameters().snapshot().map_err(ModelError::from)?,
@@ -296,25 +280,6 @@ impl<'a> Run<'a> {
             seconds: self.state.seconds,
         }
     }
-
-    fn not_finite(&self, batch: &TrainingBatch, step: usize, what: String) -> TrainingError {
-        TrainingError::NotFinite { epoch: self.state.next.epoch, step: step + 1, what, users: self.users_text(batch) }
-    }
-
-    /// The ids of a batch's users, as many as a terminal line or two hold.
-    fn users_text(&self, batch: &TrainingBatch) -> String {
-        const SHOWN: usize = 16;
-        let users = &self.trainer.dataset.catalogue.users;
-        let ids = batch.history.user_rows.iter().filter_map(|row| match row {
-            UserRow::Known(row) => users.id(*row),
-            UserRow::Mean => None,
-        });
-        let shown: Vec<&str> = ids.take(SHOWN).collect();
-        match batch.history.users().saturating_sub(SHOWN) {
-            0 => shown.join(", "),
-            more => format!("{} and {more} more", shown.join(", ")),
-        }
-    }
 }
 
 /// Clicks for the model to fit to.
@@ -323,15 +288,6 @@ fn held_out(trainer: &Trainer<'_>, featurizer: &Featurizer) -> Result<Vec<HeldOu
     let every = targets.len().div_ceil(FITTED_CLICKS).max(1);
     let targets: Vec<Target> = targets.into_iter().step_by(every).collect();
     Evaluator::new(trainer.dataset, trainer.negatives, featurizer.clone())?.clicks(&targets, FITTED_NEGATIVES)
-}
-
-/// Total and parts by name; one copy from the device.
-fn scalars(losses: &Losses) -> candle_core::Result<Vec<(String, f64)>> {
-    let names = std::iter::once("total").chain(losses.parts.iter().map(|(name, _)| *name));
-    let tensors = std::iter::once(&losses.total).chain(losses.parts.iter().map(|(_, part)| part));
-    let scalars: Vec<Tensor> = tensors.map(|tensor| tensor.detach().reshape(())).collect::<Result<_, _>>()?;
-    let values: Vec<f32> = Tensor::stack(&scalars, 0)?.to_vec1()?;
-    Ok(names.map(str::to_owned).zip(values.into_iter().map(f64::from)).collect())
 }
 
 /// Gives a model those weights of a checkpoint that are `wanted`, by name.

@@ -10,6 +10,9 @@ use crate::data::{
     kuaisar::log::{BadRows, Log},
 };
 
+/// The file with the truth; by it a directory is known as one of synthetic logs.
+pub const TRUTH_FILE: &str = "truth.csv";
+
 /// `truth.csv` in a data set's rows.
 #[derive(Debug, Default)]
 pub struct Truth {

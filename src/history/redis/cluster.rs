@@ -23,15 +23,22 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::{super::user_key::UserKey, silence::Silence};
 
 /// A node that has answered nobody for this long is asked by a few only, until it answers.
-pub(super) const NODE_SILENCE: Duration = Duration::from_millis(500);
+const NODE_SILENCE: Duration = Duration::from_millis(500);
 /// How many ask a silent node at a time.
 const QUESTIONS: usize = 64;
 
 /// First slot, last slot, id of the primary.
-pub(super) type Owners = BTreeSet<(i64, i64, Vec<u8>)>;
+type Owners = BTreeSet<(i64, i64, Vec<u8>)>;
+
+/// A connection to a Cluster, and how its nodes answer.
+#[derive(Clone)]
+pub(super) struct Cluster {
+    connection: ClusterConnection,
+    nodes: Arc<Nodes>,
+}
 
 /// How the owners of the slots answer.
-pub(super) struct Nodes {
+struct Nodes {
     owners: Owners,
     /// Places in `nodes`.
     by_slot: HashMap<Slot, usize>,
@@ -45,9 +52,42 @@ pub(super) struct Node {
     questions: Arc<Semaphore>,
 }
 
+impl Cluster {
+    /// Asks who owns the slots. Where nobody says, all users are with one node that stands for those not known.
+    pub(super) async fn new(mut connection: ClusterConnection) -> Self {
+        let owners = owners(&mut connection).await.unwrap_or_default();
+        Self { connection, nodes: Arc::new(Nodes::new(owners)) }
+    }
+
+    /// The node that has a user.
+    pub(super) fn node_of(&self, user: &UserKey) -> &Node {
+        self.nodes.of(user)
+    }
+
+    /// One command is redirected by the client wherever its slot has moved; of a pipeline, the whole.
+    pub(super) async fn send(&self, pipeline: &Pipeline) -> RedisResult<Vec<RedisResult<Value>>> {
+        let mut connection = self.connection.clone();
+        if pipeline.len() > 1 {
+            return pipeline.query_async(&mut connection).await;
+        }
+        let command = pipeline.cmd_iter().next().expect("one command");
+        match connection.req_packed_command(command).await {
+            Ok(value) => Ok(vec![value.extract_error()]),
+            Err(error) if error.code().is_some() => Ok(vec![Err(error)]),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether slots have other owners now than when the connection was made, as far as a node says.
+    pub(super) async fn has_other_owners(&self) -> bool {
+        let mut connection = self.connection.clone();
+        owners(&mut connection).await.is_ok_and(|owners| owners != self.nodes.owners)
+    }
+}
+
 impl Nodes {
     /// As they were when a connection was made. Slots that move afterwards count with the node that they were at.
-    pub(super) fn new(owners: Owners) -> Self {
+    fn new(owners: Owners) -> Self {
         let mut places = BTreeMap::new();
         let mut by_slot = HashMap::new();
         for (first, last, id) in &owners {
@@ -61,24 +101,25 @@ impl Nodes {
         Self { by_slot, nodes, owners }
     }
 
-    pub(super) fn owners(&self) -> &Owners {
-        &self.owners
-    }
-
     /// The node that has a user.
-    pub(super) fn of(&self, user: &UserKey) -> &Node {
+    fn of(&self, user: &UserKey) -> &Node {
         let place = self.by_slot.get(&Slot::for_key(user.to_string()));
         &self.nodes[*place.unwrap_or(&(self.nodes.len() - 1))]
     }
 }
 
 impl Node {
+    /// Whether it has been asked for a while and answered nobody.
+    pub(super) fn is_silent(&self) -> bool {
+        self.silence.lasts() >= NODE_SILENCE
+    }
+
     /// A place among those who ask a silent node; none is needed at one that answers.
     ///
     /// # Errors
     /// Times out at once where enough others ask.
     pub(super) fn place(&self) -> RedisResult<Option<OwnedSemaphorePermit>> {
-        if self.silence.lasts() < NODE_SILENCE {
+        if !self.is_silent() {
             return Ok(None);
         }
         let place = self.questions.clone().try_acquire_owned();
@@ -86,24 +127,8 @@ impl Node {
     }
 }
 
-/// One command is redirected by the client wherever its slot has moved; of a pipeline, the whole.
-pub(super) async fn send(
-    connection: &mut ClusterConnection,
-    pipeline: &Pipeline,
-) -> RedisResult<Vec<RedisResult<Value>>> {
-    if pipeline.len() > 1 {
-        return pipeline.query_async(connection).await;
-    }
-    let command = pipeline.cmd_iter().next().expect("one command");
-    match connection.req_packed_command(command).await {
-        Ok(value) => Ok(vec![value.extract_error()]),
-        Err(error) if error.code().is_some() => Ok(vec![Err(error)]),
-        Err(error) => Err(error),
-    }
-}
-
 /// Who owns the slots, as any of the nodes has it.
-pub(super) async fn owners(connection: &mut ClusterConnection) -> RedisResult<Owners> {
+async fn owners(connection: &mut ClusterConnection) -> RedisResult<Owners> {
     let mut slots = cmd("CLUSTER");
     slots.arg("SLOTS");
     let any = RoutingInfo::SingleNode(SingleNodeRoutingInfo::Random);

@@ -2,17 +2,17 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use redis::{Pipeline, RedisError, RedisResult, Value, cluster_async::ClusterConnection};
+use redis::{Pipeline, RedisError, RedisResult, Value};
 use tokio::{
     sync::{Mutex, Semaphore},
     task::JoinError,
-    time::{Instant, timeout},
+    time::Instant,
 };
 
 use super::{
     super::{StoreError, user_key::UserKey},
     RedisOptions,
-    cluster::{self, NODE_SILENCE, Nodes, Owners},
+    cluster::Cluster,
     errors::is_demoted,
     silence::Silence,
     source::{Connection, Source},
@@ -54,13 +54,11 @@ struct Live {
     made: Made,
 }
 
-/// A connection and what is known of it.
+/// A connection and how long it has been silent.
 #[derive(Clone)]
 struct Made {
     connection: Connection,
     silence: Arc<Silence>,
-    /// Of a Cluster.
-    nodes: Option<Arc<Nodes>>,
 }
 
 impl Link {
@@ -81,9 +79,9 @@ impl Link {
     ) -> RedisResult<Vec<RedisResult<Value>>> {
         let live = self.live().await?;
         let silence = SilenceGuard::begin(self, &live);
-        let answers = match live.made.connection.clone() {
-            Connection::Node(mut connection) => pipeline.query_async(&mut connection).await,
-            Connection::Cluster(connection) => self.send_to_cluster(&live, connection, pipeline, user).await,
+        let answers = match &live.made.connection {
+            Connection::Node(connection) => pipeline.query_async(&mut connection.clone()).await,
+            Connection::Cluster(cluster) => self.send_to_cluster(live.number, cluster, pipeline, user).await,
         };
         silence.ended(answers.is_ok());
         let given_up = match &answers {
@@ -101,22 +99,22 @@ impl Link {
     /// timeout does one learn that a node is silent.
     async fn send_to_cluster(
         self: &Arc<Self>,
-        live: &Live,
-        mut connection: ClusterConnection,
+        number: u64,
+        cluster: &Cluster,
         pipeline: &Pipeline,
         user: &UserKey,
     ) -> RedisResult<Vec<RedisResult<Value>>> {
-        let (link, live, pipeline, user) = (self.clone(), live.clone(), pipeline.clone(), *user);
-        let place = live.made.nodes.as_ref().map(|nodes| nodes.of(&user).place()).transpose()?;
+        let place = cluster.node_of(user).place()?;
+        let (link, cluster, pipeline, user) = (self.clone(), cluster.clone(), pipeline.clone(), *user);
         let sent = tokio::spawn(async move {
             let _place = place;
-            let node = live.made.nodes.as_ref().map(|nodes| nodes.of(&user));
-            node.inspect(|node| node.silence.asked());
-            let answers = cluster::send(&mut connection, &pipeline).await;
+            let node = cluster.node_of(&user);
+            node.silence.asked();
+            let answers = cluster.send(&pipeline).await;
             match &answers {
-                Err(error) if error.is_timeout() => link.follow_failover(&live, connection).await,
-                Ok(_) => _ = node.inspect(|node| node.silence.answered()),
-                Err(_) => _ = node.inspect(|node| node.silence.failed()),
+                Err(error) if error.is_timeout() => link.follow_failover(number, &cluster).await,
+                Ok(_) => node.silence.answered(),
+                Err(_) => node.silence.failed(),
             }
             answers
         });
@@ -125,15 +123,11 @@ impl Link {
 
     /// A node of a Cluster is silent: connects anew if others have taken slots over. One at a time; meanwhile all go on
     /// with the connection that there is, which serves the other nodes' users.
-    async fn follow_failover(&self, live: &Live, mut connection: ClusterConnection) {
+    async fn follow_failover(&self, number: u64, cluster: &Cluster) {
         let Ok(_following) = self.following.try_acquire() else { return };
-        let replaced = async || self.current.lock().await.live.as_ref().is_none_or(|now| now.number != live.number);
-        if replaced().await {
+        let replaced = self.current.lock().await.live.as_ref().is_none_or(|now| now.number != number);
+        if replaced || !cluster.has_other_owners().await {
             return;
-        }
-        match cluster::owners(&mut connection).await {
-            Ok(owners) if live.made.nodes.as_ref().is_none_or(|nodes| *nodes.owners() != owners) => {}
-            _ => return,
         }
         tracing::warn!("a node of the Cluster is silent, and slots have other owners: connecting anew");
         if let Ok(made) = self.make().await {
@@ -143,16 +137,8 @@ impl Link {
 
     /// A new connection.
     async fn make(&self) -> RedisResult<Made> {
-        let connecting = timeout(self.connect_timeout, self.source.connect(self.connect_timeout));
-        let connection = connecting.await.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()))?;
-        let nodes = match connection.clone() {
-            Connection::Node(_) => None,
-            Connection::Cluster(mut connection) => {
-                let owners = cluster::owners(&mut connection).await.unwrap_or_else(|_| Owners::new());
-                Some(Arc::new(Nodes::new(owners)))
-            }
-        };
-        Ok(Made { connection, silence: Arc::new(Silence::new()), nodes })
+        let connection = self.source.connect(self.connect_timeout).await?;
+        Ok(Made { connection, silence: Arc::new(Silence::new()) })
     }
 
     /// Whether the Cluster's node that has the user has been asked for a while and answered nobody. One server that is
@@ -160,8 +146,10 @@ impl Link {
     pub(super) fn is_silent(&self, user: &UserKey) -> bool {
         // Held for longer only while a connection is made: who is there then is not known.
         let Ok(current) = self.current.try_lock() else { return false };
-        let nodes = current.live.as_ref().and_then(|live| live.made.nodes.as_ref());
-        nodes.is_some_and(|nodes| nodes.of(user).silence.lasts() >= NODE_SILENCE)
+        match current.live.as_ref().map(|live| &live.made.connection) {
+            Some(Connection::Cluster(cluster)) => cluster.node_of(user).is_silent(),
+            Some(Connection::Node(_)) | None => false,
+        }
     }
 
     /// Lets the next call connect anew.
@@ -225,7 +213,10 @@ impl Current {
 impl Live {
     /// Whether others of a Cluster's nodes have answered lately.
     fn is_alive(&self) -> bool {
-        self.made.nodes.is_some() && self.made.silence.last_answer().elapsed() < CLUSTER_SILENCE
+        match self.made.connection {
+            Connection::Node(_) => false,
+            Connection::Cluster(_) => self.made.silence.last_answer().elapsed() < CLUSTER_SILENCE,
+        }
     }
 }
 

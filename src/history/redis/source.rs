@@ -1,19 +1,19 @@
 //! Where connections come from: a server, the primary that a Sentinel names, a Cluster.
 
-use std::time::Duration;
+use std::{io, time::Duration};
 
 use redis::{
     AsyncConnectionConfig, Client, RedisError, RedisResult, TlsCertificates, TlsMode,
     aio::MultiplexedConnection,
     cluster::{ClusterClient, ClusterClientBuilder},
-    cluster_async::ClusterConnection,
     sentinel::{SentinelClient, SentinelClientBuilder, SentinelServerType},
 };
-use tokio::sync::Mutex;
+use tokio::{sync::Mutex, time::timeout};
 
 use super::{
     super::StoreError,
     RedisOptions,
+    cluster::Cluster,
     url::{Kind, Target, Tls},
 };
 
@@ -29,7 +29,7 @@ pub(super) enum Source {
 #[derive(Clone)]
 pub(super) enum Connection {
     Node(MultiplexedConnection),
-    Cluster(ClusterConnection),
+    Cluster(Cluster),
 }
 
 impl Source {
@@ -85,21 +85,33 @@ impl Source {
         }
     }
 
-    pub(super) async fn connect(&self, timeout: Duration) -> RedisResult<Connection> {
+    /// Connects within `limit`. A Cluster is then asked who owns its slots, for as long as its client waits.
+    pub(super) async fn connect(&self, limit: Duration) -> RedisResult<Connection> {
         // Callers bring their own deadlines; the library's default of 500 ms would cut longer ones short.
-        let config = AsyncConnectionConfig::new().set_response_timeout(None).set_connection_timeout(Some(timeout));
+        let config = AsyncConnectionConfig::new().set_response_timeout(None).set_connection_timeout(Some(limit));
         match self {
-            Self::Server(client) => node(client, &config).await,
+            Self::Server(client) => within(limit, node(client, &config)).await.map(Connection::Node),
             Self::Sentinel(sentinel) => {
-                let client = sentinel.lock().await.async_get_client().await?;
-                node(&client, &config).await
+                let connecting = async {
+                    let client = sentinel.lock().await.async_get_client().await?;
+                    node(&client, &config).await
+                };
+                within(limit, connecting).await.map(Connection::Node)
             }
-            Self::Cluster(client) => Ok(Connection::Cluster(client.get_async_connection().await?)),
+            Self::Cluster(client) => {
+                let connection = within(limit, client.get_async_connection()).await?;
+                Ok(Connection::Cluster(Cluster::new(connection).await))
+            }
         }
     }
 }
 
-async fn node(client: &Client, config: &AsyncConnectionConfig) -> RedisResult<Connection> {
+/// Times out at `limit`, whichever step it has come to.
+async fn within<T>(limit: Duration, connecting: impl Future<Output = RedisResult<T>>) -> RedisResult<T> {
+    timeout(limit, connecting).await.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()))
+}
+
+async fn node(client: &Client, config: &AsyncConnectionConfig) -> RedisResult<MultiplexedConnection> {
     let mut connection = client.get_multiplexed_async_connection_with_config(config).await?;
     // A server that wants a password takes the connection but no long command: ask it something short.
     match redis::cmd("PING").exec_async(&mut connection).await {
@@ -107,5 +119,5 @@ async fn node(client: &Client, config: &AsyncConnectionConfig) -> RedisResult<Co
         Err(error) if error.code() == Some("MISCONF") => {}
         answer => answer?,
     }
-    Ok(Connection::Node(connection))
+    Ok(connection)
 }

@@ -8,10 +8,10 @@ use std::{
 
 use csv::Position;
 
-use super::{ConvertError, ModelConfig};
+use super::ConvertError;
 use crate::{
     data::{Attribute, Catalogue, EntityTable, Tokenizer, WordLists, lines_before_row},
-    model::{AttributeConfig, InputConfig},
+    model::{AttributeConfig, InputConfig, ModelConfig},
 };
 
 /// Reads `items.csv` (`item_id,id_row,<attribute>_row…`), `users.csv` (`user_id,…`), `queries.csv`

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::first_layer::FirstLayer;
 use crate::{
     data::{Catalogue, HistoryLimits},
     model::{HistoryPadding, InputConfig, InputSizes, ModelError, QueryFeatures},
@@ -260,14 +261,9 @@ impl SesRecConfig {
         self.inputs.query_features.ok_or_else(|| ModelError::Config("query_features: SESRec needs them".into()))
     }
 
-    /// Both sides' pooled interests.
-    pub fn interests_dim(&self) -> usize {
-        2 * self.interest_extraction.poolings() * self.hidden_dim
-    }
-
     /// Inputs of the prediction layers: interests, user, candidate.
     pub fn head_dim(&self) -> usize {
-        self.interests_dim() + self.inputs.user_dim() + self.hidden_dim
+        FirstLayer::new(self).width()
     }
 
     /// Checks that the sizes fit each other.

@@ -12,6 +12,7 @@ mod cpu;
 #[cfg(feature = "cuda")]
 mod cuda;
 mod explain;
+mod first_layer;
 mod interests;
 mod losses;
 mod network;

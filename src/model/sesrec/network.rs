@@ -8,6 +8,7 @@ use super::{
     Alignment, CoAttention, Compared, Disentangled, InterestPooling, Positions, PredictionLoss, SesRecConfig,
     co_attention::Affinity,
     counts::Counts,
+    first_layer::FirstLayer,
     losses::triplet_hinge,
     weights::{ALIGNMENT, INNER_PRODUCTS, ITEM_BIAS, MATCHING, head_layer},
 };
@@ -215,13 +216,13 @@ impl Network {
         let src_attention = self.src.pooling.attention(&src_scores, &encoded.src)?;
         let rec = InterestPooling::pool(&rec_attention, &encoded.rec)?;
         let src = InterestPooling::pool(&src_attention, &encoded.src)?;
-        let features = if self.config.inputs.user_dim() == 0 {
-            Tensor::cat(&[&rec, &src, candidates], 2)?
+        let attributes = if self.config.inputs.user_dim() == 0 {
+            None
         } else {
             let owners: Vec<u32> = (0..users as u32).flat_map(|user| std::iter::repeat_n(user, count)).collect();
-            let user = gather_rows_as(&encoded.inputs.users, &owners, &[users, count], RowZero::Learns)?;
-            Tensor::cat(&[&rec, &src, &user, candidates], 2)? // [B, C, 2·3d + u + d]
+            Some(gather_rows_as(&encoded.inputs.users, &owners, &[users, count], RowZero::Learns)?) // [B, C, u]
         };
+        let features = FirstLayer::inputs([&rec, &src], attributes.as_ref(), candidates)?; // [B, C, 2·3d + u + d]
         let mut logits = self.head.forward(&features, dropout)?.squeeze(2)?;
         if let Some(weights) = &self.matching {
             let rec = self.rec.pooling.matches(&rec_scores, &encoded.rec)?;

@@ -6,6 +6,7 @@ use super::{
     EncodedSide, InterestExtraction, Network,
     counts::Counts,
     explain,
+    first_layer::FirstLayer,
     state::{EncodedUser, Interests, Sets, SideState},
 };
 use crate::{
@@ -35,14 +36,13 @@ impl TensorRanker {
     pub(super) fn new(network: &mut Network) -> Result<Self> {
         let items = network.embeddings.precompute_items()?;
         let first = network.head.layers[0].weight(); // [h, 2·3d | u | d]
-        let interests = network.config.interests_dim();
-        let (d, u) = (network.config.hidden_dim, network.config.inputs.user_dim());
+        let columns = FirstLayer::new(&network.config);
         Ok(Self {
             rec_keys: network.rec.pooling.keys(&items)?,
             src_keys: network.src.pooling.keys(&items)?,
-            item_blocks: project(&items, &first.narrow(1, interests + u, d)?)?,
-            interest_weights: first.narrow(1, 0, interests)?.contiguous()?,
-            user_weights: first.narrow(1, interests, u)?.contiguous()?,
+            item_blocks: project(&items, &columns.candidate().of(first)?)?,
+            interest_weights: columns.interests().of(first)?.contiguous()?,
+            user_weights: columns.user().of(first)?.contiguous()?,
             counts: network.counts.clone(),
         })
     }
@@ -124,7 +124,7 @@ impl TensorRanker {
             if count > 0 {
                 let (rec, rec_matches) = self.pool(&user.rec, poolings, &rec_keys.narrow(0, start, count)?)?;
                 let (src, src_matches) = self.pool(&user.src, poolings, &src_keys.narrow(0, start, count)?)?;
-                let interest = Tensor::cat(&[rec, src], 1)?; // [C, 2·3d]
+                let interest = Tensor::cat(&[rec, src], 1)?; // [C, 2·3d], as the first layer's columns
                 if let Some(embedded) = &embedded {
                     let sets = interest.reshape((count, 2 * poolings, ()))?;
                     let candidates = embedded.narrow(0, start, count)?.unsqueeze(1)?;

@@ -12,7 +12,7 @@ use std::{collections::HashMap as StdMap, sync::Arc};
 use candle_core::{Device, Result, Tensor};
 use hashbrown::HashMap;
 
-use super::{DECAYS, by_age, weighted};
+use super::decay::{DECAYS, by_age, weighted};
 use crate::{
     data::{Dataset, Neighbours, UserFeatures},
     model::{ModelError, ParameterList, Weights},

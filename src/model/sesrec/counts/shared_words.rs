@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
-use super::{DECAYS, by_age, weighted};
+use super::decay::{DECAYS, by_age, weighted};
 use crate::{
     data::{Catalogue, UserFeatures},
     model::{ModelError, ParameterList, Weights},

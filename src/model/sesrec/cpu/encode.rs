@@ -2,7 +2,7 @@
 
 use candle_core::{Result, bail};
 
-use super::{super::Network, HostUser, items::ItemVectors};
+use super::{super::Network, items::ItemVectors};
 use crate::{
     data::{HistoryLimits, SearchFeatures, UserFeatures},
     domain::EventWeight,
@@ -12,6 +12,7 @@ use crate::{
             CoattentionPadding, InterestExtraction, Positions, Threshold,
             co_attention::Affinity,
             counts::Counts,
+            first_layer::FirstLayer,
             network::{Side, from_newest},
             state::{EncodedUser, Interests, Sets, SideState},
         },
@@ -21,6 +22,9 @@ use crate::{
         with_scratch,
     },
 };
+
+/// A user encoded in host memory.
+pub(super) type HostUser = EncodedUser<Matrix>;
 
 /// Everything between a user's rows and their state.
 #[derive(Debug)]
@@ -66,11 +70,10 @@ struct Encoded<'a> {
 impl Encoder {
     pub(super) fn new(network: &Network) -> Result<Self> {
         let first = &network.head.layers[0]; // [h, 2·3d | u | d]
-        let (d, u) = (network.config.hidden_dim, network.config.inputs.user_dim());
         let co_attention = &network.co_attention;
         Ok(Self {
             limits: network.config.inputs.limits,
-            d,
+            d: network.config.hidden_dim,
             extraction: network.config.interest_extraction,
             rec: UserSide::new(&network.rec)?,
             src: UserSide::new(&network.src)?,
@@ -87,7 +90,7 @@ impl Encoder {
                 threshold: co_attention.threshold,
             },
             user_block: Dense::new(&Linear::new(
-                first.weight().narrow(1, network.config.interests_dim(), u)?,
+                FirstLayer::new(&network.config).user().of(first.weight())?,
                 first.bias().clone(),
             ))?,
             counts: network.counts.clone(),

@@ -6,6 +6,7 @@ use candle_core::{Result, Tensor};
 use super::{
     super::{
         Network,
+        first_layer::FirstLayer,
         state::{Interests, Sets},
     },
     items::Features,
@@ -61,11 +62,11 @@ impl InterestWeights {
     /// Of one side.
     pub(super) fn new(network: &Network, number: usize) -> Result<Self> {
         let first = network.head.layers[0].weight(); // [h, 2·3d | u | d]
-        let (d, h) = (network.config.hidden_dim, first.dim(0)?);
+        let (columns, d, h) = (FirstLayer::new(&network.config), network.config.hidden_dim, first.dim(0)?);
         let poolings = network.config.interest_extraction.poolings();
         let (mut by_set, mut summed) = (Matrix::zeros(poolings * padded(d), h), Matrix::zeros(d, h));
         for set in 0..poolings {
-            let weight = Matrix::transposed(&first.narrow(1, (number * poolings + set) * d, d)?)?;
+            let weight = Matrix::transposed(&columns.interest(number, set).of(first)?)?;
             for row in 0..d {
                 by_set.row_mut(set * padded(d) + row).copy_from_slice(weight.row(row));
                 vector::add_scaled(summed.row_mut(row), weight.row(row), 1.0);

@@ -4,7 +4,7 @@ use candle_core::{Result, Tensor, bail};
 use prefetch_index::prefetch_index;
 use rayon::prelude::*;
 
-use super::super::Network;
+use super::super::{Network, first_layer::FirstLayer};
 use crate::{
     model::HostEmbeddings,
     nn::{Matrix, Product, Rows, RowsMut, Start, padded, vector, with_scratch},
@@ -86,7 +86,7 @@ impl ItemVectors {
         let features = Features::new(network)?;
         let derived = features.derived();
         let mut derive = Matrix::zeros(d, features.block() + features.h - derived);
-        let item_block = first.narrow(1, first.dim(1)? - d, d)?;
+        let item_block = FirstLayer::new(&network.config).candidate().of(first)?;
         let parts = [
             (features.keys(0), &network.rec.pooling.w),
             (features.keys(1), &network.src.pooling.w),

@@ -10,7 +10,7 @@ use super::{
         counts::{Counts, UserCounts},
         state::SideState,
     },
-    HostUser,
+    encode::HostUser,
     interests::{InterestWeights, PreparedSide},
     items::{Features, ItemVectors},
 };

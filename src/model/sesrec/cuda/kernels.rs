@@ -3,21 +3,18 @@
 #![allow(unsafe_code)] // A launch is unsafe: nothing checks arguments against the kernel. Each says why its own fit.
 
 use candle_core::{
-    DType, Device, Result, Storage, Tensor, bail,
+    DType, Device, Result, Tensor,
     cuda_backend::{
         CudaDevice, WrapErr,
         cudarc::{
-            driver::{
-                CudaFunction, DevicePtr, LaunchConfig, PushKernelArg,
-                sys::CUfunction_attribute_enum as FunctionAttribute,
-            },
+            driver::{CudaFunction, LaunchConfig, PushKernelArg, sys::CUfunction_attribute_enum as FunctionAttribute},
             nvrtc::Ptx,
         },
     },
 };
 
 use super::{
-    OnDevice,
+    on_device::{OnDevice, address},
     plan::{Plan, TILE},
 };
 
@@ -36,20 +33,6 @@ const THREADS: u32 = 256;
 /// d as the kernels have it; `None` if it is too large for them.
 pub(super) fn padded(d: usize) -> Option<usize> {
     WIDTHS.into_iter().find(|&width| d <= width)
-}
-
-/// Where a contiguous tensor's values begin on its device, f32 or u32.
-pub(super) fn address(tensor: &Tensor) -> Result<u64> {
-    let (storage, layout) = tensor.storage_and_layout();
-    let Storage::Cuda(storage) = &*storage else { bail!("a tensor on {:?}, not on a GPU", tensor.device().location()) };
-    let Some((start, _)) = layout.contiguous_offsets() else { bail!("a tensor of {:?} is not contiguous", layout) };
-    let stream = storage.device.cuda_stream();
-    let (base, _still_used) = match tensor.dtype() {
-        DType::F32 => storage.as_cuda_slice::<f32>()?.device_ptr(&stream),
-        DType::U32 => storage.as_cuda_slice::<u32>()?.device_ptr(&stream),
-        other => bail!("a tensor of {other:?}"),
-    };
-    Ok(base + (start * tensor.dtype().size_in_bytes()) as u64)
 }
 
 fn address_or_null(values: Option<&OnDevice>) -> u64 {

@@ -1,39 +1,15 @@
-//! Adam as `torch.optim.Adam` computes it, L2 added to the gradient: what the release trained with.
-//!
-//! candle-nn's `AdamW` decouples weight decay, which is another algorithm, and composes each step from tensor
-//! operations that allocate: on embedding tables of millions of values that costs more than the model. On the CPU a
-//! step here is one pass over each parameter, in place; or, where it is [lazy](AdamOptions::lazy), over the rows that
-//! were looked up.
+//! The optimizer: its parameters with their moments, a step of all of them, and how it is saved and continued.
 
 use std::{collections::HashMap, sync::Mutex};
 
-use candle_core::{CpuStorage, DType, InplaceOp1, Layout, Storage, Tensor, Var};
-use rayon::prelude::*;
+use candle_core::{DType, Tensor};
 
 use super::{
-    Gradients, Parameters,
-    row_gradients::{Keep, RowGradient, TableGradient},
+    OptimizerError,
+    gradient::{Gradient, host_slice},
+    step::{Constants, HostStep, device_step},
 };
-
-/// Values that one task updates: four streams of 128 kB, which stay in a core's second-level cache.
-const CHUNK: usize = 32 * 1024;
-
-/// Why a step could not be made. The weights are as they were before it.
-#[derive(Debug, thiserror::Error)]
-pub enum OptimizerError {
-    /// Nothing flowed back to a parameter: somewhere on the way is an operation without a backward pass.
-    #[error("parameter {0} has no gradient: an operation between it and the loss has no backward pass")]
-    MissingGradient(String),
-    /// A gradient that would destroy the weights.
-    #[error("the gradient of parameter {0} is not finite (NaN or infinite)")]
-    NonFinite(String),
-    /// A saved state of other parameters.
-    #[error("optimizer state: {0}")]
-    State(String),
-    /// The tensor library's error.
-    #[error("optimizer: {0}")]
-    Tensor(#[from] candle_core::Error),
-}
+use crate::nn::{Gradients, Parameters, row_gradients::Keep};
 
 /// Adam's constants.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -115,7 +91,7 @@ impl Adam {
     /// # Errors
     /// If a parameter has no gradient or one that is not finite; nothing is changed then.
     pub fn step(&mut self, gradients: &Gradients) -> Result<(), OptimizerError> {
-        let gradients = self.gradients(gradients)?;
+        let gradients = Gradient::of_all(&self.parameters, gradients)?;
         self.step += 1;
         let constants = Constants::at_step(self.options, self.step);
         for (((_, var), moments), gradient) in self.parameters.iter().zip(&mut self.moments).zip(&gradients) {
@@ -193,186 +169,14 @@ impl Adam {
         }
         Ok(())
     }
-
-    /// Every parameter's gradient, contiguous and finite, in the parameters' order.
-    fn gradients<'a>(&self, gradients: &'a Gradients) -> Result<Vec<Gradient<'a>>, OptimizerError> {
-        let found: Vec<Gradient<'a>> = self
-            .parameters
-            .iter()
-            .map(|(name, var)| match (gradients.dense(var), gradients.looked_up(var)) {
-                (Some(dense), None) => Ok(Gradient::Dense(dense.contiguous()?)),
-                (None, Some(TableGradient::Whole(values))) => Ok(Gradient::Whole(values)),
-                (None, Some(TableGradient::Rows(rows))) => Ok(Gradient::Rows(rows)),
-                (Some(dense), Some(looked_up)) => {
-                    let mut sum: Vec<f32> = dense.flatten_all()?.to_vec1()?;
-                    looked_up.add_to(&mut sum);
-                    Ok(Gradient::Dense(Tensor::from_vec(sum, dense.shape(), dense.device())?))
-                }
-                (None, None) => Err(OptimizerError::MissingGradient(name.to_owned())),
-            })
-            .collect::<Result<_, OptimizerError>>()?;
-        for ((name, _), gradient) in self.parameters.iter().zip(&found) {
-            let finite = match gradient {
-                Gradient::Dense(gradient) => is_finite(gradient)?,
-                Gradient::Whole(values) => all_finite(values),
-                Gradient::Rows(rows) => all_finite(rows.values()),
-            };
-            if !finite {
-                return Err(OptimizerError::NonFinite(name.to_owned()));
-            }
-        }
-        Ok(found)
-    }
-}
-
-/// One parameter's.
-enum Gradient<'a> {
-    Dense(Tensor),
-    /// Collected from lookups.
-    Whole(&'a [f32]),
-    /// Zero but for these rows, which alone are stepped.
-    Rows(&'a RowGradient),
-}
-
-/// What one step multiplies with.
-#[derive(Debug, Clone, Copy)]
-struct Constants {
-    l2: f32,
-    /// 1 - beta1
-    first_rate: f32,
-    beta2: f32,
-    /// 1 - beta2
-    second_rate: f32,
-    /// learning rate / (1 - beta1^t)
-    step_size: f32,
-    /// 1 / sqrt(1 - beta2^t)
-    root_scale: f32,
-    epsilon: f32,
-}
-
-impl Constants {
-    fn at_step(options: AdamOptions, step: u64) -> Self {
-        let AdamOptions { learning_rate, beta1, beta2, epsilon, l2, lazy: _ } = options;
-        Self {
-            l2: l2 as f32,
-            first_rate: (1.0 - beta1) as f32,
-            beta2: beta2 as f32,
-            second_rate: (1.0 - beta2) as f32,
-            step_size: (learning_rate / (1.0 - beta1.powf(step as f64))) as f32,
-            root_scale: (1.0 / (1.0 - beta2.powf(step as f64)).sqrt()) as f32,
-            epsilon: epsilon as f32,
-        }
-    }
-}
-
-/// The step of one parameter in host memory, as an in-place operation on its storage.
-struct HostStep<'a> {
-    constants: Constants,
-    gradient: &'a [f32],
-    /// The rows that `gradient` is of; `None` if it is of all values.
-    rows: Option<&'a [u32]>,
-    /// candle hands an operation out by shared reference; the lock is never contended.
-    moments: Mutex<(&'a mut Vec<f32>, &'a mut Vec<f32>)>,
-}
-
-impl InplaceOp1 for HostStep<'_> {
-    fn name(&self) -> &'static str {
-        "adam"
-    }
-
-    fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> candle_core::Result<()> {
-        let (CpuStorage::F32(values), Some((start, end))) = (storage, layout.contiguous_offsets()) else {
-            candle_core::bail!("adam: a parameter must be contiguous and of 32-bit floats")
-        };
-        let weights = &mut values[start..end];
-        let mut moments = self.moments.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let (first, second) = &mut *moments;
-        let arch = pulp::Arch::new();
-        if let Some(rows) = self.rows {
-            let Some(d) = self.gradient.len().checked_div(rows.len()) else { return Ok(()) };
-            arch.dispatch(|| {
-                for (&row, gradient) in rows.iter().zip(self.gradient.chunks_exact(d)) {
-                    let at = row as usize * d..(row as usize + 1) * d;
-                    let moments = (&mut first[at.clone()], &mut second[at.clone()]);
-                    update(self.constants, &mut weights[at], gradient, moments);
-                }
-            });
-        } else if weights.len() <= CHUNK {
-            arch.dispatch(|| update(self.constants, weights, self.gradient, (first, second)));
-        } else {
-            let chunks = weights.par_chunks_mut(CHUNK).zip(self.gradient.par_chunks(CHUNK));
-            let moments = first.par_chunks_mut(CHUNK).zip(second.par_chunks_mut(CHUNK));
-            chunks.zip(moments).for_each(|((weights, gradient), moments)| {
-                arch.dispatch(|| update(self.constants, weights, gradient, moments));
-            });
-        }
-        Ok(())
-    }
-}
-
-/// Algorithm 1 on slices of equal length; inlined into pulp's dispatch so that it is compiled for the CPU's widest
-/// vectors.
-#[inline(always)]
-fn update(c: Constants, weights: &mut [f32], gradient: &[f32], (first, second): (&mut [f32], &mut [f32])) {
-    let moments = first.iter_mut().zip(second);
-    for ((weight, &gradient), (first, second)) in weights.iter_mut().zip(gradient).zip(moments) {
-        let gradient = gradient + c.l2 * *weight;
-        *first += c.first_rate * (gradient - *first);
-        *second = c.beta2 * *second + c.second_rate * gradient * gradient;
-        *weight -= c.step_size * *first / (second.sqrt() * c.root_scale + c.epsilon);
-    }
-}
-
-/// The same from tensor operations, for devices without a kernel of our own.
-fn device_step(
-    c: Constants,
-    var: &Var,
-    gradient: &Tensor,
-    (first, second): (&mut Tensor, &mut Tensor),
-) -> candle_core::Result<()> {
-    let weight = var.as_detached_tensor();
-    let gradient = (gradient.detach() + (&weight * f64::from(c.l2))?)?;
-    *first = (&*first + ((&gradient - &*first)? * f64::from(c.first_rate))?)?;
-    *second = ((&*second * f64::from(c.beta2))? + (gradient.sqr()? * f64::from(c.second_rate))?)?;
-    let root = ((second.sqrt()? * f64::from(c.root_scale))? + f64::from(c.epsilon))?;
-    var.set(&(weight - ((&*first * f64::from(c.step_size))? / root)?)?)
-}
-
-fn is_finite(tensor: &Tensor) -> candle_core::Result<bool> {
-    if !tensor.device().is_cpu() {
-        // x * 0 is 0 for every finite x, else NaN; one number crosses to the host.
-        return Ok((tensor * 0.0)?.sum_all()?.to_scalar::<f32>()? == 0.0);
-    }
-    let (storage, layout) = tensor.storage_and_layout();
-    Ok(all_finite(host_slice(&storage, layout)?))
-}
-
-/// Whether there is no NaN and no infinity among them.
-pub(crate) fn all_finite(values: &[f32]) -> bool {
-    let arch = pulp::Arch::new();
-    // Of the bits without the sign, those of infinities and NaN are the largest: an integer maximum, which vectorises.
-    let largest = |chunk: &[f32]| {
-        arch.dispatch(|| chunk.iter().fold(0, |largest: u32, value| largest.max(value.to_bits() & 0x7fff_ffff)))
-    };
-    values.par_chunks(CHUNK).all(|chunk| largest(chunk) < 0x7f80_0000)
-}
-
-fn host_slice<'a>(storage: &'a Storage, layout: &Layout) -> candle_core::Result<&'a [f32]> {
-    match (storage, layout.contiguous_offsets()) {
-        (Storage::Cpu(CpuStorage::F32(values)), Some((start, end))) => Ok(&values[start..end]),
-        _ => {
-            candle_core::bail!("optimizer: a gradient must be contiguous, of 32-bit floats, and where its parameter is")
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests {
-    use candle_core::{Device, backprop::GradStore};
+    use candle_core::{Device, Var, backprop::GradStore};
 
-    use super::*;
-    use crate::nn::alike::far;
-    use crate::nn::{RowZero, gather_rows};
+    use super::{super::step::CHUNK, *};
+    use crate::nn::{RowZero, alike::far, gather_rows};
 
     fn parameters(tensors: &[(&str, Tensor)]) -> Parameters {
         let tensors = tensors.iter().map(|(name, tensor)| ((*name).to_owned(), tensor.clone())).collect();
