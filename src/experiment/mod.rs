@@ -3,7 +3,7 @@
 //!
 //! [`Variant`]s are declared by [`studies`] (the paper's tables) or by a file ([`Grid`]), from one [`Base`] →
 //! [`Runner`] trains each with each seed, unless [`RunStore`] has that run already → [`RunRecord`]s, one file per run →
-//! [`Row`]s, which [`Report`] prints and [`Comparison`] tests.
+//! [`Row`]s, which [`Report`] prints and [`Comparison`] tests. What models cost is measured when the table is made.
 //!
 //! Whatever a study selects, it selects on validation; the test interactions are only reported.
 
@@ -11,6 +11,7 @@ mod comparison;
 mod error;
 mod figure;
 mod grid;
+mod measure;
 mod progress;
 mod protocol;
 mod record;

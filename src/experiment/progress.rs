@@ -1,4 +1,5 @@
-//! What a person sees of a long experiment: a bar over all runs, the present run's below it, a line per finished run.
+//! What a person sees of a long experiment: a bar over all runs, the present run's below it, a line per finished run;
+//! then a bar over what is measured.
 
 use std::time::Duration;
 
@@ -14,13 +15,15 @@ pub(super) struct Bars {
 }
 
 impl Bars {
-    pub fn new(progress: Progress, runs: usize) -> Self {
+    /// Over so many of what is called `what`.
+    pub fn new(progress: Progress, count: usize, what: &str) -> Self {
         if progress == Progress::Hidden {
             return Self { shown: None, overall: ProgressBar::hidden() };
         }
-        let (bars, bar) = (MultiProgress::new(), ProgressBar::new(runs as u64));
-        let style = ProgressStyle::with_template("{pos}/{len} runs {wide_bar} {msg} · {elapsed_precise}");
-        let overall = bars.add(bar.with_style(style.expect("a constant template")));
+        let (bars, bar) = (MultiProgress::new(), ProgressBar::new(count as u64));
+        let style = ProgressStyle::with_template("{pos}/{len} {prefix} {wide_bar} {msg} · {elapsed_precise}");
+        let bar = bar.with_style(style.expect("a constant template")).with_prefix(what.to_owned());
+        let overall = bars.add(bar);
         overall.enable_steady_tick(Duration::from_millis(500));
         Self { shown: Some(bars), overall }
     }
@@ -30,12 +33,12 @@ impl Bars {
         self.shown.clone().map_or(Reporting::Silent, Reporting::Among)
     }
 
-    /// A run begins.
-    pub fn begin(&self, run: &str) {
-        self.overall.set_message(run.to_owned());
+    /// One begins.
+    pub fn begin(&self, name: &str) {
+        self.overall.set_message(name.to_owned());
     }
 
-    /// A run has ended, or was there.
+    /// One has ended, or was there.
     pub fn advance(&self) {
         self.overall.inc(1);
     }

@@ -29,9 +29,9 @@ pub struct Report {
 /// What stands right of the test metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Columns {
-    /// Training time, parameters, serving cost.
+    /// Training's speed, parameters, serving's speeds.
     Costs,
-    /// Validation, which selects, and training time.
+    /// Validation, which selects, and how long runs took.
     Validation,
 }
 
@@ -43,6 +43,8 @@ struct Marks {
     /// Whether the best is significantly better than the second.
     starred: bool,
 }
+
+const TRAINING_SPEED: &str = "training samples/s";
 
 const TESTED: &str = "Tested: whether the row's metric differs from the other's, paired by test user. Each user's metric is \
 averaged over a row's seeds first, so a user counts once. <sup>*</sup> in the table: the best row is better than the second \
@@ -113,7 +115,8 @@ impl Report {
             }
         }
         let validation = Metrics::NAMES.map(|name| format!("validation {name}"));
-        let costs = ["seconds", "best epoch", "candidates/s", "candidates/s, cached user"].map(str::to_owned);
+        let speeds = [TRAINING_SPEED, "candidates/s", "candidates/s, cached user"];
+        let costs = ["seconds", "best epoch"].into_iter().chain(speeds).map(str::to_owned);
         let measured = Metrics::NAMES.map(str::to_owned).into_iter().chain(validation).chain(costs);
         let named = ["row"].iter().chain(&settings).chain(&["seeds"]).map(ToString::to_string);
         let columns = named.chain(measured.flat_map(|name| [format!("{name} deviation"), name].into_iter().rev()));
@@ -124,11 +127,12 @@ impl Report {
             line.extend(settings.iter().map(|name| of(name).map_or_else(String::new, |(_, value)| value.clone())));
             line.push(row.seeds.to_string());
             let validation = row.validation.map_or([None; METRICS], |spreads| spreads.map(Some));
-            let costs = row.costs.map_or([None; 4], |costs| {
+            let costs = row.costs.map_or([None; 5], |costs| {
                 let serving = |of: fn(ServingCost) -> f64| costs.serving.map(|cost| Spread::of([of(cost)]));
                 [
                     Some(costs.seconds),
                     Some(costs.best_epoch),
+                    costs.samples_per_second.map(|speed| Spread::of([speed])),
                     serving(|cost| cost.candidates_per_second),
                     serving(|cost| cost.cached_user),
                 ]
@@ -203,7 +207,7 @@ impl Report {
 impl Columns {
     fn names(self) -> &'static [&'static str] {
         match self {
-            Self::Costs => &["training, s", "parameters", "candidates/s", "candidates/s, cached user"],
+            Self::Costs => &[TRAINING_SPEED, "parameters", "candidates/s", "candidates/s, cached user"],
             Self::Validation => &["validation NDCG@10", "validation MRR", "best epoch", "training, s"],
         }
     }
@@ -211,15 +215,14 @@ impl Columns {
     fn cells(self, row: &Row) -> Vec<String> {
         let cells = match self {
             Self::Costs => row.costs.map(|costs| {
-                let rate = |of: fn(ServingCost) -> f64| {
-                    costs.serving.map_or_else(String::new, |cost| HumanCount(of(cost).round() as u64).to_string())
+                let rate = |rate: Option<f64>| {
+                    rate.map_or_else(String::new, |rate| HumanCount(rate.round() as u64).to_string())
                 };
-                let parameters = HumanCount(costs.parameters as u64).to_string();
                 vec![
-                    seconds(costs.seconds),
-                    parameters,
-                    rate(|cost| cost.candidates_per_second),
-                    rate(|cost| cost.cached_user),
+                    rate(costs.samples_per_second),
+                    HumanCount(costs.parameters as u64).to_string(),
+                    rate(costs.serving.map(|cost| cost.candidates_per_second)),
+                    rate(costs.serving.map(|cost| cost.cached_user)),
                 ]
             }),
             Self::Validation => row.validation.zip(row.costs).map(|(validation, costs)| {

@@ -28,12 +28,14 @@ pub struct Row {
 /// What a model takes.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Costs {
-    /// Of training and its validation.
+    /// Of training and its validation, as long as it took when each run was made.
     pub seconds: Spread,
     /// The epoch whose weights were kept.
     pub best_epoch: Spread,
     /// Numbers that were learned.
     pub parameters: usize,
+    /// Of training, where it was measured: see [`Runner::training_speeds`](super::Runner::training_speeds).
+    pub samples_per_second: Option<f64>,
     /// Where it was measured.
     pub serving: Option<ServingCost>,
 }
@@ -53,6 +55,7 @@ impl Row {
                 seconds: spread(|run| run.seconds),
                 best_epoch: spread(|run| run.best_epoch as f64),
                 parameters,
+                samples_per_second: None,
                 serving: None,
             }),
             ranks: runs.iter().map(|run| run.ranks.clone()).collect(),

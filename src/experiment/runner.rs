@@ -7,12 +7,11 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
 };
 
 use candle_core::Device;
 
-use super::{ExperimentError, RunConfig, RunRecord, RunStore, ServingCost, Variant, progress::Bars, store::Found};
+use super::{ExperimentError, RunConfig, RunRecord, RunStore, Variant, progress::Bars, store::Found};
 use crate::{
     data::{Dataset, EvaluationNegatives, Featurizer, Progress, Split},
     eval::{Evaluator, Metrics},
@@ -71,7 +70,7 @@ impl Runner<'_> {
     pub fn run(&self, plan: Plan<'_>) -> Result<Finished, ExperimentError> {
         let targets = self.dataset.targets(Split::Test);
         let candidates = Candidates::of(&targets, self.negatives, self.dataset)?;
-        let bars = Bars::new(self.progress, plan.variants.len() * plan.seeds.len());
+        let bars = Bars::new(self.progress, plan.variants.len() * plan.seeds.len(), "runs");
         let mut finished = Finished { runs: vec![vec![]; plan.variants.len()], ..Finished::default() };
         for &seed in plan.seeds {
             for (variant, runs) in plan.variants.iter().zip(&mut finished.runs) {
@@ -121,28 +120,6 @@ impl Runner<'_> {
         }
         bars.finish();
         Ok(finished)
-    }
-
-    /// How fast each of these answers, for as long each as the budget says; with weights as they begin, since time
-    /// depends on sizes only. All are measured now and in turn: runs are made at different times, on machines that do
-    /// other things.
-    ///
-    /// # Errors
-    /// If a model can't be made, or fails.
-    pub fn serving_costs(&self, variants: &[Variant], budget: Duration) -> Result<Vec<ServingCost>, ExperimentError> {
-        const TURNS: u32 = 3;
-        let ranker = |variant: &Variant| {
-            let weights = variant.model.new_trainable(self.dataset, 1, &self.device)?.parameters().snapshot()?;
-            variant.model.ranker(self.dataset.catalogue.clone(), &weights, &self.device, RankerOptions::default())
-        };
-        let rankers = variants.iter().map(ranker).collect::<Result<Vec<_>, _>>()?;
-        let mut turns = vec![vec![]; variants.len()];
-        for _ in 0..TURNS {
-            for (ranker, turns) in rankers.iter().zip(&mut turns) {
-                turns.push(ServingCost::measure(&**ranker, self.dataset, budget / TURNS)?);
-            }
-        }
-        Ok(turns.iter().map(|turns| ServingCost::median(turns)).collect())
     }
 
     /// Trains and tests; nothing if it was told to stop.

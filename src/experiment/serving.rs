@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use super::measure::{median, on_one_thread};
 use crate::{
     data::{Dataset, Featurizer, Split, UserFeatures},
     model::{ModelError, RankingModel, ScoreRequest},
@@ -44,10 +45,7 @@ impl ServingCost {
         let mut rng = ChaCha8Rng::seed_from_u64(1);
         let (first, end) = (dataset.catalogue.items.first_row, dataset.catalogue.items.rows() as u32);
         let items: Vec<u32> = (0..CANDIDATES).map(|_| rng.random_range(first..end)).collect();
-        // Inside a pool of one thread, matrix products find no other.
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build();
-        let pool = pool.map_err(|error| ModelError::Tensor(candle_core::Error::wrap(error)))?;
-        pool.install(|| {
+        on_one_thread(|| {
             let calls: Vec<Vec<&UserFeatures>> =
                 users.iter().collect::<Vec<_>>().chunks(REQUESTS).map(<[_]>::to_vec).collect();
             let anew = median_rate(budget / 2, &calls, |users| {
@@ -62,14 +60,10 @@ impl ServingCost {
 
     /// Of several measurements.
     pub(super) fn median(costs: &[Self]) -> Self {
-        let median = |of: fn(&Self) -> f64| {
-            let mut values: Vec<f64> = costs.iter().map(of).collect();
-            values.sort_by(f64::total_cmp);
-            values.get(values.len() / 2).copied().unwrap_or_default()
-        };
+        let of_all = |of: fn(&Self) -> f64| median(costs.iter().map(of).collect());
         Self {
-            candidates_per_second: median(|cost| cost.candidates_per_second),
-            cached_user: median(|cost| cost.cached_user),
+            candidates_per_second: of_all(|cost| cost.candidates_per_second),
+            cached_user: of_all(|cost| cost.cached_user),
         }
     }
 }
@@ -100,6 +94,5 @@ fn median_rate<C>(
         }
         warm = true;
     }
-    rates.sort_by(f64::total_cmp);
-    Ok(rates.get(rates.len() / 2).copied().unwrap_or_default())
+    Ok(median(rates))
 }

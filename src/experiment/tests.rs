@@ -1,10 +1,16 @@
-//! Declarations, the store and the report, without training.
+//! Declarations, the store, the report and what models cost, without runs.
 
-use std::fs;
+use std::{
+    fs,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use candle_core::Device;
 
 use super::{store::Found, *};
 use crate::{
-    data::{Catalogue, Dataset, EvaluationNegatives, ITEM_WORDS, Split, fixture},
+    data::{Catalogue, Dataset, EvaluationNegatives, ITEM_WORDS, Progress, Split, fixture},
     eval::{Metrics, Rank, UserRank},
     model::{InputConfig, InputSizes, ModelConfig, ModelKind, Setting},
     train::{Candidates, Optimizer, Recipe},
@@ -329,6 +335,66 @@ fn the_same_runs_are_no_second() {
     let table = report.table().csv();
     assert!(table.contains("best,**") && table.contains("second,<u>") && !table.contains("best again,<u>"), "{table}");
     assert!(report.significance().csv().contains("MRR,best,second,+0.2500,"));
+}
+
+#[test]
+fn costs_are_speeds_and_durations_are_for_the_csv_file_only() {
+    let variant = with_base(vec![], |base| base.variant("x", ModelKind::Sesrec, &Changes::default())).unwrap();
+    let mut trained = Row::of_runs(&variant, &[record(&dataset(), 1)]).unwrap();
+    let report = |trained: &Row| Report {
+        title: String::new(),
+        protocol: vec![],
+        notes: vec![],
+        rows: vec![row("popularity", [0; 6]), trained.clone()],
+        columns: Columns::Costs,
+        steps: false,
+        figures: vec![],
+    };
+    // Stopped before they were measured.
+    let numbers = report(&trained).numbers().csv();
+    assert!(numbers.contains(",1.5,,1,,,,,,,,7\n"), "{numbers}");
+    let costs = trained.costs.as_mut().unwrap();
+    costs.samples_per_second = Some(1234.4);
+    costs.serving = Some(ServingCost { candidates_per_second: 5e6, cached_user: 6e6 });
+    let table = report(&trained).table().markdown();
+    assert!(table.contains("| training samples/s | parameters | candidates/s |"), "{table}");
+    assert!(table.contains(" 1,234 |          7 |    5,000,000 | ") && table.contains(" 6,000,000 |\n"), "{table}");
+    assert!(!table.contains("1.5"), "the run's duration: {table}");
+    let numbers = report(&trained).numbers().csv();
+    assert!(numbers.contains(",seconds,seconds deviation,best epoch,best epoch deviation,training sam"), "{numbers}");
+    assert!(numbers.contains(",1.5,,1,,1234.4,,5000000,,6000000,,7\n"), "{numbers}");
+}
+
+#[test]
+fn the_speed_of_training_is_measured_and_nothing_is_written() {
+    let users = (0..6u32).map(|user| {
+        let clicks = [1, 2, 3, 4, 5, 6, 7, 8].map(|n: u32| n + user);
+        let searches = [5, 15, 35].map(|time: i64| (time, 1 + user % 3, vec![2 + user]));
+        fixture::User { searches: searches.to_vec(), ..fixture::User::clicking(&clicks) }
+    });
+    let (dataset, directory) = (fixture::dataset(40, 3, users), tempfile::tempdir().unwrap());
+    let models = [ModelKind::Stamp, ModelKind::Sesrec];
+    let mut variants = with_base(vec![], |base| studies::table2(base, &models)).unwrap();
+    for variant in &mut variants {
+        (variant.recipe.batch_size, variant.recipe.alignment_negatives) = (4, 3);
+    }
+    let runner = Runner {
+        dataset: &dataset,
+        negatives: &EvaluationNegatives::sampled(5, 1),
+        device: Device::Cpu,
+        store: RunStore::open(directory.path()).unwrap(),
+        progress: Progress::Hidden,
+        stop: Arc::default(),
+    };
+    let files = || fs::read_dir(directory.path().join("runs")).unwrap().count();
+    let before = files();
+    let speeds = runner.training_speeds(&variants, Duration::ZERO).unwrap().unwrap();
+    assert_eq!(speeds.len(), 2);
+    assert!(speeds.iter().all(|speed| speed.is_finite() && *speed > 0.0), "{speeds:?}");
+    assert_eq!(files(), before);
+    // Whoever stops an experiment doesn't wait for it.
+    runner.stop.store(true, Ordering::Relaxed);
+    assert_eq!(runner.training_speeds(&variants, Duration::ZERO).unwrap(), None);
 }
 
 #[test]

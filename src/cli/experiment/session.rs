@@ -18,6 +18,17 @@ use crate::{
 /// Seeds where neither flag nor file has any.
 const SEEDS: [u64; 3] = [1, 2, 3];
 
+/// How the speed of training is measured.
+const TRAINING_SPEED: &str = "training samples/s: by each row's own recipe, on one thread, from new weights, all rows in \
+turn when this table was made; the median of steps (losses, gradients, optimizer) on full batches whose histories are about \
+as long as the mean. A sample is a target with its negatives, of models that learn from sequences (sasrec, query-seqrec with \
+the loss \"own\") a whole history. Not in it: assembling batches, what is built once, validation. How long runs took when they \
+were made is in the CSV file (seconds)";
+
+/// How serving's speed is.
+const SERVING_COST: &str = "serving cost: on one thread, in calls of 16 requests with 100 candidates each, all rows in turn \
+when this table was made";
+
 /// A study with its data.
 pub(super) struct Session<'a> {
     flags: &'a StudyFlags,
@@ -119,11 +130,16 @@ impl<'a> Session<'a> {
         if report.columns == Columns::Costs {
             let trained = variants.iter().zip(&finished.runs).filter(|(_, runs)| !runs.is_empty());
             let trained: Vec<Variant> = trained.map(|(variant, _)| variant.clone()).collect();
-            let costs = runner.serving_costs(&trained, Duration::from_secs_f64(serving))?;
-            let how = "serving cost: on one thread, in calls of 16 requests with 100 candidates each, all rows in turn";
-            report.protocol.push(how.into());
+            let budget = Duration::from_secs_f64(serving);
+            let training = runner.training_speeds(&trained, budget)?;
+            let serving = runner.serving_costs(&trained, budget)?;
+            let how = if training.is_some() { TRAINING_SPEED } else { "training samples/s: stopped before that" };
+            report.protocol.extend([how, SERVING_COST].map(str::to_owned));
             let rows = report.rows.iter_mut().filter_map(|row| row.costs.as_mut());
-            rows.zip(costs).for_each(|(row, cost)| row.serving = Some(cost));
+            for (n, (row, cost)) in rows.zip(serving).enumerate() {
+                row.samples_per_second = training.as_ref().map(|speeds| speeds[n]);
+                row.serving = Some(cost);
+            }
         }
         report.write(out, name)?;
         println!("{}", report.table().markdown());

@@ -23,7 +23,8 @@ pub struct StudyFlags {
     /// Where to compute: auto, cpu or cuda:N.
     #[arg(long, default_value_t)]
     pub device: DeviceChoice,
-    /// How long the speed of each model is measured, where a study shows it.
+    /// How long each model's speed is measured, where a study shows it: serving's in all, training's in each of three
+    /// turns.
     #[arg(long, value_name = "SECONDS", default_value_t = 2.0)]
     pub serving_seconds: f64,
     /// No progress bars, no lines.

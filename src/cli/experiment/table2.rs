@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, atomic::AtomicBool};
 
+use anyhow::bail;
 use clap::ValueEnum;
 
 use super::{ABOUT, session::Session, study_flags::StudyFlags};
@@ -30,6 +31,10 @@ pub struct Args {
 }
 
 pub(super) fn run(args: &Args, stop: Arc<AtomicBool>) -> anyhow::Result<()> {
+    if let Some(twice) = (1..args.models.len()).find(|&n| args.models[..n].contains(&args.models[n])) {
+        let twice = args.models[twice].to_possible_value();
+        bail!("--models: {} is there twice", twice.as_ref().map_or("a model", |value| value.get_name()));
+    }
     let session = Session::open(&args.study)?;
     let models = if args.models.is_empty() {
         // As in the paper: those that are compared first, SESRec last.
