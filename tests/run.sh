@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Runs every test. Installs what they drive: redis-server, nginx; and promtool, which checks the metrics.
+# Runs every test. Installs what they drive where it is missing: redis-server, nginx; and promtool, which checks the metrics.
+# Nothing of it is left running: the tests start servers of their own.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -9,8 +10,7 @@ install_package() {
     local as_root=""
     [ "$(id -u)" = 0 ] || as_root=sudo
     if command -v apt-get >/dev/null; then
-        $as_root apt-get update -qq
-        DEBIAN_FRONTEND=noninteractive $as_root apt-get install -y -qq --no-install-recommends "$1" >/dev/null
+        .ci/apt-install "$1"
     elif command -v dnf >/dev/null; then
         $as_root dnf install -y -q "$2"
     elif command -v brew >/dev/null; then

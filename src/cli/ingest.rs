@@ -171,13 +171,17 @@ async fn send_all(args: &Args, flow: &mut Flow) -> anyhow::Result<()> {
         if failing_since.max(flow.open_since()).elapsed() > args.retry_for {
             return Err(describe(&failure).context(format!("no event got through for {:?}", args.retry_for)));
         }
-        // Half of the pause is random, so that senders that failed together don't come back together.
-        let wait =
-            retry_delay(&failure).unwrap_or_default().max(pause / 2 + pause.mul_f64(rand::random::<f64>() / 2.0));
+        let wait = wait(retry_delay(&failure), pause, rand::random());
         flow.note(format!("{:?}: {}; again in {:.1} s", failure.code(), failure.message(), wait.as_secs_f64()));
         tokio::time::sleep(wait).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
+}
+
+/// What the server asks for, or `pause` where that is longer; and by `random` (0 to 1) up to half as long again: the
+/// server asks all for the same, and senders that failed together must not come back together.
+fn wait(asked: Option<Duration>, pause: Duration, random: f64) -> Duration {
+    asked.unwrap_or_default().max(pause).mul_f64(1.0 + random / 2.0)
 }
 
 /// Outages, overload, restarts. Everything else would fail again.
@@ -199,6 +203,17 @@ fn may_pass(status: &Status) -> bool {
 mod tests {
     use super::*;
     use crate::{history::StoreError, service::ServiceError};
+
+    #[test]
+    fn senders_that_are_asked_to_wait_for_the_same_time_come_back_at_different_ones() {
+        let [asked, short, long] = [500, 100, 10_000].map(Duration::from_millis);
+        assert_eq!(wait(Some(asked), short, 0.0), asked);
+        assert_eq!(wait(Some(asked), short, 0.5), Duration::from_millis(625));
+        assert_eq!(wait(Some(asked), long, 0.5), Duration::from_millis(12_500));
+        assert_eq!(wait(None, short, 1.0), Duration::from_millis(150));
+        // Whatever a proxy in between asks for.
+        assert!(wait(Some(Duration::from_secs(i64::MAX as u64)), short, 1.0) > asked);
+    }
 
     #[test]
     fn a_broken_stream_may_pass_and_what_the_server_says_of_an_event_does_not() {

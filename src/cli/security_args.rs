@@ -1,25 +1,28 @@
 //! Who may connect to `sesrec serve`, and call what.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use anyhow::{Context, bail};
 use clap::Args;
 
-use super::pem::{self, Pem};
-use crate::service::{ReflectionAccess, SecurityOptions, TlsOptions, TokenFile};
+use crate::service::{CertificateFiles, Certificates, ReflectionAccess, SecurityOptions, TokenFile};
 
 /// Options about TLS and tokens.
 #[derive(Debug, Args)]
 pub(super) struct SecurityArgs {
-    /// PEM file with the server's certificate, followed by its chain: gRPC is TLS then.
-    #[arg(long, value_parser = pem::certificates, value_name = "FILE")]
-    tls_certificate: Option<Pem>,
+    /// PEM file with the server's certificate, followed by its chain: gRPC is TLS then. Renewed files are read anew
+    /// within a minute, or on SIGHUP.
+    #[arg(long, value_name = "FILE")]
+    tls_certificate: Option<PathBuf>,
     /// PEM file with the private key of --tls-certificate.
-    #[arg(long, value_parser = pem::private_key, value_name = "FILE")]
-    tls_key: Option<Pem>,
+    #[arg(long, value_name = "FILE")]
+    tls_key: Option<PathBuf>,
     /// PEM file with the authority whose client certificates are asked for; without one nobody connects then.
-    #[arg(long, value_parser = pem::certificates, value_name = "FILE")]
-    tls_client_ca: Option<Pem>,
+    #[arg(long, value_name = "FILE")]
+    tls_client_ca: Option<PathBuf>,
     /// File of tokens, as `sesrec token` writes it: every call but health asks for one. SIGHUP reads it anew.
     #[arg(long, value_parser = open_tokens, value_name = "FILE")]
     tokens: Option<Arc<TokenFile>>,
@@ -36,10 +39,11 @@ impl SecurityArgs {
     /// As the server wants them.
     pub(super) fn options(&self) -> anyhow::Result<SecurityOptions> {
         let tls = match (&self.tls_certificate, &self.tls_key) {
-            (Some(Pem(certificate)), Some(Pem(key))) => {
-                let authority = self.tls_client_ca.as_ref().map(|Pem(authority)| authority.as_slice());
-                let tls = TlsOptions::new(certificate, key, authority);
-                Some(tls.context("--tls-certificate, --tls-key, --tls-client-ca")?)
+            (Some(certificate), Some(key)) => {
+                let (certificate, key) = (certificate.clone(), key.clone());
+                let files = CertificateFiles { certificate, key, client_authority: self.tls_client_ca.clone() };
+                let certificates = Certificates::open(files);
+                Some(Arc::new(certificates.context("--tls-certificate, --tls-key, --tls-client-ca")?))
             }
             (None, None) if self.tls_client_ca.is_some() => {
                 bail!("--tls-client-ca: needs --tls-certificate and --tls-key")

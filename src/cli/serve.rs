@@ -4,7 +4,6 @@ use std::{future::Future, net::SocketAddr, path::Path, sync::Arc};
 
 use anyhow::{Context, anyhow, ensure};
 use candle_core::Device;
-use jiff::{SignedDuration, Timestamp};
 use tokio::{
     net::{TcpListener, TcpSocket, lookup_host},
     sync::mpsc,
@@ -21,7 +20,7 @@ use crate::{
     history::{self, HistoryOptions},
     model::RankerOptions,
     nn::device_name,
-    service::{RankingServer, SecurityOptions, Server, ServiceOptions, TlsOptions, TokenFile},
+    service::{self, Certificates, RankingServer, SecurityOptions, Server, ServiceOptions, TokenFile},
     telemetry::{
         Metrics, Reloaded, descriptors, logging,
         rank_log::{RankLog, RankLogOptions},
@@ -105,25 +104,19 @@ pub(super) async fn serve_until(
     let engine = Engine::start(slot.clone(), options.engine, metrics.clone());
     let service_options = ServiceOptions { rank_log, ..options.service };
     let service = RankingServer::new(store, engine, slot.clone(), metrics.clone(), service_options);
-    let tokens = options.server.security.tokens.clone();
-    let reload = Reload { slot, directory: options.model, device, ranker, history_options, tokens, metrics };
+    let security = options.server.security.clone();
+    let reload = Reload { slot, directory: options.model, device, ranker, history_options, security, metrics };
     let reloading = tokio::spawn(reload_on_hangup(reload, hangups));
 
     let security = &options.server.security;
     tracing::info!(
         address = shown(grpc.local_addr()),
         tls = security.tls.is_some(),
-        client_certificates = security.tls.as_ref().is_some_and(TlsOptions::asks_for_certificates),
+        client_certificates = asks_for_certificates(security),
         tokens = security.tokens.is_some(),
         "gRPC"
     );
     warn_of_openness(security, &grpc);
-    if let Some(tls) = &security.tls {
-        let end = tls.certificate_end();
-        if let Some(warning) = warning_of_the_end(end, Timestamp::now()) {
-            tracing::warn!(end = end.map(tracing::field::display), "{warning}");
-        }
-    }
     if let Some(listener) = &metrics_port {
         tracing::info!(address = shown(listener.local_addr()), paths = "/metrics /healthz /readyz /loglevel", "HTTP");
     }
@@ -160,38 +153,24 @@ fn at_least(options: HistoryOptions, limits: HistoryLimits) -> HistoryOptions {
     }
 }
 
+fn asks_for_certificates(security: &SecurityOptions) -> bool {
+    security.tls.as_deref().is_some_and(Certificates::asks_for_certificates)
+}
+
 /// What is open to a network should be meant so.
 fn warn_of_openness(security: &SecurityOptions, listener: &TcpListener) {
     if listener.local_addr().is_ok_and(|address| address.ip().is_loopback()) {
         return;
     }
-    let certificates = security.tls.as_ref().is_some_and(TlsOptions::asks_for_certificates);
-    if security.tokens.is_none() && !certificates {
+    if security.tokens.is_none() && !asks_for_certificates(security) {
         tracing::warn!("anybody who can reach this port may read and change histories (--tokens, --tls-client-ca)");
     } else if security.tls.is_none() {
         tracing::warn!("tokens travel unencrypted: let a proxy speak TLS, or use --tls-certificate");
     }
 }
 
-/// Before which the end of a certificate is told: an outage with a date, and time to do something about it.
-const NOTICE: SignedDuration = SignedDuration::from_hours(14 * 24);
-
-/// What is to be said of the end of the server's certificate.
-fn warning_of_the_end(end: Option<Timestamp>, now: Timestamp) -> Option<&'static str> {
-    match end {
-        None => Some("it can't be told when the certificate of --tls-certificate ends"),
-        Some(end) if end <= now => {
-            Some("the certificate of --tls-certificate has ended: callers refuse it; renew it and restart")
-        }
-        Some(end) if end.duration_since(now) < NOTICE => {
-            Some("the certificate of --tls-certificate ends soon: callers refuse it then; renew it and restart")
-        }
-        Some(_) => None,
-    }
-}
-
 struct Reload {
-    tokens: Option<Arc<TokenFile>>,
+    security: SecurityOptions,
     slot: Arc<ModelSlot>,
     directory: std::path::PathBuf,
     device: Device,
@@ -200,15 +179,15 @@ struct Reload {
     metrics: Metrics,
 }
 
-/// On SIGHUP reads the tokens, and loads the bundle beside the live one and swaps. What can't be read changes nothing.
+/// On SIGHUP reads tokens and certificate, and loads the bundle beside the live one and swaps. What can't be read changes nothing.
 async fn reload_on_hangup(reload: Reload, mut hangups: Signals) {
     // One model is loaded at a time; signals meanwhile ask for another one after it.
     let (ask, mut asked) = mpsc::channel(1);
-    let tokens = async {
+    let access = async {
         loop {
             hangups.next().await;
             // A token that has leaked must not wait for a model.
-            if let Some(tokens) = &reload.tokens {
+            if let Some(tokens) = &reload.security.tokens {
                 match reload_tokens(tokens.clone()).await {
                     Ok(tokens) => tracing::info!(tokens, "tokens read anew"),
                     Err(error) => {
@@ -216,6 +195,9 @@ async fn reload_on_hangup(reload: Reload, mut hangups: Signals) {
                         tracing::error!(%error, "the tokens stay as they were");
                     }
                 }
+            }
+            if let Some(certificates) = &reload.security.tls {
+                service::renew(certificates, &reload.metrics).await;
             }
             let _ = ask.try_send(());
         }
@@ -232,7 +214,7 @@ async fn reload_on_hangup(reload: Reload, mut hangups: Signals) {
             }
         }
     };
-    tokio::join!(tokens, models);
+    tokio::join!(access, models);
 }
 
 /// Reading a file may take long where it lies on a network: not on the async threads.
@@ -330,18 +312,6 @@ mod tests {
 
     use super::*;
     use crate::model::random;
-
-    #[test]
-    fn the_end_of_a_certificate_is_told_two_weeks_before() {
-        let end = Timestamp::from_second(2_000_000_000).unwrap();
-        let warning =
-            |days_before: i64| warning_of_the_end(Some(end), end - SignedDuration::from_hours(24 * days_before));
-        assert_eq!(warning(15), None);
-        assert!(warning(13).unwrap().contains("ends soon"));
-        assert!(warning(0).unwrap().contains("has ended"));
-        assert!(warning(-400).unwrap().contains("has ended"));
-        assert!(warning_of_the_end(None, end).unwrap().contains("can't be told"));
-    }
 
     #[tokio::test]
     async fn what_fails_late_closes_the_store() {

@@ -160,7 +160,7 @@ pub(super) struct ConnectionArgs {
     #[arg(long, default_value_t = ServerOptions::default().max_concurrent_streams, value_name = "N",
           value_parser = clap::value_parser!(u32).range(1..))]
     max_concurrent_streams: u32,
-    /// Largest request message; of a stream, at most 256 KiB.
+    /// Largest request message; of a stream, 256 KiB where that is less.
     #[arg(long, default_value = "8MiB", value_parser = parse_bytes, value_name = "BYTES")]
     max_message_bytes: u64,
     /// HTTP/2 pings on silent connections, which find half-open ones.

@@ -160,6 +160,9 @@ impl ServiceError {
             Self::Store(_) | Self::Engine(EngineError::Model(_), _) | Self::Internal => {
                 tracing::error!(error = %self, more, "a request failed");
             }
+            Self::TokenAhead { wanted, stored } => {
+                tracing::warn!(%wanted, %stored, more, "the store is behind a history_token");
+            }
             _ => tracing::debug!(error = %self, "refused"),
         }
     }
@@ -174,6 +177,7 @@ struct Floods {
     newer_schema: Throttle,
     configuration: Throttle,
     model: Throttle,
+    token_ahead: Throttle,
 }
 
 impl Floods {
@@ -183,6 +187,7 @@ impl Floods {
             newer_schema: Throttle::new(),
             configuration: Throttle::new(),
             model: Throttle::new(),
+            token_ahead: Throttle::new(),
         }
     }
 
@@ -193,6 +198,8 @@ impl Floods {
             ServiceError::Store(StoreError::NewerSchema { .. }) => &self.newer_schema,
             ServiceError::Store(StoreError::Config(_)) => &self.configuration,
             ServiceError::Engine(EngineError::Model(_), _) => &self.model,
+            // One may be its caller's mistake; many are a store that has lost data.
+            ServiceError::TokenAhead { .. } => &self.token_ahead,
             // One user's damaged value, or a bug: each is worth its line. The rest is told at debug only.
             _ => return Some(0),
         };
@@ -313,6 +320,7 @@ mod tests {
             store(StoreError::NewerSchema { found: 9, supported: 1 }),
             store(StoreError::Config("wrong password".into())),
             ServiceError::Engine(EngineError::Model("broken".into()), Duration::ZERO),
+            ServiceError::TokenAhead { wanted: HistoryVersion(2), stored: HistoryVersion(1) },
         ];
         let others = [store(StoreError::Corrupt("one value".into())), ServiceError::Internal, ServiceError::Draining];
         let pass = |error, milliseconds| floods.pass(error, start + Duration::from_millis(milliseconds));

@@ -11,6 +11,7 @@ mod auth;
 mod connection;
 pub mod convert;
 mod errors;
+mod handshake;
 mod held;
 mod history;
 mod info;
@@ -26,7 +27,11 @@ mod server;
 mod shared;
 mod violations;
 
-pub use auth::{NewToken, ReflectionAccess, Right, SecurityOptions, TlsError, TlsOptions, TokenFile, TokenFileError};
+pub(crate) use auth::renew;
+pub use auth::{
+    CertificateFiles, Certificates, NewToken, ReflectionAccess, Right, SecurityOptions, TlsError, TokenFile,
+    TokenFileError,
+};
 pub use errors::{ERROR_DOMAIN, ServiceError};
 pub use options::{Concurrency, OnStoreOutage, ServerOptions, ServiceOptions, Timeouts};
 pub use server::{Server, ServerError};

@@ -166,7 +166,11 @@ impl Shared {
         Ok(match source {
             HistorySource::Inline(history) => Basis::Inline(history),
             HistorySource::Stored { at_least } => {
-                Basis::Stored(self.history(user, at_least, deadline, Fallback::CopyOrColdStart).await?)
+                let stored = self.history(user, at_least, deadline, Fallback::CopyOrColdStart).await;
+                if matches!(stored, Err(ServiceError::TokenAhead { .. })) {
+                    self.metrics.token_ahead();
+                }
+                Basis::Stored(stored?)
             }
         })
     }

@@ -21,9 +21,10 @@ use tonic_health::{
 use tower::layer::util::{Identity, Stack};
 
 use super::{
-    RankingServer, ServerOptions, TlsOptions,
-    auth::AuthorizeLayer,
+    RankingServer, ServerOptions,
+    auth::{self, AuthorizeLayer},
     connection::{Connections, Limits},
+    handshake::handshakes,
     layer::ObserveLayer,
     probe::Probe,
     receive::Unfinished,
@@ -86,7 +87,7 @@ impl Server {
     /// timeout what is left is cut off. Closes engine and store, also where it fails.
     ///
     /// # Errors
-    /// If TLS or reflection can't be set up, one of the ports fails, or a task of the server's panics: the first of
+    /// If reflection can't be set up, one of the ports fails, or a task of the server's panics: the first of
     /// these.
     pub async fn run(
         self,
@@ -96,9 +97,6 @@ impl Server {
     ) -> Result<(), ServerError> {
         let Self { service, options } = self;
         let shared = service.shared.clone();
-        if let Some(end) = options.security.tls.as_ref().and_then(TlsOptions::certificate_end) {
-            shared.metrics.certificate_ends(end);
-        }
         let (health, health_service) = tonic_health::server::health_reporter();
         health.set_not_serving::<Ranking>().await;
         // What can't be set up is found out before anything runs that would have to be ended.
@@ -151,7 +149,7 @@ fn router(
     let unfinished = Arc::new(Unfinished::new(options.max_message_bytes, patience, metrics.clone()));
     // One for each connection: clients that watch the health of their servers do it so.
     let watches = Arc::new(Semaphore::new(options.max_connections.min(Semaphore::MAX_PERMITS)));
-    let router = transport(options)?
+    let router = transport(options)
         .layer(ObserveLayer { shared, unfinished, watches })
         .layer(AuthorizeLayer::new(&options.security, metrics))
         .add_service(health)
@@ -176,9 +174,15 @@ impl Serving {
         // A live caller has answered a ping by then.
         let silence = options.keepalive_interval + options.keepalive_timeout;
         let limits = Limits { connections: options.max_connections, silence, age: None };
-        let incoming = Connections::new(listener, limits, close_connections.clone()).of_callers(metrics).into_stream();
-        let stop = stop_accepting.clone().cancelled_owned();
-        let task = tokio::spawn(router.serve_with_incoming_shutdown(incoming, stop));
+        let connections = Connections::new(listener, limits, close_connections.clone()).of_callers(metrics.clone());
+        let (incoming, stop) = (connections.into_stream(), stop_accepting.clone().cancelled_owned());
+        let task = match &options.security.tls {
+            Some(certificates) => {
+                let incoming = handshakes(incoming, certificates.clone(), options.max_connections, metrics);
+                tokio::spawn(router.serve_with_incoming_shutdown(incoming, stop))
+            }
+            None => tokio::spawn(router.serve_with_incoming_shutdown(incoming, stop)),
+        };
         Self { task, stop_accepting, close_connections }
     }
 
@@ -209,6 +213,8 @@ struct Background {
     /// Ends the probe; readiness goes with it.
     leaving: CancellationToken,
     health: JoinHandle<()>,
+    /// Of certificates.
+    renewal: Option<JoinHandle<()>>,
     metrics: Option<JoinHandle<io::Result<()>>>,
     /// The metrics port closes.
     stop_metrics: CancellationToken,
@@ -230,10 +236,12 @@ impl Background {
             let stop = stop_metrics.clone().cancelled_owned();
             tokio::spawn(telemetry::http::run(listener, shared.metrics.clone(), readiness.watch(), stop))
         });
+        let certificates = options.security.tls.clone();
+        let renewal = certificates.map(|tls| tokio::spawn(auth::follow(tls, shared.metrics.clone())));
         let (interval, device_timeout) = (options.ping_interval, options.device_timeout);
         let probe = Probe { shared: shared.clone(), readiness, interval, device_timeout };
         let probe = tokio::spawn(probe.run(leaving.clone()));
-        Self { probe, leaving, health, metrics, stop_metrics }
+        Self { probe, leaving, health, renewal, metrics, stop_metrics }
     }
 
     /// Readiness goes.
@@ -250,17 +258,14 @@ impl Background {
             None => Ok(()),
         };
         self.health.abort();
+        self.renewal.inspect(JoinHandle::abort);
         ended
     }
 }
 
-/// Limits of every connection, explicitly, and TLS.
-fn transport(options: &ServerOptions) -> Result<Transport, ServerError> {
-    let transport = match &options.security.tls {
-        Some(tls) => Transport::builder().tls_config(tls.config())?,
-        None => Transport::builder(),
-    };
-    let transport = transport
+/// Limits of every connection, explicitly.
+fn transport(options: &ServerOptions) -> Transport {
+    let transport = Transport::builder()
         .max_concurrent_streams(options.max_concurrent_streams)
         .http2_keepalive_interval(Some(options.keepalive_interval))
         .http2_keepalive_timeout(Some(options.keepalive_timeout))
@@ -270,10 +275,10 @@ fn transport(options: &ServerOptions) -> Result<Transport, ServerError> {
         .http2_max_local_error_reset_streams(Some(256))
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW);
-    Ok(match options.max_connection_age {
+    match options.max_connection_age {
         Some(age) => transport.max_connection_age(age),
         None => transport,
-    })
+    }
 }
 
 /// Our own services, health, and the messages of error details, so that grpcurl can print those.

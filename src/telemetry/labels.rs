@@ -157,12 +157,14 @@ label!(
     }
 );
 label!(
-    /// What SIGHUP reads anew.
+    /// What is read anew: on SIGHUP, the certificate also when its files are others.
     Reloaded {
         /// The bundle.
         Model = "model",
         /// The file of tokens.
         Tokens = "tokens",
+        /// The certificate of TLS, its key and its clients' authority.
+        Certificate = "certificate",
     }
 );
 label!(

@@ -5,7 +5,7 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -99,6 +99,7 @@ pub(super) struct Inner {
     pub(super) cancelled: Family<RpcLabel, Counter>,
     pub(super) connections: Gauge,
     certificate_end: LateGauge,
+    handshake_failures: Counter,
     rejected: Family<ReasonLabel, Counter>,
     stage_seconds: Histograms<StageLabel>,
     cold_starts: Counter,
@@ -107,6 +108,7 @@ pub(super) struct Inner {
     score_drift: FloatGauge,
     drift: Mutex<ScoreDrift>,
     stale_answers: Counter,
+    tokens_ahead: Counter,
     items: Family<PlaceLabel, Counter>,
     unknown_items: Family<PlaceLabel, Counter>,
     searches: Counter,
@@ -147,14 +149,24 @@ pub(super) struct Inner {
     reload_failures: Family<WhatLabel, Counter>,
 }
 
-/// A gauge that isn't exported before it is set: where the thing isn't, 0 would be a lie.
+/// A gauge that isn't exported while it isn't set: where the thing isn't, 0 would be a lie.
 #[derive(Debug, Clone, Default)]
-struct LateGauge(Arc<OnceLock<i64>>);
+struct LateGauge(Arc<Mutex<Option<i64>>>);
+
+impl LateGauge {
+    fn set(&self, value: Option<i64>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = value;
+    }
+
+    fn get(&self) -> Option<i64> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 impl EncodeMetric for LateGauge {
     fn encode(&self, encoder: MetricEncoder<'_>) -> fmt::Result {
-        match self.0.get() {
-            Some(&value) => ConstGauge::new(value).encode(encoder),
+        match self.get() {
+            Some(value) => ConstGauge::new(value).encode(encoder),
             None => Ok(()),
         }
     }
@@ -164,7 +176,7 @@ impl EncodeMetric for LateGauge {
     }
 
     fn is_empty(&self) -> bool {
-        self.0.get().is_none()
+        self.get().is_none()
     }
 }
 
@@ -188,8 +200,9 @@ impl Metrics {
             in_flight: add(r, "requests_in_flight", "Requests and streams being answered. Look when latency rises: growth without a growing rate means that something downstream is stuck", Family::default()),
             request_seconds: add(r, "request_duration_seconds", "Time from a unary request's arrival to its answer. Alert on its p99; then see sesrec_rank_stage_duration_seconds for where it went", seconds_by()),
             cancelled: add(r, "requests_cancelled", "Requests whose caller went away first. Look when callers report timeouts that this server does not: their deadline is shorter than its latency", Family::default()),
-            connections: add(r, "connections", "Open connections of callers: of the gRPC port, not of the metrics port. Near --max-connections (or process_max_fds less 128), further callers wait until one closes: add replicas, or raise both", Gauge::default()),
-            certificate_end: add(r, "tls_certificate_expiry_timestamp_seconds", "When the certificate of --tls-certificate ends, in Unix time; only where TLS is on. Alert two weeks before: from then on callers refuse it. Renew the file and restart: SIGHUP doesn't read it anew", LateGauge::default()),
+            connections: add(r, "connections", "Open connections of callers: of the gRPC port, not of the metrics port. Near --max-connections (or process_max_fds less 256), further callers wait until one closes: add replicas, or raise both", Gauge::default()),
+            certificate_end: add(r, "tls_certificate_expiry_timestamp_seconds", "When the certificate of --tls-certificate ends, in Unix time; only where TLS is on. Alert two weeks before: from then on callers refuse it. Renew the file, which is read anew within a minute", LateGauge::default()),
+            handshake_failures: add(r, "tls_handshake_failures", "Connections that ended before their TLS handshake did. A steady rate: callers that don't trust the certificate or have none that is trusted, or speak no TLS; the log says at debug which", Counter::default()),
             rejected: add(r, "requests_rejected", "Requests refused at once with RESOURCE_EXHAUSTED or UNAVAILABLE, by reason. A steady rate means too few replicas for the load, or for reasons unauthenticated and permission_denied, a caller with the wrong token", Family::default()),
             stage_seconds: add(r, "rank_stage_duration_seconds", "A Rank's time by disjoint stage. High queue: add replicas. High history: see the store. High encode: cache misses. High score: long candidate lists", seconds_by()),
             cold_starts: add(r, "rank_cold_starts", "Ranks of users without any history. A rise means that events are not arriving, or that user ids differ between logs and requests", Counter::default()),
@@ -198,6 +211,7 @@ impl Metrics {
             score_drift: add(r, "rank_score_drift", "Population stability index of the last ten thousand scores against the first ten thousand of the live model. Above 0.1: look at what changed in candidates or histories; above 0.25: the model sees another world than at its start", FloatGauge::default()),
             drift: Mutex::default(),
             stale_answers: add(r, "rank_stale_answers", "Ranks answered from a cached history, or with --on-store-outage cold-start from none, because the store could not be reached. Anything but zero: look at the store", Counter::default()),
+            tokens_ahead: add(r, "rank_tokens_ahead", "Ranks that failed since the store has not reached the state of their history_token. A share that stays: the store has lost what it acknowledged, or replicas don't share one", Counter::default()),
             items: add(r, "items_seen", "Items of ranked requests that were looked up, by place (of histories the newest): what sesrec_items_unknown_total is a share of", Family::default()),
             unknown_items: add(r, "items_unknown", "Items that the model's catalogue does not have, by place. A rise is the first sign of an old model or a broken pipeline: train anew", Family::default()),
             searches: add(r, "searches_seen", "Searches in the histories of ranked requests: what sesrec_searches_unknown_total is a share of", Counter::default()),
@@ -234,7 +248,7 @@ impl Metrics {
             model_load: add(r, "model_load_duration_seconds", "How long loading and warming the live model took: what a new replica needs before it is ready", FloatGauge::default()),
             model_swaps: add(r, "model_swaps", "Models of another version swapped in while running", Counter::default()),
             live: Mutex::default(),
-            reload_failures: add(r, "reload_failures", "What SIGHUP could not read anew, by what: the model or the tokens that were there stay. Anything but zero: the log names the file", Family::default()),
+            reload_failures: add(r, "reload_failures", "What could not be read anew, by what: the model, the tokens or the certificate that were there stay. Anything but zero: the log names the file", Family::default()),
             registry: {
                 let build: Family<BuildLabels, Gauge> = add(r, "build_info", "1; the labels say which build this is", Family::default());
                 let target = platform(std::env::consts::ARCH, std::env::consts::OS);
@@ -349,6 +363,11 @@ impl Metrics {
         self.0.stale_answers.inc();
     }
 
+    /// A Rank failed: the store is behind its token.
+    pub fn token_ahead(&self) {
+        self.0.tokens_ahead.inc();
+    }
+
     /// `unknown` of `seen` items are not in the catalogue.
     pub fn items(&self, place: ItemPlace, seen: usize, unknown: usize) {
         let label = PlaceLabel { place: place.label() };
@@ -398,14 +417,19 @@ impl Metrics {
         self.0.model_loaded.set(loaded_at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64());
     }
 
-    /// SIGHUP was heard, and what was to be read anew stays as it was.
+    /// What was to be read anew stays as it was.
     pub fn reload_failed(&self, what: Reloaded) {
         self.0.reload_failures.get_or_create(&WhatLabel { what: what.label() }).inc();
     }
 
-    /// TLS is on, with a certificate that ends then. A process serves one.
-    pub fn certificate_ends(&self, end: jiff::Timestamp) {
-        let _ = self.0.certificate_end.0.set(end.as_second());
+    /// TLS is on, with a certificate that ends then, if that can be told. A process serves one.
+    pub fn certificate_ends(&self, end: Option<jiff::Timestamp>) {
+        self.0.certificate_end.set(end.map(jiff::Timestamp::as_second));
+    }
+
+    /// A connection ended before its TLS handshake did.
+    pub(crate) fn handshake_failed(&self) {
+        self.0.handshake_failures.inc();
     }
 
     /// What waits for the device now.
@@ -565,9 +589,11 @@ mod tests {
     fn without_a_certificate_none_ends() {
         let metrics = Metrics::new();
         assert!(!metrics.encode().contains("sesrec_tls_certificate"));
-        metrics.certificate_ends(jiff::Timestamp::from_second(2_000_000_000).unwrap());
+        metrics.certificate_ends(Some(jiff::Timestamp::from_second(2_000_000_000).unwrap()));
         let text = metrics.encode();
         assert!(text.contains("# TYPE sesrec_tls_certificate_expiry_timestamp_seconds gauge\n"), "{text}");
         assert!(text.contains("\nsesrec_tls_certificate_expiry_timestamp_seconds 2000000000\n"), "{text}");
+        metrics.certificate_ends(None);
+        assert!(!metrics.encode().contains("sesrec_tls_certificate"), "another one, of which it can't be told");
     }
 }

@@ -37,7 +37,7 @@ fn families() -> Vec<(String, String)> {
     let model = ModelLabels { name: text("m"), version: text("v"), kind: text("sesrec"), device: text("cpu") };
     metrics.model_live(&model, SystemTime::UNIX_EPOCH, Duration::ZERO);
     metrics.device_memory(text("cuda:0"), || Some(DeviceMemory { used: 1, total: 2 }));
-    metrics.certificate_ends(jiff::Timestamp::UNIX_EPOCH);
+    metrics.certificate_ends(Some(jiff::Timestamp::UNIX_EPOCH));
     let text = metrics.encode_prometheus();
     let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
     types.map(|(name, kind)| (name.to_owned(), kind.to_owned())).collect()

@@ -171,6 +171,7 @@ async fn tokens_wait_for_a_lagging_store_but_not_for_ever() {
     let wanted = HistoryVersion(0xff_ffff_ffff_ffff).to_string();
     assert_eq!(status.get_details_error_info().unwrap().metadata["wanted"], wanted);
     assert!(started.elapsed() < PATIENCE / 2, "not for as long as the request may take: {:?}", started.elapsed());
+    assert_eq!(server.metric("sesrec_rank_tokens_ahead_total"), 1.0);
 }
 
 #[tokio::test]

@@ -1,10 +1,10 @@
 //! Who may connect, who may call what, and what callers without credentials get to see.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 use sesrec::{
     proto::v1::{self, ranking_service_client::RankingServiceClient},
-    service::{ERROR_DOMAIN, NewToken, ReflectionAccess, Right, TlsOptions, TokenFile},
+    service::{CertificateFiles, Certificates, ERROR_DOMAIN, NewToken, ReflectionAccess, Right, TlsError, TokenFile},
 };
 use tokio_stream::StreamExt;
 use tonic::{
@@ -188,14 +188,34 @@ async fn reflection_is_open_where_the_operator_says_so() {
     assert_eq!(status.code(), Code::Unauthenticated);
 }
 
-fn tls(certified: &Certified, clients: Option<&Authority>) -> TlsOptions {
-    let authority = clients.map(Authority::pem);
-    TlsOptions::new(
-        certified.certificate.as_bytes(),
-        certified.key.as_bytes(),
-        authority.as_ref().map(String::as_bytes),
-    )
-    .unwrap()
+/// Files of a server's identity, gone with their directory.
+struct Place(tempfile::TempDir);
+
+impl Place {
+    fn with(certified: &Certified) -> Self {
+        let place = Self(tempfile::tempdir().unwrap());
+        place.put(certified);
+        place
+    }
+
+    fn put(&self, Certified { certificate, key }: &Certified) {
+        std::fs::write(self.0.path().join("tls.crt"), certificate).unwrap();
+        std::fs::write(self.0.path().join("tls.key"), key).unwrap();
+    }
+
+    fn open(&self, authority: Option<&str>) -> Result<Arc<Certificates>, TlsError> {
+        let [certificate, key, ca] = ["tls.crt", "tls.key", "ca.crt"].map(|name| self.0.path().join(name));
+        let client_authority = authority.map(|pem| {
+            std::fs::write(&ca, pem).unwrap();
+            ca
+        });
+        Certificates::open(CertificateFiles { certificate, key, client_authority }).map(Arc::new)
+    }
+}
+
+/// Without files: what has been read is enough.
+fn tls(certified: &Certified, clients: Option<&Authority>) -> Arc<Certificates> {
+    Place::with(certified).open(clients.map(Authority::pem).as_deref()).unwrap()
 }
 
 /// A channel over TLS, and whether its first call gets through: a refused certificate shows only then.
@@ -231,7 +251,7 @@ async fn tls_keeps_strangers_out_and_plain_text_too() {
     assert!(!healthy(plain).await, "no answer in plain text");
     // When rcgen's certificates end: in the year 4096.
     assert_eq!(server.metric("sesrec_tls_certificate_expiry_timestamp_seconds"), 67_090_118_400.0);
-    assert!(!TestServer::start().await.metrics.encode().contains("sesrec_tls_"), "without TLS none ends");
+    assert!(!TestServer::start().await.metrics.encode().contains("sesrec_tls_certificate"), "without TLS none ends");
 }
 
 #[tokio::test]
@@ -252,15 +272,39 @@ async fn mutual_tls_asks_for_a_certificate() {
 fn certificates_that_are_of_no_use_are_refused_at_the_start() {
     let authority = Authority::new();
     let (one, other) = (authority.certify(), authority.certify());
-    let refused = |certificate: &str, key: &str, authority: Option<&[u8]>| {
-        TlsOptions::new(certificate.as_bytes(), key.as_bytes(), authority).err().map(|error| error.to_string())
+    let refused = |certificate: &str, key: &str, authority: Option<&str>| {
+        let place = Place::with(&Certified { certificate: certificate.to_owned(), key: key.to_owned() });
+        let error = place.open(authority).err().map(|error| error.to_string())?;
+        let name = error.strip_prefix(&format!("{}/", place.0.path().display())).expect("the file's name");
+        Some(name.to_owned())
     };
     assert_eq!(refused(&one.certificate, &one.key, None), None);
     let mismatch = refused(&one.certificate, &other.key, None).expect("another certificate's key");
-    assert!(!mismatch.is_empty());
-    assert!(refused("", &one.key, None).is_some());
-    assert!(refused(&one.certificate, "", None).is_some());
-    assert!(refused(&one.certificate, &one.key, Some(b"nothing")).is_some());
-    let shown = format!("{:?}", TlsOptions::new(one.certificate.as_bytes(), one.key.as_bytes(), None).unwrap());
-    assert!(!shown.contains("KEY") && !shown.contains("CERT"), "{shown}");
+    assert!(mismatch.starts_with("tls.crt: "), "{mismatch}");
+    for (name, error) in [
+        ("tls.crt: has no certificate", refused("", &one.key, None)),
+        ("tls.crt: has no certificate", refused(&one.key, &one.key, None)),
+        ("tls.key: has no unencrypted private key", refused(&one.certificate, "", None)),
+        ("ca.crt: has no certificate", refused(&one.certificate, &one.key, Some("nothing"))),
+    ] {
+        assert!(error.as_ref().is_some_and(|error| error.starts_with(name)), "{name}: {error:?}");
+    }
+    let shown = format!("{:?}", tls(&one, None));
+    assert!(!shown.contains("PRIVATE") && !shown.contains("BEGIN"), "{shown}");
+}
+
+#[tokio::test]
+async fn a_renewed_certificate_is_served_without_a_restart() {
+    let (old, new) = (Authority::new(), Authority::new());
+    let place = Place::with(&old.certify());
+    let certificates = place.open(None).unwrap();
+    let server = TestServer::with(|setup| setup.server.security.tls = Some(certificates.clone())).await;
+    let before = over_tls(&server, &old, None).await.expect("the old authority's");
+    place.put(&new.certify());
+    assert!(certificates.reload().unwrap());
+    over_tls(&server, &new, None).await.expect("the new authority's");
+    assert_eq!(server.metric("sesrec_tls_handshake_failures_total"), 0.0);
+    assert!(over_tls(&server, &old, None).await.is_none(), "who trusts the old one only is told the new one");
+    server.until("counted", || async { server.metric("sesrec_tls_handshake_failures_total") > 0.0 }).await;
+    assert!(healthy(before).await, "a connection that there was goes on");
 }

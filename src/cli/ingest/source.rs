@@ -254,7 +254,9 @@ impl Checkpoint {
             }
             Err(error) => return Err(error).with_context(|| path.display().to_string()),
         };
-        if state.input != input {
+        // One path has many names: ./events is events.
+        let absolute = |name: &str| std::path::absolute(name).with_context(|| name.to_owned());
+        if absolute(&state.input)? != absolute(&input)? {
             bail!(
                 "{} is a checkpoint of {}, not of {input}; use one checkpoint per input",
                 path.display(),
@@ -355,6 +357,8 @@ mod tests {
         assert_eq!(checkpoint.line(), 0);
         checkpoint.write(1).expect("written");
         assert_eq!(Checkpoint::read(&path, &events).expect("there").line(), 1);
+        let otherwise = directory.path().join(".").join("a.ndjson");
+        assert_eq!(Checkpoint::read(&path, &otherwise).expect("the same").line(), 1);
         let other = directory.path().join("b.ndjson");
         std::fs::copy(&events, &other).expect("copied");
         assert!(Checkpoint::read(&path, &other).is_err());

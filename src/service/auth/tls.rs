@@ -1,67 +1,174 @@
-//! TLS of the gRPC port, by rustls.
+//! TLS of the gRPC port, by rustls: certificates from files, which can be read anew while they are served.
 
-use std::{error::Error, fmt, time::Duration};
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
+use arc_swap::ArcSwap;
 use jiff::Timestamp;
-use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
+use tokio_rustls::rustls::{
+    RootCertStore, ServerConfig,
+    crypto::{CryptoProvider, ring},
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    server::WebPkiClientVerifier,
+};
 use x509_parser::pem::Pem;
 
-/// How long a handshake may take: one that is begun and not ended holds a connection's place.
-const HANDSHAKE: Duration = Duration::from_secs(10);
+/// All that is spoken behind TLS.
+const HTTP_2: &[u8] = b"h2";
 
-/// Certificates that can't be used: not PEM, a key of another certificate, no authority among them.
+/// Certificates that can't be used. Says nothing of what is in a key's file.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct TlsError(String);
+pub enum TlsError {
+    /// A file can't be read.
+    #[error("{0}: {1}")]
+    Read(PathBuf, #[source] io::Error),
+    /// A file has no certificate or no key in PEM.
+    #[error("{0}: has no {1} in PEM (-----BEGIN …-----)")]
+    Format(PathBuf, &'static str),
+    /// They don't belong together, or are none that a server can have.
+    #[error("{0}: {1}")]
+    Refused(PathBuf, String),
+}
+
+/// Where the server's identity lies, in PEM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateFiles {
+    /// The server's certificate, followed by its chain.
+    pub certificate: PathBuf,
+    /// The certificate's private key, unencrypted.
+    pub key: PathBuf,
+    /// The authority whose client certificates are asked for; without one nobody connects then.
+    pub client_authority: Option<PathBuf>,
+}
 
 /// The server's certificate and key, and whose client certificates it takes.
-#[derive(Clone)]
-pub struct TlsOptions {
-    config: ServerTlsConfig,
-    clients: Clients,
+pub struct Certificates {
+    files: CertificateFiles,
+    current: ArcSwap<Current>,
+}
+
+struct Current {
+    config: Arc<ServerConfig>,
     end: Option<Timestamp>,
+    /// Of all files: tells whether they are others.
+    hash: blake3::Hash,
 }
 
-/// Who may connect.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Clients {
-    Anybody,
-    WithCertificate,
-}
-
-impl TlsOptions {
-    /// From PEM: the certificate (followed by its chain), its key, and the authority whose client certificates are
-    /// asked for, if any are.
+impl Certificates {
+    /// Reads the files.
     ///
     /// # Errors
-    /// What rustls says about them.
-    pub fn new(certificate: &[u8], key: &[u8], client_authority: Option<&[u8]>) -> Result<Self, TlsError> {
-        let mut config = ServerTlsConfig::new().identity(Identity::from_pem(certificate, key)).timeout(HANDSHAKE);
-        let mut clients = Clients::Anybody;
-        if let Some(authority) = client_authority {
-            config = config.client_ca_root(Certificate::from_pem(authority));
-            clients = Clients::WithCertificate;
+    /// Names the file.
+    pub fn open(files: CertificateFiles) -> Result<Self, TlsError> {
+        let current = ArcSwap::from_pointee(Contents::read(&files)?.into_current(&files)?);
+        Ok(Self { files, current })
+    }
+
+    /// Reads the files again; whether they are others now. Connections that there are go on as they are. Files that
+    /// can't be used change nothing, such as a certificate whose key isn't there yet.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn reload(&self) -> Result<bool, TlsError> {
+        let contents = Contents::read(&self.files)?;
+        if contents.hash() == self.current.load().hash {
+            return Ok(false);
         }
-        // Here and not when the server starts: a model may be loaded in between.
-        match Server::builder().tls_config(config.clone()) {
-            Ok(_) => Ok(Self { config, clients, end: end_of_first(certificate) }),
-            Err(error) => Err(TlsError(error.source().map_or_else(|| error.to_string(), ToString::to_string))),
-        }
+        self.current.store(Arc::new(contents.into_current(&self.files)?));
+        Ok(true)
     }
 
     /// Whether a connection needs a certificate.
     pub fn asks_for_certificates(&self) -> bool {
-        self.clients == Clients::WithCertificate
+        self.files.client_authority.is_some()
     }
 
     /// When the server's own certificate ends; `None` where it can't be told, since rustls asks less of a certificate
     /// than who reads all of it.
-    pub fn certificate_end(&self) -> Option<Timestamp> {
-        self.end
+    pub fn end(&self) -> Option<Timestamp> {
+        self.current.load().end
     }
 
-    pub(in super::super) fn config(&self) -> ServerTlsConfig {
-        self.config.clone()
+    /// Of connections that begin now.
+    pub(in super::super) fn config(&self) -> Arc<ServerConfig> {
+        self.current.load().config.clone()
+    }
+}
+
+/// Never shows the key.
+impl fmt::Debug for Certificates {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Certificates").field("files", &self.files).finish_non_exhaustive()
+    }
+}
+
+/// What is in the files.
+struct Contents {
+    certificate: Vec<u8>,
+    key: Vec<u8>,
+    client_authority: Option<Vec<u8>>,
+}
+
+impl Contents {
+    fn read(files: &CertificateFiles) -> Result<Self, TlsError> {
+        let read = |path: &PathBuf| std::fs::read(path).map_err(|error| TlsError::Read(path.clone(), error));
+        Ok(Self {
+            certificate: read(&files.certificate)?,
+            key: read(&files.key)?,
+            client_authority: files.client_authority.as_ref().map(read).transpose()?,
+        })
+    }
+
+    fn hash(&self) -> blake3::Hash {
+        let mut hasher = blake3::Hasher::new();
+        for file in [&self.certificate, &self.key].into_iter().chain(&self.client_authority) {
+            hasher.update(blake3::hash(file).as_bytes());
+        }
+        hasher.finalize()
+    }
+
+    fn into_current(self, files: &CertificateFiles) -> Result<Current, TlsError> {
+        let hash = self.hash();
+        let provider = Arc::new(ring::default_provider());
+        let builder = ServerConfig::builder_with_provider(provider.clone())
+            .with_safe_default_protocol_versions()
+            .map_err(|error| TlsError::Refused(files.certificate.clone(), error.to_string()))?;
+        let builder = match files.client_authority.as_ref().zip(self.client_authority) {
+            Some((path, authority)) => builder.with_client_cert_verifier(verifier(path, &authority, provider)?),
+            None => builder.with_no_client_auth(),
+        };
+        let chain = certificates(&files.certificate, &self.certificate)?;
+        let key = PrivateKeyDer::from_pem_slice(&self.key)
+            .map_err(|_| TlsError::Format(files.key.clone(), "unencrypted private key"))?;
+        let mut config = builder
+            .with_single_cert(chain, key)
+            .map_err(|error| TlsError::Refused(files.certificate.clone(), error.to_string()))?;
+        config.alpn_protocols.push(HTTP_2.into());
+        Ok(Current { config: Arc::new(config), end: end_of_first(&self.certificate), hash })
+    }
+}
+
+/// Who may connect.
+fn verifier(
+    path: &Path,
+    authority: &[u8],
+    provider: Arc<CryptoProvider>,
+) -> Result<Arc<dyn tokio_rustls::rustls::server::danger::ClientCertVerifier>, TlsError> {
+    let mut roots = RootCertStore::empty();
+    // Bundles hold authorities that are too old for webpki; those that it reads count.
+    roots.add_parsable_certificates(certificates(path, authority)?);
+    WebPkiClientVerifier::builder_with_provider(roots.into(), provider)
+        .build()
+        .map_err(|error| TlsError::Refused(path.to_owned(), error.to_string()))
+}
+
+fn certificates(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    match CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>() {
+        Ok(found) if !found.is_empty() => Ok(found),
+        _ => Err(TlsError::Format(path.to_owned(), "certificate")),
     }
 }
 
@@ -72,13 +179,6 @@ fn end_of_first(pem: &[u8]) -> Option<Timestamp> {
     let end = certificate.parse_x509().ok()?.validity().not_after.timestamp();
     // One without an end says the year 9999, whose last day is beyond what a timestamp has.
     Some(Timestamp::from_second(end).unwrap_or(Timestamp::MAX))
-}
-
-/// Never shows the key.
-impl fmt::Debug for TlsOptions {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TlsOptions").field("clients", &self.clients).finish_non_exhaustive()
-    }
 }
 
 #[cfg(test)]
@@ -93,12 +193,34 @@ mod tests {
         parameters.self_signed(key).unwrap().pem()
     }
 
+    /// Files in a directory that is gone with it.
+    struct Place(tempfile::TempDir);
+
+    impl Place {
+        fn with(certificate: &str, key: &KeyPair) -> Self {
+            let place = Self(tempfile::tempdir().unwrap());
+            place.put(certificate, key);
+            place
+        }
+
+        fn put(&self, certificate: &str, key: &KeyPair) {
+            let files = self.files();
+            std::fs::write(files.certificate, certificate).unwrap();
+            std::fs::write(files.key, key.serialize_pem()).unwrap();
+        }
+
+        fn files(&self) -> CertificateFiles {
+            let [certificate, key] = ["tls.crt", "tls.key"].map(|name| self.0.path().join(name));
+            CertificateFiles { certificate, key, client_authority: None }
+        }
+    }
+
     #[test]
     fn the_end_is_the_servers_own_and_not_its_authoritys() {
         let key = KeyPair::generate().unwrap();
         let end_of = |chain: &str| {
-            let tls = TlsOptions::new(chain.as_bytes(), key.serialize_pem().as_bytes(), None).unwrap();
-            tls.certificate_end().expect("an end").to_string()
+            let place = Place::with(chain, &key);
+            Certificates::open(place.files()).unwrap().end().expect("an end").to_string()
         };
         let [own, authority] = [2033, 2040].map(|year| certificate(&key, year));
         assert_eq!(end_of(&own), "2033-01-01T00:00:00Z");
@@ -108,5 +230,29 @@ mod tests {
         assert_eq!(end_of(&certificate(&key, 2001)), "2001-01-01T00:00:00Z", "rustls serves it all the same");
         assert_eq!(end_of_first(b"-----BEGIN CERTIFICATE-----\nnonsense\n-----END CERTIFICATE-----\n"), None);
         assert_eq!(end_of_first(b""), None);
+    }
+
+    #[test]
+    fn what_cannot_be_used_changes_nothing() {
+        let [key, other] = [(); 2].map(|()| KeyPair::generate().unwrap());
+        let place = Place::with(&certificate(&key, 2033), &key);
+        let certificates = Certificates::open(place.files()).unwrap();
+        let end = || certificates.end().unwrap().to_string();
+        assert!(!certificates.reload().unwrap(), "the same");
+        // The certificate is there, its key is not yet.
+        place.put(&certificate(&other, 2040), &key);
+        let error = certificates.reload().unwrap_err().to_string();
+        assert!(error.contains("tls.crt"), "{error}");
+        assert_eq!(end(), "2033-01-01T00:00:00Z");
+        place.put(&certificate(&other, 2040), &other);
+        assert!(certificates.reload().unwrap());
+        assert_eq!(end(), "2040-01-01T00:00:00Z");
+        std::fs::write(place.files().key, "").unwrap();
+        let error = certificates.reload().unwrap_err().to_string();
+        assert!(error.contains("tls.key: has no unencrypted private key"), "{error}");
+        std::fs::remove_file(place.files().certificate).unwrap();
+        let error = certificates.reload().unwrap_err().to_string();
+        assert!(error.contains("tls.crt: "), "{error}");
+        assert_eq!(end(), "2040-01-01T00:00:00Z");
     }
 }
