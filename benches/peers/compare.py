@@ -1,6 +1,6 @@
-"""Ranks of one user by PyTorch, ONNX Runtime and sesrec on the same weights: checks that scores agree, then measures all
-of them in turn: elapsed time, and the processor time that their processes took, whose ratios hold on a machine that others
-use, too. Run by run.sh; Linux only."""
+"""Ranks of one user by PyTorch and ONNX Runtime, without and with item tables, and by sesrec, which always has one, on the
+same weights: checks that scores agree, then measures all of them in turn: elapsed time, and the processor time that their
+processes took, whose ratios hold on a machine that others use, too. Run by run.sh; Linux only."""
 
 import argparse
 import json
@@ -17,7 +17,7 @@ import onnxruntime
 import torch
 from safetensors.torch import load_file
 
-from sesrec_torch import SesRec, WithItemTables, history
+from sesrec_torch import SesRec, WithItemTables, difference, history
 
 TOLERANCE = 1e-5
 
@@ -96,6 +96,12 @@ def onnx_session(model, inputs, candidates, path, threads):
     return lambda rows: session.run(None, {**fixed, "candidates": rows.numpy()})[0]
 
 
+def strongest(medians, measure):
+    """The peer that is fastest by this measure, and how many times sesrec's time it takes."""
+    name = min((name for name in medians if name != "sesrec"), key=lambda name: medians[name][measure])
+    return f"{medians[name][measure] / medians['sesrec'][measure]:.2f}x ({name})"
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("binary")
@@ -113,11 +119,7 @@ def main():
     model = SesRec(load_file(bundle / "model.safetensors"), config, *attributes).eval()
     inputs = history(case, config)
     candidates = {len(rows): torch.tensor(rows) for rows in case["candidates"]}
-    graph = arguments.directory / "sesrec.onnx"
-    with torch.inference_mode():
-        tables = WithItemTables(model).eval()
-    with torch.no_grad():
-        session = onnx_session(model, inputs, candidates[max(candidates)], graph, arguments.threads)
+    tables = WithItemTables(model).eval()
 
     def in_torch(module):
         def rank(rows):
@@ -126,22 +128,26 @@ def main():
 
         return rank
 
+    def in_onnx(module, graph):
+        with torch.no_grad():
+            return onnx_session(module, inputs, candidates[max(candidates)], arguments.directory / graph, arguments.threads)
+
     peers = {
         "sesrec": Ours(arguments.binary, str(arguments.directory), candidates, arguments.threads),
         "PyTorch": Python(in_torch(model), candidates),
         "PyTorch, item tables": Python(in_torch(tables), candidates),
-        "ONNX Runtime": Python(session, candidates),
+        "ONNX Runtime": Python(in_onnx(model, "sesrec.onnx"), candidates),
+        "ONNX Runtime, item tables": Python(in_onnx(tables, "sesrec-item-tables.onnx"), candidates),
     }
     print(f"torch {torch.__version__}, onnxruntime {onnxruntime.__version__}, {platform.processor() or platform.machine()}, "
           f"threads: {arguments.threads}")
     for count in candidates:
         ours = peers["sesrec"].scores(count)
         for name, peer in peers.items():
-            far = (peer.scores(count) - ours).abs().max().item()
-            if far > TOLERANCE:
-                sys.exit(f"{name}: scores of {count} candidates differ by {far}")
+            difference(name, peer.scores(count), ours, TOLERANCE)
     print(f"scores agree to {TOLERANCE} (they range from {ours.min():.3f} to {ours.max():.3f})")
-    print(f"{'one Rank, user encoded anew':30}{'elapsed, best':>14}{'median':>10}{'ratio':>8}{'processor, median':>20}{'ratio':>8}")
+    print(f"{'one Rank, user encoded anew':32}{'elapsed, best':>14}{'median':>10}{'ratio':>8}{'processor, median':>20}{'ratio':>8}")
+    summary = []
     for count in candidates:
         repeats = max(1, 2000 // count)
         measured = {name: [] for name in peers}
@@ -157,8 +163,13 @@ def main():
         for name, turns in measured.items():
             best, (elapsed, processor) = min(turns)[0], medians[name]
             ratios = [mine / ours for mine, ours in zip(medians[name], medians["sesrec"])]
-            print(f"{count:6} {name:23}{1e3 * best:11.3f} ms{1e3 * elapsed:7.3f} ms{ratios[0]:7.2f}x"
+            print(f"{count:6} {name:25}{1e3 * best:11.3f} ms{1e3 * elapsed:7.3f} ms{ratios[0]:7.2f}x"
                   f"{1e3 * processor:17.3f} ms{ratios[1]:7.2f}x")
+        summary.append(f"{count:6} " + "; ".join(
+            f"{measure} {strongest(medians, n)}" for n, measure in enumerate(["elapsed", "processor time"])
+        ))
+    print("the strongest peer at each size: its median as a multiple of sesrec's")
+    print("\n".join(summary))
 
 
 main()

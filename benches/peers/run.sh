@@ -1,5 +1,6 @@
 #!/bin/sh
-# Compares sesrec with PyTorch and ONNX Runtime on one thread and on two: benches/peers/run.sh [--rounds N ...]
+# Compares sesrec with PyTorch and ONNX Runtime, both without and with item tables, on one thread and on two:
+# benches/peers/run.sh [--rounds N ...]
 # Installs both from PyPI into benches/peers/.venv (about 6 GB: PyPI's PyTorch comes with its GPU libraries).
 set -eu
 cd "$(dirname "$0")"

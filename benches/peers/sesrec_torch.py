@@ -1,5 +1,7 @@
 """SESRec (shared spec) in PyTorch, for one user: the history is encoded once, candidates are scored against it."""
 
+import sys
+
 import torch
 from torch import nn
 
@@ -81,15 +83,18 @@ class SesRec(nn.Module):
         parts = [weight[self.item_rows[n][rows]] for n, weight in enumerate(self.items)]
         return self.item_trans(torch.cat(parts, -1))
 
-    def encode(self, user, recommendations, queries, words, sources, clicks):
+    def encode(self, *inputs):
+        return self.encode_with(self.item_vectors, *inputs)
+
+    def encode_with(self, item_vectors, user, recommendations, queries, words, sources, clicks):
         """[], [Lr], [Ls], [Ls, W], [Ls], [Ls, K] rows; 0 pads words and clicks."""
-        rec = self.item_vectors(recommendations) + self.rec_positions[: recommendations.shape[0]]
+        rec = item_vectors(recommendations) + self.rec_positions[: recommendations.shape[0]]
         rec = self.rec_blocks(rec)  # [Lr, d]
         known = (words != 0).unsqueeze(-1).float()
         means = (self.words[words] * known).sum(1) / known.sum(1).clamp(min=1.0)
         query = self.query_trans(torch.cat([self.queries[queries], means], -1))
         clicked = (clicks != 0).unsqueeze(-1).float()
-        clicked_means = (self.item_vectors(clicks) * clicked).sum(1) / clicked.sum(1).clamp(min=1.0)
+        clicked_means = (item_vectors(clicks) * clicked).sum(1) / clicked.sum(1).clamp(min=1.0)
         src = query + self.sources[sources] + clicked_means + self.src_positions[: queries.shape[0]]
         src = self.src_blocks(src)  # [Ls, d]
         affinity = torch.tanh(rec @ self.W1 @ src.T)  # [Lr, Ls]
@@ -122,12 +127,13 @@ class SesRec(nn.Module):
         return torch.sigmoid(x.squeeze(-1))
 
     def forward(self, user, recommendations, queries, words, sources, clicks, candidates):
+        # By name, not `*inputs`: an exported graph has these inputs.
         return self.score(*self.encode(user, recommendations, queries, words, sources, clicks), candidates)
 
 
 class WithItemTables(nn.Module):
-    """The same with what depends on the item alone precomputed, and the first layer split by its inputs: as far as
-    plain operators go."""
+    """The same with what sesrec has in its item table: what depends on the item alone is precomputed, for candidates and
+    for items of the history, and the first layer is split by its inputs, so that the user's share is encoded, too."""
 
     def __init__(self, model):
         super().__init__()
@@ -137,21 +143,27 @@ class WithItemTables(nn.Module):
             d = items.shape[1]
             weight = model.first.weight
             interests, user, item = weight.split([6 * d, weight.shape[1] - 7 * d, d], 1)
+            self.register_buffer("items", items)
             self.register_buffer("rec_keys", items @ model.rec_w.T)
             self.register_buffer("src_keys", items @ model.src_w.T)
             self.register_buffer("item_blocks", items @ item.T)
             self.register_buffer("interests", interests.T.contiguous())
             self.register_buffer("user", user.contiguous())
 
-    def forward(self, user, recommendations, queries, words, sources, clicks, candidates):
+    def encode(self, *inputs):
+        *sides, user = self.model.encode_with(lambda rows: self.items[rows], *inputs)
+        return *sides, nn.functional.linear(user, self.user, self.model.first.bias)
+
+    def score(self, rec, rec_sets, src, src_sets, user_block, candidates):
         model = self.model
-        rec, rec_sets, src, src_sets, u = model.encode(user, recommendations, queries, words, sources, clicks)
         pooled = [model.pool(self.rec_keys[candidates], rec, rec_sets), model.pool(self.src_keys[candidates], src, src_sets)]
-        first = self.item_blocks[candidates] + nn.functional.linear(u, self.user, model.first.bias)
-        x = torch.addmm(first, torch.cat(pooled, -1), self.interests)
+        x = torch.addmm(self.item_blocks[candidates] + user_block, torch.cat(pooled, -1), self.interests)
         for layer in model.rest:
             x = layer(torch.relu(x))
         return torch.sigmoid(x.squeeze(-1))
+
+    def forward(self, user, recommendations, queries, words, sources, clicks, candidates):
+        return self.score(*self.encode(user, recommendations, queries, words, sources, clicks), candidates)
 
 
 def history(case, limits):
@@ -169,3 +181,14 @@ def history(case, limits):
         torch.tensor([search["source"] for search in searches]),
         torch.tensor([padded(search["clicks"], limits["max_clicked_items"]) for search in searches]),
     )
+
+
+def difference(name, scores, expected, tolerance):
+    """The largest one. Ends the program where it is above the tolerance, or no number: `max` keeps NaN, and no comparison
+    with NaN holds."""
+    if scores.shape != expected.shape:
+        sys.exit(f"{name}: scores {list(scores.shape)} instead of {list(expected.shape)}")
+    far = (scores - expected).abs().max().item()
+    if not far <= tolerance:
+        sys.exit(f"{name}: scores of {len(expected)} candidates differ by {far}, more than {tolerance}")
+    return far

@@ -1,6 +1,7 @@
 """Rank, append, rank again: a client of sesrec with deadlines, retries and history tokens. See README.md."""
 
 import argparse
+import collections
 import itertools
 import random
 import sys
@@ -17,6 +18,13 @@ from sesrec.v1 import events_pb2, ranking_pb2, ranking_pb2_grpc
 # Codes after which the same request may succeed. An append may be repeated safely: its event_id makes it idempotent.
 RETRIABLE = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED}
 
+# With what a stream ends that may be opened again. Servers end streams regularly: for their age, or to restart.
+STREAM_RETRIABLE = RETRIABLE | {
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.CANCELLED,
+    grpc.StatusCode.ABORTED,
+    grpc.StatusCode.UNKNOWN,
+}
 
 # Events of a stream that are on their way. More would only wait elsewhere.
 WINDOW = 256
@@ -30,6 +38,8 @@ class Pool:
         options = [
             ("grpc.use_local_subchannel_pool", 1),
             ("grpc.keepalive_time_ms", 30_000),
+            # Two minutes otherwise: a server that was away for long is back before that.
+            ("grpc.max_reconnect_backoff_ms", 5_000),
             ("grpc.max_receive_message_length", 64 << 20),
         ]
         channels = [grpc.insecure_channel(server, options=options) for _ in range(connections)]
@@ -39,25 +49,108 @@ class Pool:
         return next(self._stubs)
 
 
-def stream(pool, events, timeout=10.0):
-    """Streams events and yields their acknowledgements. At most WINDOW are unacknowledged: the iterator is held back."""
-    room, ended = threading.Semaphore(WINDOW), threading.Event()
+class Window:
+    """The events of a stream that have no acknowledgement, in order. A thread reads them while there is room."""
 
-    def held_back():
-        for request in events:
-            room.acquire()
-            if ended.is_set():
-                return
+    def __init__(self, events):
+        self._open = collections.deque()
+        self._acknowledged = 0
+        self._connection = 0
+        self._ended = self._closed = False
+        self._error = None
+        self._changed = threading.Condition()
+        # A daemon: it may wait for an event when nobody wants one any more.
+        threading.Thread(target=self._read, args=(iter(events),), daemon=True).start()
+
+    def _read(self, events):
+        try:
+            while True:
+                with self._changed:
+                    self._changed.wait_for(lambda: self._closed or len(self._open) < WINDOW)
+                    if self._closed:
+                        return
+                event = next(events, None)
+                if event is None:
+                    return
+                request = ranking_pb2.AppendEventRequest(event=event)
+                with self._changed:
+                    self._open.append(request)
+                    self._changed.notify_all()
+        except Exception as error:  # Raised where the acknowledgements are read.
+            self._error = error
+        finally:
+            with self._changed:
+                self._ended = True
+                self._changed.notify_all()
+
+    def requests(self):
+        """What a new connection has to send: first what the last one left without an acknowledgement."""
+        with self._changed:
+            self._connection += 1
+            self._changed.notify_all()
+            return self._requests(self._connection, self._acknowledged)
+
+    def _requests(self, connection, place):
+        def sent():
+            return place == self._acknowledged + len(self._open)
+
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._connection != connection or not sent() or self._ended)
+                # The end half-closes the stream: the server ends it after the last acknowledgement.
+                if self._connection != connection or sent():
+                    return
+                request = self._open[place - self._acknowledged]
+            place += 1
             yield request
 
+    def acknowledge(self):
+        """The oldest event has its acknowledgement."""
+        with self._changed:
+            self._open.popleft()
+            self._acknowledged += 1
+            self._changed.notify_all()
+
+    def is_done(self):
+        """Whether all events have their acknowledgements. Raises what reading the events raised."""
+        with self._changed:
+            done = self._ended and not self._open
+            if done and self._error:
+                raise self._error
+            return done
+
+    def close(self):
+        """Ends the threads that wait for a change."""
+        with self._changed:
+            self._closed = True
+            self._connection += 1
+            self._changed.notify_all()
+
+
+def stream(pool, events):
+    """Streams events and yields their acknowledgements. At most WINDOW are unacknowledged: the iterator is held back.
+
+    What was not acknowledged is sent again after a failure, and is a duplicate if the server had it already. There is
+    no deadline: it would be the whole stream's. The iterator is read by another thread.
+    """
+    window = Window(events)
     try:
-        for answer in pool.stub().AppendEvents(held_back(), timeout=timeout):
-            room.release()
-            yield answer
+        while not window.is_done():
+            answers = pool.stub().AppendEvents(window.requests())
+            try:
+                for answer in answers:
+                    window.acknowledge()
+                    yield answer
+            except grpc.RpcError as error:
+                # INTERNAL is also what a stream ends with that a proxy reset. What the server says has details.
+                reset = error.code() == grpc.StatusCode.INTERNAL and "ErrorInfo" not in details(error)
+                if error.code() not in STREAM_RETRIABLE and not reset:
+                    raise
+                time.sleep(pause(error, 0.2))
+            finally:
+                answers.cancel()
     finally:
-        # The thread that reads the iterator must not wait for room for ever.
-        ended.set()
-        room.release()
+        window.close()
 
 
 def details(error):
@@ -73,6 +166,14 @@ def details(error):
     return found
 
 
+def pause(error, least):
+    """Seconds to wait: as many as the server asks, or `least`; and up to half as many again, since it asks all for the
+    same, and callers that failed together must not come back together."""
+    retry = details(error).get("RetryInfo")
+    asked = retry.retry_delay.ToTimedelta().total_seconds() if retry is not None else 0.0
+    return max(asked, least) * (1 + random.random() / 2)
+
+
 def call(method, request, timeout=2.0, attempts=5):
     """One call under one deadline for all its attempts, waiting as long as the server asks (RetryInfo) in between."""
     deadline = time.monotonic() + timeout
@@ -80,26 +181,46 @@ def call(method, request, timeout=2.0, attempts=5):
         try:
             return method(request, timeout=max(deadline - time.monotonic(), 0.001))
         except grpc.RpcError as error:
-            found = details(error)
             if error.code() not in RETRIABLE or attempt + 1 == attempts:
-                for violation in getattr(found.get("BadRequest"), "field_violations", ()):
+                for violation in getattr(details(error).get("BadRequest"), "field_violations", ()):
                     print(f"  {violation.field}: {violation.description}", file=sys.stderr)
                 raise
-            asked = found["RetryInfo"].retry_delay.ToTimedelta().total_seconds() if "RetryInfo" in found else 0.0
-            wait = max(asked, 0.05 * 2**attempt) * (1 + random.random() / 2)
+            wait = pause(error, 0.05 * 2**attempt)
             if time.monotonic() + wait > deadline:
                 raise
             time.sleep(wait)
     raise AssertionError("unreachable")
 
 
+def rank(pool, request, timeout=2.0):
+    """A Rank. Where the store is behind the request's token, the token is dropped from it, and it is asked once more.
+
+    The store has lost data then, or a replica of it lags for longer than the server waits. Kept, the token would fail
+    all further Ranks of this user. Whoever keeps tokens for longer, in a session for instance, drops them there, too;
+    takes every append's; and takes a Rank's only in place of the one that the Rank was sent with: an append's that came
+    meanwhile stands for a newer state than the one a slow Rank saw.
+    """
+    deadline = time.monotonic() + timeout
+    try:
+        return call(pool.stub().Rank, request, timeout)
+    except grpc.RpcError as error:
+        reason = getattr(details(error).get("ErrorInfo"), "reason", None)
+        if error.code() != grpc.StatusCode.FAILED_PRECONDITION or reason != "HISTORY_TOKEN_AHEAD":
+            raise
+    request.ClearField("history_token")
+    return call(pool.stub().Rank, request, deadline - time.monotonic())
+
+
+def append(pool, event):
+    """Appends an event. Of two that overlap, the earlier one's token may come last: a user's one after another."""
+    return call(pool.stub().AppendEvent, ranking_pb2.AppendEventRequest(event=event))
+
+
 def event(user, **payload):
     """An event of now with an id of its own."""
     now = Timestamp()
     now.GetCurrentTime()
-    return ranking_pb2.AppendEventRequest(
-        event=events_pb2.Event(event_id=str(uuid.uuid4()), user_id=user, time=now, **payload)
-    )
+    return events_pb2.Event(event_id=str(uuid.uuid4()), user_id=user, time=now, **payload)
 
 
 def show(title, answer):
@@ -121,15 +242,15 @@ def main():
     pool = Pool(args.server)
 
     request = ranking_pb2.RankRequest(user_id=args.user, candidate_item_ids=args.items)
-    show("before", call(pool.stub().Rank, request))
+    show("before", rank(pool, request))
 
     search = events_pb2.Search(search_id=str(uuid.uuid4()), query="red shoes", clicked_item_ids=[args.items[-1]])
-    appended = call(pool.stub().AppendEvent, event(args.user, search=search))
+    appended = append(pool, event(args.user, search=search))
     print(f"appended: {ranking_pb2.Outcome.Name(appended.outcome)}")
 
     # The token makes any replica answer from a state that has this append.
     request.history_token = appended.history_token
-    show("after", call(pool.stub().Rank, request))
+    show("after", rank(pool, request))
 
     # A stream: acknowledgements come in order, each only after the store has the event.
     events = (event(args.user, recommendation=events_pb2.Recommendation(item_id=item)) for item in args.items)
