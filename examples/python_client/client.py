@@ -207,8 +207,11 @@ def rank(pool, request, timeout=2.0):
         reason = getattr(details(error).get("ErrorInfo"), "reason", None)
         if error.code() != grpc.StatusCode.FAILED_PRECONDITION or reason != "HISTORY_TOKEN_AHEAD":
             raise
-    request.ClearField("history_token")
-    return call(pool.stub().Rank, request, deadline - time.monotonic())
+        request.ClearField("history_token")
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise
+    return call(pool.stub().Rank, request, left)
 
 
 def append(pool, event):

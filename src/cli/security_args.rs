@@ -13,8 +13,8 @@ use crate::service::{CertificateFiles, Certificates, ReflectionAccess, SecurityO
 /// Options about TLS and tokens.
 #[derive(Debug, Args)]
 pub(super) struct SecurityArgs {
-    /// PEM file with the server's certificate, followed by its chain: gRPC is TLS then. Renewed files are read anew
-    /// within a minute, or on SIGHUP.
+    /// PEM file with the server's certificate, followed by its chain: gRPC is TLS then. Files, not pipes: they
+    /// are read again every minute, and on SIGHUP.
     #[arg(long, value_name = "FILE")]
     tls_certificate: Option<PathBuf>,
     /// PEM file with the private key of --tls-certificate.

@@ -20,7 +20,7 @@ use crate::{
     history::{self, HistoryOptions},
     model::RankerOptions,
     nn::device_name,
-    service::{self, Certificates, RankingServer, SecurityOptions, Server, ServiceOptions, TokenFile},
+    service::{Certificates, RankingServer, SecurityOptions, Server, ServiceOptions, TokenFile},
     telemetry::{
         Metrics, Reloaded, descriptors, logging,
         rank_log::{RankLog, RankLogOptions},
@@ -179,7 +179,7 @@ struct Reload {
     metrics: Metrics,
 }
 
-/// On SIGHUP reads tokens and certificate, and loads the bundle beside the live one and swaps. What can't be read changes nothing.
+/// On SIGHUP reads the tokens, lets the server look at its certificate, and loads the bundle beside the live one and swaps. What can't be read changes nothing.
 async fn reload_on_hangup(reload: Reload, mut hangups: Signals) {
     // One model is loaded at a time; signals meanwhile ask for another one after it.
     let (ask, mut asked) = mpsc::channel(1);
@@ -197,7 +197,7 @@ async fn reload_on_hangup(reload: Reload, mut hangups: Signals) {
                 }
             }
             if let Some(certificates) = &reload.security.tls {
-                service::renew(certificates, &reload.metrics).await;
+                certificates.look();
             }
             let _ = ask.try_send(());
         }
@@ -234,7 +234,7 @@ impl Reload {
         let version = model.info.version.clone();
         let old = self.slot.swap(model);
         if old.info.version == version {
-            // The signal was for the tokens, or nothing new has come.
+            // The signal was for tokens or certificate, or nothing new has come.
             tracing::info!(%version, "model unchanged");
         } else {
             tracing::info!(old = %old.info.version, new = %version, "model swapped");

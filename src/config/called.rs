@@ -9,18 +9,27 @@ pub(super) struct Called<'a> {
     pub(super) names: Vec<&'a str>,
     /// Where its own arguments begin.
     pub(super) end: usize,
+    /// The same command as clap completes it: groups that flags name themselves are there only then, but it can't be
+    /// changed any more.
+    pub(super) built: Command,
 }
 
 impl<'a> Called<'a> {
-    pub(super) fn of(command: &'a Command, args: &'a [String]) -> Self {
-        let mut called = Self { command, names: vec![], end: 0 };
-        for (place, word) in args.iter().enumerate() {
-            if let Some(subcommand) = called.command.find_subcommand(word) {
-                (called.command, called.end) = (subcommand, place + 1);
-                called.names.push(word);
+    pub(super) fn of(whole: &'a Command, args: &'a [String]) -> Self {
+        let (mut command, mut names, mut end) = (whole, vec![], 0);
+        let mut words = args.iter().enumerate();
+        while let Some((place, word)) = words.next() {
+            if let Some(subcommand) = command.find_subcommand(word) {
+                (command, end) = (subcommand, place + 1);
+                names.push(subcommand.get_name());
+            } else if word == "--config" {
+                // A file may be named like a subcommand.
+                words.next();
             }
         }
-        called
+        let mut built = command.clone();
+        built.build();
+        Self { command, names, end, built }
     }
 
     /// The whole command, with this subcommand changed.

@@ -7,11 +7,7 @@ use clap::{
     builder::{BoolishValueParser, TypedValueParser},
 };
 
-use super::{
-    ConfigError,
-    above::{Above, excluded},
-    called::Called,
-};
+use super::{ConfigError, above::Above, called::Called};
 
 /// A file that has been read.
 pub(super) struct File {
@@ -38,12 +34,12 @@ impl File {
             let flag = key.replace('_', "-");
             // Else a table of a subcommand.
             let Some(arg) = called.command.get_arguments().find(|arg| arg.get_long() == Some(&*flag)) else { continue };
-            if !above.leaves(called.command, arg.get_id()) {
+            if !above.leaves(called, arg.get_id()) {
                 continue;
             }
             let values = texts(value).unwrap_or_default();
             let is_off = !arg.get_action().takes_values() && values.iter().all(|text| is_no(text));
-            let excludes = |other: &&Left| !other.is_off && excluded(called.command, arg.get_id(), [&other.id]);
+            let excludes = |other: &&Left| !other.is_off && called.excluder(arg.get_id(), [&other.id]).is_some();
             if let Some(Left { key: other, .. }) = left.iter().find(excludes).filter(|_| !is_off) {
                 let message = format!("[{}] {key}: cannot be used with {other}", called.names.join("."));
                 return Err(ConfigError::Key(self.path.clone(), message));
@@ -51,6 +47,20 @@ impl File {
             left.push(Left { id: arg.get_id().clone(), key: key.clone(), flag, values, is_off });
         }
         Ok(left)
+    }
+
+    /// What is to be said of keys of the called subcommand that don't count, since something above excludes them.
+    pub(super) fn set_aside(&self, above: &Above, called: &Called<'_>, left: &[Left]) -> Vec<String> {
+        let keys = self.table_of(called).into_iter().flatten().map(|(key, _)| key);
+        let is_aside = |key: &&String| {
+            let flag = key.replace('_', "-");
+            let arg = called.command.get_arguments().find(|arg| arg.get_long() == Some(&*flag));
+            arg.is_some_and(|arg| !above.sets(arg.get_id())) && !left.iter().any(|left| left.key == **key)
+        };
+        let told = |key| {
+            format!("{}: [{}] {key} does not count beside what is set", self.path.display(), called.names.join("."))
+        };
+        keys.filter(is_aside).map(told).collect()
     }
 
     /// Names a key of the called subcommand: of this flag, with such a value.

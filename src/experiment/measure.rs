@@ -42,11 +42,19 @@ impl Runner<'_> {
     }
 
     /// How fast each of these answers, for as long each as the budget says; with weights as they begin, since time
-    /// depends on sizes only.
+    /// depends on sizes only. `None` if it was told to stop.
     ///
     /// # Errors
     /// If a model can't be made, or fails.
-    pub fn serving_costs(&self, variants: &[Variant], budget: Duration) -> Result<Vec<ServingCost>, ExperimentError> {
+    pub fn serving_costs(
+        &self,
+        variants: &[Variant],
+        budget: Duration,
+    ) -> Result<Option<Vec<ServingCost>>, ExperimentError> {
+        let stopped = || self.stop.load(Ordering::Relaxed);
+        if stopped() {
+            return Ok(None);
+        }
         let ranker = |variant: &Variant| {
             let weights = variant.model.new_trainable(self.dataset, 1, &self.device)?.parameters().snapshot()?;
             variant.model.ranker(self.dataset.catalogue.clone(), &weights, &self.device, RankerOptions::default())
@@ -55,10 +63,13 @@ impl Runner<'_> {
         let mut turns = vec![vec![]; variants.len()];
         for _ in 0..TURNS {
             for (ranker, turns) in rankers.iter().zip(&mut turns) {
+                if stopped() {
+                    return Ok(None);
+                }
                 turns.push(ServingCost::measure(&**ranker, self.dataset, budget / TURNS)?);
             }
         }
-        Ok(turns.iter().map(|turns| ServingCost::median(turns)).collect())
+        Ok(Some(turns.iter().map(|turns| ServingCost::median(turns)).collect()))
     }
 }
 

@@ -27,7 +27,6 @@ mod server;
 mod shared;
 mod violations;
 
-pub(crate) use auth::renew;
 pub use auth::{
     CertificateFiles, Certificates, NewToken, ReflectionAccess, Right, SecurityOptions, TlsError, TokenFile,
     TokenFileError,

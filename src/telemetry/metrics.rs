@@ -43,7 +43,7 @@ const CANDIDATES: [f64; 12] =
     [1.0, 10.0, 32.0, 100.0, 320.0, 1000.0, 2000.0, 4000.0, 8000.0, 16_000.0, 64_000.0, 256_000.0];
 
 /// Codes whose series exist before they happen.
-const FREQUENT_CODES: [Code; 8] = [
+const FREQUENT_CODES: [Code; 9] = [
     Code::Ok,
     Code::Cancelled,
     Code::InvalidArgument,
@@ -52,6 +52,7 @@ const FREQUENT_CODES: [Code; 8] = [
     Code::FailedPrecondition,
     Code::Unavailable,
     Code::Internal,
+    Code::DataLoss,
 ];
 
 /// All metrics. A clone is a handle on the same numbers.

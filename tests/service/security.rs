@@ -1,11 +1,12 @@
 //! Who may connect, who may call what, and what callers without credentials get to see.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use sesrec::{
     proto::v1::{self, ranking_service_client::RankingServiceClient},
     service::{CertificateFiles, Certificates, ERROR_DOMAIN, NewToken, ReflectionAccess, Right, TlsError, TokenFile},
 };
+use tokio::net::TcpStream;
 use tokio_stream::StreamExt;
 use tonic::{
     Code, Request, Status,
@@ -289,8 +290,10 @@ fn certificates_that_are_of_no_use_are_refused_at_the_start() {
     ] {
         assert!(error.as_ref().is_some_and(|error| error.starts_with(name)), "{name}: {error:?}");
     }
-    let shown = format!("{:?}", tls(&one, None));
-    assert!(!shown.contains("PRIVATE") && !shown.contains("BEGIN"), "{shown}");
+    let place = Place::with(&one);
+    let [certificate, key] = ["tls.crt", "tls.key"].map(|name| place.0.path().join(name));
+    let files = format!("CertificateFiles {{ certificate: {certificate:?}, key: {key:?}, client_authority: None }}");
+    assert_eq!(format!("{:?}", place.open(None).unwrap()), format!("Certificates {{ files: {files}, .. }}"));
 }
 
 #[tokio::test]
@@ -300,11 +303,31 @@ async fn a_renewed_certificate_is_served_without_a_restart() {
     let certificates = place.open(None).unwrap();
     let server = TestServer::with(|setup| setup.server.security.tls = Some(certificates.clone())).await;
     let before = over_tls(&server, &old, None).await.expect("the old authority's");
+    let end = server.metric("sesrec_tls_certificate_expiry_timestamp_seconds");
     place.put(&new.certify());
-    assert!(certificates.reload().unwrap());
-    over_tls(&server, &new, None).await.expect("the new authority's");
-    assert_eq!(server.metric("sesrec_tls_handshake_failures_total"), 0.0);
+    certificates.look();
+    server.until("served", || async { over_tls(&server, &new, None).await.is_some() }).await;
+    assert_eq!(server.metric("sesrec_tls_certificate_expiry_timestamp_seconds"), end, "it is shown, too");
+    let failures = server.metric("sesrec_tls_handshake_failures_total");
     assert!(over_tls(&server, &old, None).await.is_none(), "who trusts the old one only is told the new one");
-    server.until("counted", || async { server.metric("sesrec_tls_handshake_failures_total") > 0.0 }).await;
+    server.until("counted", || async { server.metric("sesrec_tls_handshake_failures_total") > failures }).await;
     assert!(healthy(before).await, "a connection that there was goes on");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_handshake_that_does_not_end_holds_nobody_up_and_makes_room() {
+    let authority = Authority::new();
+    let server = TestServer::with(|setup| {
+        setup.server.security.tls = Some(tls(&authority.certify(), None));
+        setup.server.max_connections = 2;
+        setup.server.keepalive_interval = Duration::from_millis(500);
+        setup.server.keepalive_timeout = Duration::from_millis(500);
+    })
+    .await;
+    let _silent = TcpStream::connect(server.address).await.unwrap();
+    let channel = over_tls(&server, &authority, None).await.expect("a place beside the silent one");
+    // Both places are taken, until the silent one's patience is over.
+    let another = over_tls(&server, &authority, None).await.expect("room");
+    assert!(server.metric("sesrec_tls_handshake_failures_total") > 0.0);
+    assert!(healthy(channel).await && healthy(another).await);
 }

@@ -11,7 +11,7 @@ use super::study_flags::StudyFlags;
 use crate::{
     cli::train::{Loss, RecipeName},
     data::{Dataset, EvaluationNegatives, Progress},
-    experiment::{Base, Columns, Finished, Plan, Report, Row, RunStore, Runner, Variant, protocol},
+    experiment::{Base, Columns, ExperimentError, Finished, Plan, Report, Row, RunStore, Runner, Variant, protocol},
     model::{ModelConfig, ModelKind, Setting},
 };
 
@@ -28,6 +28,15 @@ were made is in the CSV file (seconds)";
 /// How serving's speed is.
 const SERVING_COST: &str = "serving cost: on one thread, in calls of 16 requests with 100 candidates each, all rows in turn \
 when this table was made";
+
+/// Measurements, or why there are none.
+fn measured<T>(result: Result<Option<T>, ExperimentError>) -> Result<T, String> {
+    match result {
+        Ok(Some(measured)) => Ok(measured),
+        Ok(None) => Err("not measured, since the command was told to stop".into()),
+        Err(error) => Err(format!("not measured: {error}")),
+    }
+}
 
 /// A study with its data.
 pub(super) struct Session<'a> {
@@ -131,14 +140,16 @@ impl<'a> Session<'a> {
             let trained = variants.iter().zip(&finished.runs).filter(|(_, runs)| !runs.is_empty());
             let trained: Vec<Variant> = trained.map(|(variant, _)| variant.clone()).collect();
             let budget = Duration::from_secs_f64(serving);
-            let training = runner.training_speeds(&trained, budget)?;
-            let serving = runner.serving_costs(&trained, budget)?;
-            let how = if training.is_some() { TRAINING_SPEED } else { "training samples/s: stopped before that" };
-            report.protocol.extend([how, SERVING_COST].map(str::to_owned));
-            let rows = report.rows.iter_mut().filter_map(|row| row.costs.as_mut());
-            for (n, (row, cost)) in rows.zip(serving).enumerate() {
-                row.samples_per_second = training.as_ref().map(|speeds| speeds[n]);
-                row.serving = Some(cost);
+            // What was trained for hours is written, whatever becomes of these.
+            let training = measured(runner.training_speeds(&trained, budget));
+            let serving = measured(runner.serving_costs(&trained, budget));
+            let how =
+                |name: &str, how: &str, why: Option<&String>| why.map_or(how.into(), |why| format!("{name}: {why}"));
+            report.protocol.push(how("training samples/s", TRAINING_SPEED, training.as_ref().err()));
+            report.protocol.push(how("serving cost", SERVING_COST, serving.as_ref().err()));
+            for (n, row) in report.rows.iter_mut().filter_map(|row| row.costs.as_mut()).enumerate() {
+                row.samples_per_second = training.as_ref().ok().map(|speeds| speeds[n]);
+                row.serving = serving.as_ref().ok().map(|costs| costs[n]);
             }
         }
         report.write(out, name)?;

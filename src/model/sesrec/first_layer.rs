@@ -108,7 +108,8 @@ mod tests {
                     covered = block.end();
                 }
                 assert_eq!(covered, layer.width());
-                assert_eq!(covered, config.head_dim());
+                let (d, u) = (config.inputs.item_dim(), config.inputs.user_dim());
+                assert_eq!(covered, 2 * sets * d + u + d);
             }
         }
     }

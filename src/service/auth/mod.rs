@@ -14,7 +14,6 @@ mod tokens;
 pub(super) use layer::AuthorizeLayer;
 pub use options::{ReflectionAccess, SecurityOptions};
 pub(super) use renewal::follow;
-pub(crate) use renewal::renew;
 pub use right::Right;
 pub use tls::{CertificateFiles, Certificates, TlsError};
 pub use tokens::{NewToken, TokenFile, TokenFileError};

@@ -12,24 +12,32 @@ use crate::telemetry::{Metrics, Reloaded};
 /// half a certificate is none.
 const EVERY: Duration = Duration::from_secs(60);
 
+const LOOKS_A_DAY: u64 = 24 * 60;
+
 /// Before which the end of a certificate is told: an outage with a date, and time to do something about it.
 const NOTICE: SignedDuration = SignedDuration::from_hours(14 * 24);
 
-/// Shows when the certificate ends, and looks at the files every minute, for ever.
+/// Shows when the certificate ends, and looks at the files every minute and when it is asked to, for ever. What is to
+/// be said of the end is said about once a day.
 pub(in super::super) async fn follow(certificates: Arc<Certificates>, metrics: Metrics) {
-    tell_the_end(&certificates, &metrics);
     let mut looks = interval(EVERY);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    // They have just been read.
-    looks.tick().await;
-    loop {
-        looks.tick().await;
-        renew(&certificates, &metrics).await;
+    for look in 0u64.. {
+        tokio::select! {
+            _ = looks.tick() => {}
+            () = certificates.asked_to_look() => {}
+        }
+        if look > 0 {
+            renew(&certificates, &metrics).await;
+        }
+        if look % LOOKS_A_DAY == 0 {
+            tell_the_end(&certificates, &metrics);
+        }
     }
 }
 
-/// Looks at the files now. What can't be used changes nothing, and is told and counted.
-pub(crate) async fn renew(certificates: &Arc<Certificates>, metrics: &Metrics) {
+/// Looks at the files. What can't be used changes nothing, and is told and counted.
+async fn renew(certificates: &Arc<Certificates>, metrics: &Metrics) {
     let reading = certificates.clone();
     // Reading a file may take long where it lies on a network: not on the async threads.
     let read = tokio::task::spawn_blocking(move || reading.reload()).await;
@@ -88,7 +96,8 @@ mod tests {
         write(2033);
         let files = CertificateFiles { certificate: certificate.clone(), key: key_file, client_authority: None };
         let (certificates, metrics) = (Arc::new(Certificates::open(files).unwrap()), Metrics::new());
-        let _following = tokio_util::task::AbortOnDropHandle::new(tokio::spawn(follow(certificates, metrics.clone())));
+        let _following =
+            tokio_util::task::AbortOnDropHandle::new(tokio::spawn(follow(certificates.clone(), metrics.clone())));
         let value = |name: &str| {
             let text = metrics.encode();
             text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<i64>().ok()).expect("the series")
@@ -103,6 +112,10 @@ mod tests {
         write(2034);
         tokio::time::sleep(EVERY).await;
         assert_eq!((end(), failures()), (2_019_686_400, 1));
+        write(2033);
+        certificates.look();
+        tokio::time::sleep(EVERY / 60).await;
+        assert_eq!((end(), failures()), (1_988_150_400, 1), "at once");
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
+use tokio::sync::Notify;
 use tokio_rustls::rustls::{
     RootCertStore, ServerConfig,
     crypto::{CryptoProvider, ring},
@@ -48,6 +49,8 @@ pub struct CertificateFiles {
 pub struct Certificates {
     files: CertificateFiles,
     current: ArcSwap<Current>,
+    /// Somebody knows of new ones.
+    renewed: Notify,
 }
 
 struct Current {
@@ -64,7 +67,16 @@ impl Certificates {
     /// Names the file.
     pub fn open(files: CertificateFiles) -> Result<Self, TlsError> {
         let current = ArcSwap::from_pointee(Contents::read(&files)?.into_current(&files)?);
-        Ok(Self { files, current })
+        Ok(Self { files, current, renewed: Notify::new() })
+    }
+
+    /// Lets a server that has them look at the files now, and not only when its minute is over.
+    pub fn look(&self) {
+        self.renewed.notify_one();
+    }
+
+    pub(super) async fn asked_to_look(&self) {
+        self.renewed.notified().await;
     }
 
     /// Reads the files again; whether they are others now. Connections that there are go on as they are. Files that
@@ -72,7 +84,7 @@ impl Certificates {
     ///
     /// # Errors
     /// As [`open`](Self::open).
-    pub fn reload(&self) -> Result<bool, TlsError> {
+    pub(super) fn reload(&self) -> Result<bool, TlsError> {
         let contents = Contents::read(&self.files)?;
         if contents.hash() == self.current.load().hash {
             return Ok(false);
@@ -137,12 +149,15 @@ impl Contents {
             .with_safe_default_protocol_versions()
             .map_err(|error| TlsError::Refused(files.certificate.clone(), error.to_string()))?;
         let builder = match files.client_authority.as_ref().zip(self.client_authority) {
-            Some((path, authority)) => builder.with_client_cert_verifier(verifier(path, &authority, provider)?),
+            Some((path, authority)) => builder.with_client_cert_verifier(verifier(path, &authority, provider.clone())?),
             None => builder.with_no_client_auth(),
         };
         let chain = certificates(&files.certificate, &self.certificate)?;
         let key = PrivateKeyDer::from_pem_slice(&self.key)
             .map_err(|_| TlsError::Format(files.key.clone(), "unencrypted private key"))?;
+        // With the certificate it is loaded once more, and would be refused in the certificate's name.
+        let loaded = provider.key_provider.load_private_key(key.clone_key());
+        loaded.map_err(|error| TlsError::Refused(files.key.clone(), error.to_string()))?;
         let mut config = builder
             .with_single_cert(chain, key)
             .map_err(|error| TlsError::Refused(files.certificate.clone(), error.to_string()))?;
@@ -247,6 +262,10 @@ mod tests {
         place.put(&certificate(&other, 2040), &other);
         assert!(certificates.reload().unwrap());
         assert_eq!(end(), "2040-01-01T00:00:00Z");
+        let nonsense = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";
+        std::fs::write(place.files().key, nonsense).unwrap();
+        let error = certificates.reload().unwrap_err().to_string();
+        assert!(error.contains("tls.key: "), "{error}");
         std::fs::write(place.files().key, "").unwrap();
         let error = certificates.reload().unwrap_err().to_string();
         assert!(error.contains("tls.key: has no unencrypted private key"), "{error}");
