@@ -73,7 +73,7 @@ pub fn parse(args: impl IntoIterator<Item = String>) -> Result<Cli, ConfigError>
     let mut warnings = variables::flagless(&all, &called, set);
     warnings.extend(above.overruled(&called));
     if let (true, Some(file)) = (matches.is_err(), &file) {
-        warnings.extend(file.set_aside(&above, &called, &left));
+        warnings.extend(file.set_aside(&above, &called));
     }
     // There is no log yet.
     warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));

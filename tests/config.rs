@@ -18,6 +18,13 @@ fn refusal(args: &[&str], variables: &[(&str, &str)]) -> String {
     String::from_utf8(output.stderr).unwrap()
 }
 
+/// With a configuration file of this text: the exit code, and what standard error has.
+fn told(file: &Path, text: &str, args: &[&str], variables: &[(&str, &str)]) -> (Option<i32>, String) {
+    fs::write(file, text).unwrap();
+    let output = sesrec(&[&["--config", file.to_str().unwrap()], args].concat(), variables);
+    (output.status.code(), String::from_utf8(output.stderr).unwrap())
+}
+
 /// Makes logs; how many users they have.
 fn users(out: &Path, args: &[&str], variables: &[(&str, &str)]) -> usize {
     let out = out.to_str().unwrap();
@@ -100,12 +107,7 @@ fn a_refused_value_names_who_set_it() {
 fn what_is_required_may_be_in_the_file() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("sesrec.toml");
-    let told = |text: &str, args: &[&str], variables: &[(&str, &str)]| {
-        fs::write(&file, text).unwrap();
-        let all = [&["--config", file.to_str().unwrap()], args].concat();
-        let output = sesrec(&all, variables);
-        (output.status.code(), String::from_utf8(output.stderr).unwrap())
-    };
+    let told = |text: &str, args: &[&str], variables: &[(&str, &str)]| told(&file, text, args, variables);
     let evaluate = "[evaluate]\nmodel = 'no-bundle'\ndata = 'no-data'\nquiet = true";
     for (text, args, missing) in [
         (evaluate, &["evaluate"][..], "no-data"),
@@ -129,11 +131,7 @@ fn what_is_required_may_be_in_the_file() {
 fn what_excludes_each_other_is_set_by_the_strongest() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("sesrec.toml");
-    let told = |text: &str, args: &[&str], variables: &[(&str, &str)]| {
-        fs::write(&file, text).unwrap();
-        let output = sesrec(&[&["--config", file.to_str().unwrap()], args].concat(), variables);
-        (output.status.code(), String::from_utf8(output.stderr).unwrap())
-    };
+    let told = |text: &str, args: &[&str], variables: &[(&str, &str)]| told(&file, text, args, variables);
     let live = "[evaluate]\nrank_log = ['no-log']\nevents = ['no-events']";
     let evaluate = ["evaluate", "--model", "no-bundle", "--data", "no-data"];
     for (text, args, variables, missing) in [

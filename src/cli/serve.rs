@@ -179,7 +179,8 @@ struct Reload {
     metrics: Metrics,
 }
 
-/// On SIGHUP reads the tokens, lets the server look at its certificate, and loads the bundle beside the live one and swaps. What can't be read changes nothing.
+/// On SIGHUP reads the tokens, lets the server look at its certificate, and loads the bundle beside the live one and
+/// swaps. What can't be read changes nothing.
 async fn reload_on_hangup(reload: Reload, mut hangups: Signals) {
     // One model is loaded at a time; signals meanwhile ask for another one after it.
     let (ask, mut asked) = mpsc::channel(1);

@@ -35,13 +35,13 @@ pub(super) fn with_source(
 
 /// `None`: the command line's.
 fn of_a_value(error: &clap::Error, called: &Called<'_>, args: &[String], file: Option<&File>) -> Option<String> {
-    let flag = flag_of(texts_of(error, ContextKind::InvalidArg).first()?);
+    let flag = called.shown_as(texts_of(error, ContextKind::InvalidArg).first()?)?;
     let value = *texts_of(error, ContextKind::InvalidValue).first()?;
     if args.iter().any(|arg| arg == value || arg.split_once('=').is_some_and(|(_, text)| text == value)) {
         return None;
     }
     let variable = || {
-        let name = called.command.get_arguments().find(|arg| arg.get_long() == Some(flag))?.get_env()?;
+        let name = flag.get_env()?;
         (std::env::var_os(name)? == value).then(|| name.to_string_lossy().into_owned())
     };
     let is_value = |set: &toml::Value| texts(set).is_some_and(|texts| texts.iter().any(|text| text == value));
@@ -51,12 +51,11 @@ fn of_a_value(error: &clap::Error, called: &Called<'_>, args: &[String], file: O
 /// All that didn't type what they set.
 fn of_a_conflict(error: &clap::Error, called: &Called<'_>, above: &Above, file: Option<&File>) -> Option<String> {
     let source = |text: &str| {
-        let flag = flag_of(text);
-        let arg = called.command.get_arguments().find(|arg| arg.get_long() == Some(flag))?;
-        if above.is_typed(arg.get_id()) {
+        let flag = called.shown_as(text)?;
+        if above.is_typed(flag.get_id()) {
             return None;
         }
-        let variable = arg.get_env().filter(|_| above.is_variable(arg.get_id()));
+        let variable = flag.get_env().filter(|_| above.is_variable(flag.get_id()));
         variable.map(|name| name.to_string_lossy().into_owned()).or_else(|| file?.key(called, flag, |_| true))
     };
     let flags = [ContextKind::InvalidArg, ContextKind::PriorArg].into_iter().flat_map(|kind| texts_of(error, kind));
@@ -70,9 +69,4 @@ fn texts_of(error: &clap::Error, kind: ContextKind) -> Vec<&str> {
         Some(ContextValue::Strings(texts)) => texts.iter().map(String::as_str).collect(),
         _ => vec![],
     }
-}
-
-/// The name of a flag that clap shows as `--name <VALUE>`.
-fn flag_of(text: &str) -> &str {
-    text.trim_start_matches("--").split([' ', '=']).next().unwrap_or_default()
 }

@@ -1,6 +1,6 @@
 //! The subcommand that is called: its own flags are what files and variables set.
 
-use clap::Command;
+use clap::{Arg, Command};
 
 /// The subcommand that arguments call.
 pub(super) struct Called<'a> {
@@ -30,6 +30,12 @@ impl<'a> Called<'a> {
         let mut built = command.clone();
         built.build();
         Self { command, names, end, built }
+    }
+
+    /// Its flag that clap shows as `--name <VALUE>`.
+    pub(super) fn shown_as(&self, text: &str) -> Option<&Arg> {
+        let long = text.trim_start_matches("--").split([' ', '=']).next();
+        self.command.get_arguments().find(|arg| arg.get_long().is_some() && arg.get_long() == long)
     }
 
     /// The whole command, with this subcommand changed.

@@ -30,13 +30,7 @@ impl File {
     /// The called subcommand's flags that it sets: those that are neither set above it nor excluded by what is.
     pub(super) fn left_by(&self, above: &Above, called: &Called<'_>) -> Result<Vec<Left>, ConfigError> {
         let mut left: Vec<Left> = vec![];
-        for (key, value) in self.table_of(called).into_iter().flatten() {
-            let flag = key.replace('_', "-");
-            // Else a table of a subcommand.
-            let Some(arg) = called.command.get_arguments().find(|arg| arg.get_long() == Some(&*flag)) else { continue };
-            if !above.leaves(called, arg.get_id()) {
-                continue;
-            }
+        for (key, arg, value) in self.flags(called).filter(|(_, arg, _)| above.leaves(called, arg.get_id())) {
             let values = texts(value).unwrap_or_default();
             let is_off = !arg.get_action().takes_values() && values.iter().all(|text| is_no(text));
             let excludes = |other: &&Left| !other.is_off && called.excluder(arg.get_id(), [&other.id]).is_some();
@@ -44,42 +38,49 @@ impl File {
                 let message = format!("[{}] {key}: cannot be used with {other}", called.names.join("."));
                 return Err(ConfigError::Key(self.path.clone(), message));
             }
-            left.push(Left { id: arg.get_id().clone(), key: key.clone(), flag, values, is_off });
+            left.push(Left { id: arg.get_id().clone(), key: key.clone(), values, is_off });
         }
         Ok(left)
     }
 
     /// What is to be said of keys of the called subcommand that don't count, since something above excludes them.
-    pub(super) fn set_aside(&self, above: &Above, called: &Called<'_>, left: &[Left]) -> Vec<String> {
-        let keys = self.table_of(called).into_iter().flatten().map(|(key, _)| key);
-        let is_aside = |key: &&String| {
-            let flag = key.replace('_', "-");
-            let arg = called.command.get_arguments().find(|arg| arg.get_long() == Some(&*flag));
-            arg.is_some_and(|arg| !above.sets(arg.get_id())) && !left.iter().any(|left| left.key == **key)
-        };
-        let told = |key| {
-            format!("{}: [{}] {key} does not count beside what is set", self.path.display(), called.names.join("."))
-        };
-        keys.filter(is_aside).map(told).collect()
+    pub(super) fn set_aside(&self, above: &Above, called: &Called<'_>) -> Vec<String> {
+        let aside = self.flags(called).filter(|(_, arg, _)| {
+            let id = arg.get_id();
+            !above.sets(id) && !above.leaves(called, id)
+        });
+        aside.map(|(key, ..)| format!("{} does not count beside what is set", self.place(called, key))).collect()
     }
 
     /// Names a key of the called subcommand: of this flag, with such a value.
-    pub(super) fn key(&self, called: &Called<'_>, flag: &str, is_it: impl Fn(&toml::Value) -> bool) -> Option<String> {
-        let mut keys = self.table_of(called)?.iter();
-        let (key, _) = keys.find(|(key, value)| key.replace('_', "-") == flag && is_it(value))?;
-        Some(format!("{}: [{}] {key}", self.path.display(), called.names.join(".")))
+    pub(super) fn key(&self, called: &Called<'_>, flag: &Arg, is_it: impl Fn(&toml::Value) -> bool) -> Option<String> {
+        let mut flags = self.flags(called);
+        let (key, ..) = flags.find(|(_, arg, value)| arg.get_id() == flag.get_id() && is_it(value))?;
+        Some(self.place(called, key))
     }
 
-    fn table_of(&self, called: &Called<'_>) -> Option<&toml::Table> {
-        called.names.iter().try_fold(&self.settings, |table, name| table.get(*name)?.as_table())
+    fn place(&self, called: &Called<'_>, key: &str) -> String {
+        format!("{}: [{}] {key}", self.path.display(), called.names.join("."))
     }
+
+    /// The called subcommand's flags that it names, whether they count or not.
+    fn flags<'b>(&'b self, called: &'b Called<'_>) -> impl Iterator<Item = (&'b String, &'b Arg, &'b toml::Value)> {
+        let table = called.names.iter().try_fold(&self.settings, |table, name| table.get(*name)?.as_table());
+        // What is no flag is a table of a subcommand.
+        table.into_iter().flatten().filter_map(|(key, value)| Some((key, flag(called.command, key)?, value)))
+    }
+}
+
+/// The flag of a key: `max_delay` and `max-delay` are both `--max-delay`'s.
+fn flag<'a>(command: &'a Command, key: &str) -> Option<&'a Arg> {
+    let long = key.replace('_', "-");
+    command.get_arguments().find(|arg| arg.get_long() == Some(&*long))
 }
 
 /// A flag that the file sets.
 pub(super) struct Left {
     id: Id,
     key: String,
-    flag: String,
     values: Vec<String>,
     /// One without a value, set to no.
     is_off: bool,
@@ -121,9 +122,10 @@ pub(super) fn with_defaults(called: Command, left: &[Left]) -> Command {
 /// The arguments with the file's values.
 pub(super) fn typed_in(args: &[String], Called { command, end, .. }: &Called<'_>, left: &[Left]) -> Vec<String> {
     let mut typed = args.to_vec();
-    for Left { id, flag, values, .. } in left {
-        if command.get_arguments().any(|arg| arg.get_id() == id && arg.get_action().takes_values()) {
-            typed.splice(end..end, values.iter().map(|text| format!("--{flag}={text}")));
+    for Left { key, values, .. } in left {
+        let arg = flag(command, key).filter(|arg| arg.get_action().takes_values());
+        if let Some(long) = arg.and_then(Arg::get_long) {
+            typed.splice(end..end, values.iter().map(|text| format!("--{long}={text}")));
         }
     }
     typed
@@ -144,9 +146,9 @@ fn check(command: &Command, above: &str, settings: &toml::Table) -> Result<(), S
                 check(subcommand, &here, &toml::Table::from_iter([(key.clone(), value.clone())]))?;
                 continue;
             }
-            let flag = key.replace('_', "-");
-            let Some(arg) = subcommand.get_arguments().find(|arg| arg.get_long() == Some(&*flag)) else {
-                return Err(format!("[{here}] {key}: `sesrec {}` has no flag --{flag}", here.replace('.', " ")));
+            let Some(arg) = flag(subcommand, key) else {
+                let (command, flag) = (here.replace('.', " "), key.replace('_', "-"));
+                return Err(format!("[{here}] {key}: `sesrec {command}` has no flag --{flag}"));
             };
             let values = texts(value).ok_or_else(|| format!("[{here}] {key}: tables are no values here"))?;
             if values.len() != 1 && !takes_many(arg) {

@@ -4,6 +4,8 @@
 //! file of token hashes, which can be read anew while it is in use; `layer` asks for both rights and tokens before
 //! anything of a request is decoded.
 
+#[cfg(test)]
+mod fixture;
 mod layer;
 mod options;
 mod renewal;

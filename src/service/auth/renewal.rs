@@ -78,24 +78,18 @@ fn warning_of(end: Option<Timestamp>, now: Timestamp) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
-    use rcgen::{CertificateParams, KeyPair, date_time_ymd};
+    use rcgen::KeyPair;
 
-    use super::*;
-    use crate::service::CertificateFiles;
+    use super::{
+        super::fixture::{Place, certificate},
+        *,
+    };
 
     #[tokio::test(start_paused = true)]
     async fn a_renewed_file_is_served_within_a_minute() {
-        let (directory, key) = (tempfile::tempdir().unwrap(), KeyPair::generate().unwrap());
-        let [certificate, key_file] = ["tls.crt", "tls.key"].map(|name| directory.path().join(name));
-        std::fs::write(&key_file, key.serialize_pem()).unwrap();
-        let write = |year: i32| {
-            let mut parameters = CertificateParams::new(["localhost".to_owned()]).unwrap();
-            parameters.not_after = date_time_ymd(year, 1, 1);
-            std::fs::write(&certificate, parameters.self_signed(&key).unwrap().pem()).unwrap();
-        };
-        write(2033);
-        let files = CertificateFiles { certificate: certificate.clone(), key: key_file, client_authority: None };
-        let (certificates, metrics) = (Arc::new(Certificates::open(files).unwrap()), Metrics::new());
+        let key = KeyPair::generate().unwrap();
+        let place = Place::with(&certificate(&key, 2033), &key);
+        let (certificates, metrics) = (Arc::new(Certificates::open(place.files()).unwrap()), Metrics::new());
         let _following =
             tokio_util::task::AbortOnDropHandle::new(tokio::spawn(follow(certificates.clone(), metrics.clone())));
         let value = |name: &str| {
@@ -106,13 +100,13 @@ mod tests {
         let failures = || value("sesrec_reload_failures_total{what=\"certificate\"}");
         tokio::time::sleep(Duration::from_secs(1)).await;
         assert_eq!((end(), failures()), (1_988_150_400, 0));
-        std::fs::write(&certificate, "").unwrap();
+        place.put("", &key);
         tokio::time::sleep(EVERY).await;
         assert_eq!((end(), failures()), (1_988_150_400, 1), "none that could be served");
-        write(2034);
+        place.put(&certificate(&key, 2034), &key);
         tokio::time::sleep(EVERY).await;
         assert_eq!((end(), failures()), (2_019_686_400, 1));
-        write(2033);
+        place.put(&certificate(&key, 2033), &key);
         certificates.look();
         tokio::time::sleep(EVERY / 60).await;
         assert_eq!((end(), failures()), (1_988_150_400, 1), "at once");

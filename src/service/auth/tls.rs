@@ -198,37 +198,12 @@ fn end_of_first(pem: &[u8]) -> Option<Timestamp> {
 
 #[cfg(test)]
 mod tests {
-    use rcgen::{CertificateParams, KeyPair, date_time_ymd};
+    use rcgen::KeyPair;
 
-    use super::*;
-
-    fn certificate(key: &KeyPair, year: i32) -> String {
-        let mut parameters = CertificateParams::new(["localhost".to_owned()]).unwrap();
-        parameters.not_after = date_time_ymd(year, 1, 1);
-        parameters.self_signed(key).unwrap().pem()
-    }
-
-    /// Files in a directory that is gone with it.
-    struct Place(tempfile::TempDir);
-
-    impl Place {
-        fn with(certificate: &str, key: &KeyPair) -> Self {
-            let place = Self(tempfile::tempdir().unwrap());
-            place.put(certificate, key);
-            place
-        }
-
-        fn put(&self, certificate: &str, key: &KeyPair) {
-            let files = self.files();
-            std::fs::write(files.certificate, certificate).unwrap();
-            std::fs::write(files.key, key.serialize_pem()).unwrap();
-        }
-
-        fn files(&self) -> CertificateFiles {
-            let [certificate, key] = ["tls.crt", "tls.key"].map(|name| self.0.path().join(name));
-            CertificateFiles { certificate, key, client_authority: None }
-        }
-    }
+    use super::{
+        super::fixture::{Place, certificate},
+        *,
+    };
 
     #[test]
     fn the_end_is_the_servers_own_and_not_its_authoritys() {
